@@ -1,0 +1,1 @@
+"""Sockets and processes. Torch is imported in worker.py alone."""

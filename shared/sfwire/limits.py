@@ -1,0 +1,77 @@
+"""Every number that a peer may not exceed, with its reason.
+
+A limit is checked before anything is allocated or decoded for the value it bounds, on both ends.
+"""
+
+PROTOCOL = 1
+"""Version of the wire. A change that an old peer would misread raises it."""
+
+# Pictures -----------------------------------------------------------------------------------------------------------
+
+MAX_SIDE_PX = 4096
+"""DCI 4K is 4096 wide; nothing a video editor cuts is wider on one side."""
+MAX_PIXELS = 4096 * 2160
+"""One DCI 4K frame: 26.5 MB as RGB8. Bounds every buffer."""
+MIN_SIDE_PX = 16
+"""Below this no engine has a single patch to look at."""
+CHANNELS = 3
+"""Buffers are RGB8, rows top to bottom, no padding."""
+MAX_BUFFER_BYTES = MAX_PIXELS * CHANNELS
+"""The largest buffer either side sends. A PNG of noise is slightly larger than raw; `encode` then falls back to raw size
+plus PNG overhead, so the socket's own limit leaves `PNG_SLACK_BYTES` more."""
+PNG_SLACK_BYTES = 64 * 1024
+
+# Messages -----------------------------------------------------------------------------------------------------------
+
+MAX_HEADER_BYTES = 256 * 1024
+"""A Welcome that describes 32 engines of 32 parameters each takes about 150 KB; nothing else comes near it."""
+MAX_KEYFRAMES = 8
+"""Eight 4K keyframes are 212 MB, the most that one request may make the server hold."""
+MAX_PARTS = 1 + MAX_KEYFRAMES
+"""One header and a buffer for each keyframe."""
+MAX_SOCKET_FRAME_BYTES = MAX_BUFFER_BYTES + PNG_SLACK_BYTES
+"""ZMQ_MAXMSGSIZE: libzmq applies it to each frame of a message, so count and sum are checked as well."""
+MAX_NESTING = 6
+"""Depth of maps and arrays in a header; the deepest message (Welcome) uses 5."""
+
+# Values -------------------------------------------------------------------------------------------------------------
+
+MAX_ID_CHARS = 64
+MAX_NAME_CHARS = 80
+MAX_SENTENCE_CHARS = 2000
+"""Titles, help texts and error messages."""
+MAX_PROMPT_CHARS = 4000
+"""About twice what 512 text tokens, the model's own limit, can hold."""
+MIN_FRAMES = 2
+MAX_FRAMES = 1000
+"""Clip length of any engine, 40 s at 25 frames a second; an engine may allow less and says so in Welcome."""
+MAX_SEED = 2**63 - 1
+MAX_CREDIT_AHEAD = 64
+"""Frames in flight to one client: 64 of 832x480 RGB8 are 77 MB."""
+MAX_ENGINES = 32
+MAX_PARAMETERS = 32
+MAX_CHOICES = 64
+MAX_MISSING_FILES = 32
+
+# Peers --------------------------------------------------------------------------------------------------------------
+
+MAX_CLIENTS = 32
+"""Connections that the server remembers; a video editor has one, a farm of scripts a few."""
+MAX_QUEUED = 64
+"""Requests that wait for a worker, of all clients together."""
+MAX_QUEUED_BYTES = 1024**3
+"""Keyframes held for waiting requests, of all clients together."""
+SOCKET_HIGH_WATER_MARK = 256
+"""Messages; credit keeps the real number far below it. 0 (no limit) would let a stalled peer fill the memory."""
+
+# Time ---------------------------------------------------------------------------------------------------------------
+
+PING_INTERVAL_S = 1.0
+LOST_AFTER_PINGS = 4
+"""Pings without any answer before a client calls the server lost."""
+CLIENT_LOST_AFTER_S = 10.0
+"""Silence after which the server forgets a client and cancels its jobs. A laptop's hiccup is shorter."""
+HELLO_TIMEOUT_S = 30.0
+"""A server that was just started imports torch before it can say which engines it has."""
+ACCEPT_TIMEOUT_S = 5.0
+"""A message that is too large vanishes in libzmq without a word to its sender; only a time-out tells."""
