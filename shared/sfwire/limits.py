@@ -17,9 +17,9 @@ MIN_SIDE_PX = 16
 CHANNELS = 3
 """Buffers are RGB8, rows top to bottom, no padding."""
 MAX_BUFFER_BYTES = MAX_PIXELS * CHANNELS
-"""The largest buffer either side sends. A PNG of noise is slightly larger than raw; `encode` then falls back to raw size
-plus PNG overhead, so the socket's own limit leaves `PNG_SLACK_BYTES` more."""
+"""The largest raw buffer."""
 PNG_SLACK_BYTES = 64 * 1024
+"""A PNG of noise is a little larger than the raw picture: one filter byte a row, deflate's block heads, the chunks."""
 
 # Messages -----------------------------------------------------------------------------------------------------------
 
@@ -31,8 +31,6 @@ MAX_PARTS = 1 + MAX_KEYFRAMES
 """One header and a buffer for each keyframe."""
 MAX_SOCKET_FRAME_BYTES = MAX_BUFFER_BYTES + PNG_SLACK_BYTES
 """ZMQ_MAXMSGSIZE: libzmq applies it to each frame of a message, so count and sum are checked as well."""
-MAX_NESTING = 6
-"""Depth of maps and arrays in a header; the deepest message (Welcome) uses 5."""
 
 # Values -------------------------------------------------------------------------------------------------------------
 
@@ -57,6 +55,7 @@ MAX_MISSING_FILES = 32
 
 MAX_CLIENTS = 32
 """Connections that the server remembers; a video editor has one, a farm of scripts a few."""
+MAX_WORKERS = 64
 MAX_QUEUED = 64
 """Requests that wait for a worker, of all clients together."""
 MAX_QUEUED_BYTES = 1024**3
