@@ -1,0 +1,60 @@
+"""Attention with one switch: which kernel computes it. All of them compute the same, exactly and without masks."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(q [B, L, N, D], k [B, K, N, D], v [B, K, N, D]) -> [B, L, N, D], scaled by 1/sqrt(D)."""
+Kernel = Literal["auto", "sdpa", "flash"]
+
+_PREFERENCE = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+"""cuDNN first: on Hopper it is the fastest kernel that torch itself brings. Others are tried where it does not fit."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """torch's own attention; which kernel it takes is decided by the device and by `kernel_preference`."""
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return out.transpose(1, 2)
+
+
+def choose_attention(kernel: Kernel, device: torch.device) -> Attend:
+    """The function behind `kernel`; `auto` takes FlashAttention where it is installed and the device is a GPU.
+
+    Raises ImportError where `flash` is asked for and neither of its packages is installed.
+    """
+    if kernel == "auto":
+        kernel = "flash" if device.type == "cuda" and _flash_package() else "sdpa"
+    if kernel == "sdpa":
+        return attend
+    package = _flash_package()
+    if package is None:
+        raise ImportError("attention kernel 'flash' needs the package flash-attn; install it or choose 'sdpa'")
+    return importlib.import_module(package).flash_attn_func
+
+
+def _flash_package() -> str | None:
+    """FlashAttention 3 (Hopper) and 2 have modules of their own, and one function of the same name and layout."""
+    for package in ("flash_attn_interface", "flash_attn"):
+        if importlib.util.find_spec(package):
+            return package
+    return None
+
+
+def kernel_preference() -> AbstractContextManager[None]:
+    """While it is entered, torch tries its attention kernels in our order. For one pass at a time, never over a yield."""
+    return sdpa_kernel(_PREFERENCE, set_priority=True)

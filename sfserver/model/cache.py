@@ -1,0 +1,161 @@
+"""The KV cache of a causal rollout: which latents every block may look back at, and their keys and values.
+
+The unit is a latent (its tokens stay together), and each latent that is held has one seat in a preallocated buffer. Who
+sits where is a matter of host integers; the device is never asked. Seats are not ordered in time: attention does not
+care about the order of keys, so a latent that leaves gives its seat to one that comes, and nothing is ever shifted.
+
+Who stays: the first `sink` latents and all pinned ones always, and of the others the latest, `window` latents with the
+sink and the present block counted. A block that is passed again (next denoising step, clean pass) keeps its seats.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+from torch import Tensor, device, dtype, empty
+
+from .rope import RopeTable, Rotation, rotate
+
+
+@frozen
+class CacheShape:
+    """What decides the size of a cache; counts of latents, except where they say otherwise."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    tokens_per_latent: int
+    window: int
+    """Latents attended to besides the pinned ones: sink, past and the present block together."""
+    sink: int = 0
+    """First latents of the clip, which are never evicted."""
+    pinned: int = 0
+    """Seats for latents that are held out of turn, like a future keyframe's."""
+    batch: int = 1
+
+    @property
+    def seats(self) -> int:
+        return self.window + self.pinned
+
+    def nbytes(self, bytes_per_element: int) -> int:
+        """Bytes of keys and values of all layers."""
+        tokens = self.batch * self.seats * self.tokens_per_latent
+        return 2 * self.layers * tokens * self.heads * self.head_dim * bytes_per_element
+
+
+class KvCache:
+    """Keys and values of the latents that are held. `seat` says who comes next; `extend` is then called per layer.
+
+    With `relative` false, keys are stored rotated by their absolute position (Self Forcing and its kin). With `relative`
+    true they are stored as they are and rotated when read, by their rank in the window, so that positions never grow
+    beyond it (Reward Forcing, the endless variant of LongLive).
+    """
+
+    def __init__(
+        self,
+        shape: CacheShape,
+        table: RopeTable,
+        relative: bool = False,
+        device: device | str = "cpu",
+        dtype: dtype | None = None,
+    ):
+        self.shape = shape
+        self.relative = relative
+        self._table = table
+        size = (shape.batch, shape.seats * shape.tokens_per_latent, shape.heads, shape.head_dim)
+        self._keys = [empty(size, device=device, dtype=dtype) for _ in range(shape.layers)]
+        self._values = [empty(size, device=device, dtype=dtype) for _ in range(shape.layers)]
+        self._seats: dict[int, int] = {}  # position of a latent -> its seat
+        self._pinned: set[int] = set()
+        self._writes: list[tuple[slice, slice]] = []  # the present block's tokens -> their place in the buffers
+        self.rotation: Rotation = table.at(0, 0)
+        """What the present block's queries are rotated by; its keys too, unless they are rotated when read."""
+        self._read_rotation: Rotation | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self._keys, *self._values))
+
+    @property
+    def positions(self) -> list[int]:
+        """Latents that are held, in order of time."""
+        return sorted(self._seats)
+
+    def seat(self, start: int, count: int, pin: bool = False, final: bool = False) -> None:
+        """Make the latents from `start` on the present block: whoever must leave for them leaves now.
+
+        `pin` holds them until the end. Pinned latents within a later block keep the keys they were pinned with, and the
+        block sees those instead of its own noisy ones, until a pass that is `final` renews them.
+        """
+        block = range(start, start + count)
+        coming = [position for position in block if position not in self._seats]
+        if pin:
+            self._pinned.update(block)
+        else:
+            self._evict(len(coming))
+        free = sorted(set(range(self.shape.seats)) - set(self._seats.values()))
+        assert len(coming) <= len(free), f"{len(coming)} latents come, {len(free)} seats are free: {self.shape}"
+        self._seats |= zip(coming, free, strict=False)
+        assert sorted(self._seats.values()) == list(range(len(self._seats))), "a hole among the seats would be attended to"
+
+        kept = set() if pin or final else self._pinned
+        self._writes = self._plan_writes([position for position in block if position not in kept], start)
+        self._plan_rotations(start, count)
+
+    def _evict(self, coming: int) -> None:
+        rolling = [position for position in self.positions if position not in self._pinned]
+        overflow = max(0, len(rolling) + coming - self.shape.window)
+        for position in rolling[self.shape.sink : self.shape.sink + overflow]:
+            del self._seats[position]
+
+    def _plan_writes(self, positions: list[int], start: int) -> list[tuple[slice, slice]]:
+        """Runs of neighbours are copied at once: mostly one run, two where the window wraps around."""
+        runs: list[list[int]] = []  # first position, first seat, length
+        for position in positions:
+            seat = self._seats[position]
+            if runs and position == runs[-1][0] + runs[-1][2] and seat == runs[-1][1] + runs[-1][2]:
+                runs[-1][2] += 1
+            else:
+                runs.append([position, seat, 1])
+        tokens = self.shape.tokens_per_latent
+        return [
+            (
+                slice((position - start) * tokens, (position - start + length) * tokens),
+                slice(seat * tokens, (seat + length) * tokens),
+            )
+            for position, seat, length in runs
+        ]
+
+    def _plan_rotations(self, start: int, count: int) -> None:
+        if not self.relative:
+            self.rotation = self._table.at(start, count)
+            return
+        past = [position for position in self.positions if position < start]
+        rank = {position: i for i, position in enumerate(past)}
+        for position in self.positions[len(past) :]:
+            rank[position] = len(past) + position - start  # what is still to come keeps its true distance
+        self.rotation = self._table.at(len(past), count)
+        self._read_rotation = self._table.gather([rank[p] for p in sorted(self._seats, key=self._seats.__getitem__)])
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the present block's k, v [B, L, N, D] of one layer; all keys (rotated) and values that it attends to.
+
+        With `relative` the k given are not rotated yet. The answers are views of the buffers, [B, K, N, D].
+        """
+        for source, place in self._writes:
+            self._keys[layer][:, place] = k[:, source]
+            self._values[layer][:, place] = v[:, source]
+        held = slice(0, len(self._seats) * self.shape.tokens_per_latent)
+        keys, values = self._keys[layer][:, held], self._values[layer][:, held]
+        if self._read_rotation is not None:
+            keys = rotate(keys, self._read_rotation)
+        return keys, values
+
+    def truncate(self, start: int) -> None:
+        """Forget all latents from `start` on that are not pinned: a block that was broken off has left noise there."""
+        self._seats = {p: seat for p, seat in self._seats.items() if p < start or p in self._pinned}
+
+    def read(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Copies of one layer's keys (as stored) and values in order of time, [B, K, N, D]. For looking inside."""
+        tokens = self.shape.tokens_per_latent
+        places = [i for p in self.positions for i in range(self._seats[p] * tokens, (self._seats[p] + 1) * tokens)]
+        return self._keys[layer][:, places], self._values[layer][:, places]

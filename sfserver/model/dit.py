@@ -1,0 +1,359 @@
+"""The Wan 2.1 transformer, top-down: noisy latents, a timestep and a prompt go in, the flow comes out.
+
+Submodules and parameters carry the names of the official checkpoints. They hold weights and mathematics; what depends
+on the clip (the prompt's keys and values, the KV cache, rotations, hints of a VACE branch) comes as an argument.
+
+Letters of shapes: B batch, F latents, C channels, H W latent height and width, L tokens (frame-major, then row, then
+column), T text rows, N heads, D head width, d model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from attrs import frozen
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import Attend, attend
+from .cache import KvCache
+from .config import PATCH, DitConfig
+from .rope import Rotation, rotate
+
+_, PATCH_H, PATCH_W = PATCH
+
+
+class TimeEmbedding(NamedTuple):
+    """A timestep as the network sees it, float32. F is 1 where all latents share one timestep."""
+
+    head: Tensor
+    """[B, F, d]"""
+    blocks: Tensor
+    """[B, F, 6, d]"""
+
+
+@frozen(eq=False)
+class Nag:
+    """Strengths of Normalized Attention Guidance (arXiv 2505.21179): a negative prompt without a second pass."""
+
+    scale: float = 11.0
+    """How far to step away from the negative prompt; 1 is the plain model."""
+    tau: float = 2.5
+    """The largest allowed ratio of a token's L1 norm after the step to the one before."""
+    alpha: float = 0.25
+    """Share of the result that is guided."""
+
+
+class TextKv(NamedTuple):
+    """A prompt as one layer's cross-attention sees it, computed once per prompt."""
+
+    k: Tensor
+    """[B, T, N, D]"""
+    v: Tensor
+    negative: tuple[Tensor, Tensor] | None = None
+    """The negative prompt's k and v, where attention guidance is on."""
+    nag: Nag = Nag()
+
+
+class Dit(nn.Module):
+    """Causal or bidirectional, with the same weights: causal is who calls it block by block with a cache."""
+
+    def __init__(self, config: DitConfig):
+        super().__init__()
+        self.config = config
+        d = config.dim
+        self.patch_embedding = PatchEmbedding(config.in_channels, d)
+        self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, d), nn.GELU("tanh"), nn.Linear(d, d))
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, d), nn.SiLU(), nn.Linear(d, d))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.head = Head(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        text: Sequence[TextKv],
+        rotation: Rotation,
+        cache: KvCache | None = None,
+        hints: Sequence[Tensor] = (),
+        how: How | None = None,
+    ) -> Tensor:
+        """The flow (noise minus clean) of latents x, [B, F, C, H, W] float32.
+
+        `t` [B, F] or [B, 1] on the scale 0 to 1000, not rounded. `text` holds one entry a layer, from `embed_prompt`.
+        With a `cache`, x is the block that was seated last, and attends to everything held; without one, to itself.
+        `hints`, from a VACE branch, are added after the layers that the config names, in their order.
+        """
+        how = how or EAGER
+        tokens = self.embed_latents(x)  # [B, L, d]
+        time = self.embed_time(t)
+        hint_of = dict(zip(self.config.vace_layers, hints, strict=True)) if hints else {}
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens, time.blocks, text[i], rotation, how, cache, layer=i)
+            if i in hint_of:
+                tokens = tokens + hint_of[i]
+        return self.to_latents(self.head(tokens, time.head), x.shape)
+
+    def embed_latents(self, x: Tensor) -> Tensor:
+        """[B, F, C, H, W] to the residual stream, [B, L, d] float32."""
+        return self.patch_embedding(x)
+
+    def embed_time(self, t: Tensor) -> TimeEmbedding:
+        """Timesteps [B, F] to what modulates the blocks and the head."""
+        head = self.time_embedding(sinusoid(t, self.config.freq_dim))
+        return TimeEmbedding(head, self.time_projection(head).unflatten(-1, (6, -1)))
+
+    def embed_text(self, embeds: Tensor) -> Tensor:
+        """Output of the text encoder, at most `text_len` rows [B, T, text_dim], to [B, text_len, d].
+
+        Missing rows are zeros here and a constant key afterwards; there is no mask, and the model counts on that.
+        """
+        padded = F.pad(embeds, (0, 0, 0, self.config.text_len - embeds.shape[1]))
+        return self.text_embedding(padded.to(self.text_embedding[0].weight.dtype))
+
+    def embed_prompt(self, embeds: Tensor, negative: Tensor | None = None, nag: Nag | None = None) -> list[TextKv]:
+        """Each layer's keys and values of a prompt, once for all passes; with `negative`, attention guidance is on."""
+        away_from = self.embed_text(negative) if negative is not None else None
+        return text_keys(self.blocks, self.embed_text(embeds), away_from, nag)
+
+    def to_latents(self, patches: Tensor, shape: torch.Size) -> Tensor:
+        """The head's patches [B, L, 4 C], channel fastest, to [B, F, C, H, W]."""
+        return rearrange(
+            patches,
+            "B (F h w) (p q C) -> B F C (h p) (w q)",
+            F=shape[1],
+            h=shape[3] // PATCH_H,
+            p=PATCH_H,
+            q=PATCH_W,
+        )
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> Dit:
+        """Cast the large matrices to `dtype`. What handles time, gates and the residual stream is float32 whatever else."""
+        for part in (self.patch_embedding, self.time_embedding, self.time_projection, self.head):
+            part.float()
+        self.text_embedding.to(dtype)
+        for block in self.blocks:
+            block.set_compute_dtype(dtype)
+        return self
+
+
+class Block(nn.Module):
+    """Self-attention, attention to the prompt, feed-forward; the timestep shifts, scales and gates the first and last."""
+
+    def __init__(self, config: DitConfig):
+        super().__init__()
+        d = config.dim
+        self.modulation = nn.Parameter(torch.zeros(1, 6, d))
+        self.norm1 = LayerNorm(d, config.eps)
+        self.self_attn = SelfAttention(config)
+        self.norm3 = LayerNorm(d, config.eps, affine=True)
+        self.cross_attn = CrossAttention(config)
+        self.norm2 = LayerNorm(d, config.eps)
+        self.ffn = nn.Sequential(nn.Linear(d, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, d))
+
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        text: TextKv,
+        rotation: Rotation,
+        how: How,
+        cache: KvCache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """The residual stream x [B, L, d] float32, one block further.
+
+        Only what lies between the two stages knows of the cache: they see the same shapes in every pass of a clip.
+        """
+        q, k, v = how.before_attention(self, x, time, rotation, rotate_keys=cache is None or not cache.relative)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        return how.after_attention(self, x, how.attend(q, k, v), time, text, how.attend)
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        for part in (self.self_attn, self.cross_attn, self.ffn):
+            part.to(dtype)
+        self.norm3.float()
+        self.modulation.data = self.modulation.data.float()
+
+
+def before_attention(
+    block: Block, x: Tensor, time: Tensor, rotation: Rotation, rotate_keys: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [B, L, N, D] of x [B, L, d] under the timestep `time` [B, F, 6, d]."""
+    shift, scale, *_ = (block.modulation + time).unbind(-2)
+    q, k, v = block.self_attn.project(modulate(block.norm1(x), shift, scale))
+    return rotate(q, rotation), rotate(k, rotation) if rotate_keys else k, v
+
+
+def after_attention(block: Block, x: Tensor, attended: Tensor, time: Tensor, text: TextKv, attend: Attend) -> Tensor:
+    """The rest of the block: x [B, L, d] and its self-attention's answer [B, L, N, D] to the next x."""
+    _, _, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation + time).unbind(-2)
+    x = add_gated(x, block.self_attn.o(attended.flatten(-2)), gate)
+    x = x + block.cross_attn(block.norm3(x), text, attend)
+    return add_gated(x, block.ffn(to_weights(modulate(block.norm2(x), ffn_shift, ffn_scale), block.ffn[0])), ffn_gate)
+
+
+@frozen(eq=False)
+class How:
+    """How a pass is executed, not what it computes: the attention kernel, and the stages as they are or compiled."""
+
+    attend: Attend = attend
+    before_attention: Callable[..., tuple[Tensor, Tensor, Tensor]] = before_attention
+    after_attention: Callable[..., Tensor] = after_attention
+
+    @classmethod
+    def compiled(cls, attend: Attend = attend, backend: str = "inductor") -> How:
+        """The stages through torch.compile: static shapes, so one compilation serves all layers and blocks of a clip."""
+        stages = (torch.compile(f, dynamic=False, backend=backend) for f in (before_attention, after_attention))
+        return cls(attend, *stages)
+
+
+EAGER = How()
+
+
+class SelfAttention(nn.Module):
+    """The projections around self-attention. Queries and keys are normalised over all heads together."""
+
+    def __init__(self, config: DitConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
+        self.norm_q, self.norm_k = (RmsNorm(config.dim, config.eps) for _ in range(2))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, L, d] to q, k, v [B, L, N, D], not rotated."""
+        x = to_weights(x, self.q)  # once for all three
+        q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(x)), self.v(x)
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
+
+
+class CrossAttention(SelfAttention):
+    """Attention to the prompt, whose keys and values were computed beforehand by `embed`."""
+
+    def embed(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Text rows [B, T, d] to k, v [B, T, N, D]."""
+        return split_heads(self.norm_k(self.k(text)), self.heads), split_heads(self.v(text), self.heads)
+
+    def forward(self, x: Tensor, text: TextKv, attend: Attend) -> Tensor:
+        """[B, L, d] to what the prompt adds to it."""
+        q = split_heads(self.norm_q(project(self.q, x)), self.heads)
+        z = attend(q, text.k, text.v).flatten(-2)
+        if text.negative is not None:
+            z = guide_attention(z, attend(q, *text.negative).flatten(-2), text.nag)
+        return self.o(z)
+
+
+def guide_attention(z: Tensor, z_negative: Tensor, nag: Nag) -> Tensor:
+    """Step from the negative prompt's answer away, no further than `tau` allows. All [B, L, d], z's dtype."""
+    positive = z.float()
+    guided = positive * nag.scale - z_negative.float() * (nag.scale - 1)
+    norm = positive.abs().sum(-1, keepdim=True)
+    ratio = guided.abs().sum(-1, keepdim=True) / norm
+    guided = guided * (nag.tau / ratio).clamp(max=1.0)
+    return torch.lerp(positive, guided, nag.alpha).to(z.dtype)
+
+
+class Head(nn.Module):
+    """The last norm and projection, under the timestep before its projection to six."""
+
+    def __init__(self, config: DitConfig):
+        super().__init__()
+        self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
+        self.norm = LayerNorm(config.dim, config.eps)
+        self.head = nn.Linear(config.dim, PATCH_H * PATCH_W * config.out_channels)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """[B, L, d] and time [B, F, d] to patches [B, L, 4 C] float32."""
+        shift, scale = (self.modulation + time[..., None, :]).unbind(-2)
+        return self.head(modulate(self.norm(x), shift, scale))
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution whose stride is its kernel, hence one matrix product over patches of 2 x 2."""
+
+    def __init__(self, channels: int, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(dim, channels, *PATCH))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, F, C, H, W] to [B, L, d] float32."""
+        patches = rearrange(x, "B F C (h p) (w q) -> B (F h w) (C p q)", p=PATCH_H, q=PATCH_W)
+        return F.linear(patches.float(), self.weight.flatten(1), self.bias)
+
+
+class LayerNorm(nn.Module):
+    """Over the model width, in float32; without weights unless `affine`."""
+
+    def __init__(self, dim: int, eps: float, affine: bool = False):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(dim)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+
+class RmsNorm(nn.Module):
+    """Root mean square over the model width. The weight comes after the cast back: Wan's order, seen in bfloat16."""
+
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[-1:], eps=self.eps) * self.weight
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x [B, L, d] scaled and shifted by its latent's vectors, [B, F, d] each with F a divisor of L."""
+    per_latent = x.unflatten(1, (shift.shape[1], -1))
+    return torch.addcmul(shift[:, :, None], per_latent, 1 + scale[:, :, None]).flatten(1, 2)
+
+
+def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """x + y * gate in float32; x, y [B, L, d], gate [B, F, d]."""
+    frames = (gate.shape[1], -1)
+    return torch.addcmul(x.unflatten(1, frames), y.unflatten(1, frames), gate[:, :, None]).flatten(1, 2)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1))
+
+
+def to_weights(x: Tensor, linear: nn.Linear) -> Tensor:
+    """x in the precision that `linear` computes in."""
+    return x.to(linear.weight.dtype)
+
+
+def project(linear: nn.Linear, x: Tensor) -> Tensor:
+    return linear(to_weights(x, linear))
+
+
+def sinusoid(t: Tensor, width: int) -> Tensor:
+    """Timesteps [...] to [..., width] float32, cosines first. Angles in float64: t reaches 1000 and is not whole."""
+    half = width // 2
+    frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
+    angles = t.double()[..., None] * frequencies
+    return torch.cat((angles.cos(), angles.sin()), dim=-1).float()
+
+
+def text_keys(
+    blocks: nn.ModuleList, text: Tensor, negative: Tensor | None = None, nag: Nag | None = None
+) -> list[TextKv]:
+    """Each block's keys and values of embedded text [B, T, d]."""
+    return [
+        TextKv(
+            *block.cross_attn.embed(text),
+            negative=block.cross_attn.embed(negative) if negative is not None else None,
+            nag=nag or Nag(),
+        )
+        for block in blocks
+    ]

@@ -1,0 +1,99 @@
+"""The VACE branch: a second, shorter stack of blocks that reads the keyframes and whispers hints to the first.
+
+Official names again (`vace_patch_embedding`, `vace_blocks`), in a module of its own: a checkpoint's `vace_*` tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .config import DitConfig
+from .dit import EAGER, Block, How, PatchEmbedding, TextKv, project, text_keys
+from .rope import Rotation
+
+MASK_CELL = 8
+"""Pixels of a mask that one latent pixel stands for, per side; they become its 64 channels."""
+
+
+class Vace(nn.Module):
+    """One block for each of the config's `vace_layers`. Sees the noisy latents too, so hints differ in every pass."""
+
+    def __init__(self, config: DitConfig):
+        super().__init__()
+        assert config.vace_layers, "this config has no VACE branch"
+        self.config = config
+        self.vace_patch_embedding = PatchEmbedding(config.vace_in_channels, config.dim)
+        self.vace_blocks = nn.ModuleList(VaceBlock(config, first=i == 0) for i in range(len(config.vace_layers)))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        time: Tensor,
+        context: Tensor,
+        text: Sequence[TextKv],
+        rotation: Rotation,
+        how: How = EAGER,
+    ) -> list[Tensor]:
+        """Hints [B, L, d], one per entry of `vace_layers`.
+
+        `tokens` are the noisy latents' embedding [B, L, d], `time` their blocks' time embedding [B, F, 6, d], `context`
+        what is known of the same latents, [B, F, 96, H, W]. All of them attend to each other; there is no cache here.
+        """
+        first = self.vace_blocks[0]
+        stream = tokens + project(first.before_proj, self.vace_patch_embedding(context))
+        hints = []
+        for block, text_kv in zip(self.vace_blocks, text, strict=True):
+            stream = block(stream, time, text_kv, rotation, how)
+            hints.append(project(block.after_proj, stream))
+        return hints
+
+    def embed_prompt(self, text: Tensor) -> list[TextKv]:
+        """Keys and values of a prompt for each block, from `Dit.embed_text` [B, T, d]."""
+        return text_keys(self.vace_blocks, text)
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> Vace:
+        """As `Dit.set_compute_dtype`: float32 where little is computed, `dtype` for the large matrices."""
+        self.vace_patch_embedding.float()
+        for block in self.vace_blocks:
+            block.set_compute_dtype(dtype)
+        return self
+
+
+class VaceBlock(Block):
+    """A block with a projection out of its stream, and for the first one a projection into it."""
+
+    def __init__(self, config: DitConfig, first: bool):
+        super().__init__(config)
+        if first:
+            self.before_proj = nn.Linear(config.dim, config.dim)
+        self.after_proj = nn.Linear(config.dim, config.dim)
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        super().set_compute_dtype(dtype)
+        for name, part in self.named_children():
+            if name.endswith("_proj"):
+                part.to(dtype)
+
+
+def vace_context(inactive: Tensor, reactive: Tensor, mask: Tensor) -> Tensor:
+    """What VACE is told: [B, F, 16, H, W] twice and [B, T, 8 H, 8 W] of T = 1 + 4 (F - 1) frames to [B, F, 96, H, W].
+
+    `inactive` are the latents of what is kept, `reactive` of what is to change; the mask is 1 where it is to change.
+    """
+    return torch.cat((inactive, reactive, fold_mask(mask, inactive.shape[1]).to(inactive)), dim=2)
+
+
+def fold_mask(mask: Tensor, latents: int) -> Tensor:
+    """A mask [B, T, 8 H, 8 W] to [B, F, 64, H, W]: cells become channels (row major), latents sample the nearest frame.
+
+    For T = 1 + 4 (F - 1) the sampled frames are like 1, 5, 9, ..., never the first: a single known frame 0 leaves no
+    trace in the mask. VACE was trained with it so (Wan 2.1, `vace_encode_masks`).
+    """
+    cells = rearrange(mask.float(), "B T (H y) (W x) -> B (y x) T H W", y=MASK_CELL, x=MASK_CELL)
+    sampled = F.interpolate(cells, size=(latents, *cells.shape[-2:]), mode="nearest-exact")
+    return rearrange(sampled, "B C F H W -> B F C H W")
