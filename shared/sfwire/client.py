@@ -1,0 +1,276 @@
+"""A small synchronous client that any Python editor can use.
+
+    with Client(name="my editor") as client:
+        request = Request(keyframes=((0, first_rgb8), (32, last_rgb8)), width=832, height=480, num_frames=33)
+        with client.submit(request) as stream:
+            for picture in stream:
+                show(picture.index, picture.data)
+
+One thread owns the socket and runs the session; nothing here blocks the caller except what says so. A host with an
+event loop of its own calls `stream.poll()` from a timer instead of iterating.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket as sockets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import zmq
+
+from . import connection as connections
+from . import limits as L
+from . import messages as m
+from .channel import Context, Socket, connect
+from .codec import Buffer, decode_to_client, encode
+from .errors import BadMessage, NoConnectionFile, ServerSilent, ServerUnavailable, WrongProtocol
+from .request import Ended, Request
+from .session import Action, Notify, Phase, Reopen, Send, Session
+from .stream import Stream
+
+TICK_S = 0.05
+"""How late a repeat or a time-out may be noticed."""
+_RETRY_S = 0.5
+"""Between two looks for a connection file that is not there."""
+_MESSAGES_A_TURN = 64
+
+
+class Client:
+    """One connection to one server, for any number of requests. Safe to use from any one thread at a time."""
+
+    def __init__(
+        self,
+        connection: connections.Connection | Path | None = None,
+        *,
+        name: str = "sfwire",
+        window: int = 8,
+        give_up_after_s: float = 60.0,
+    ) -> None:
+        """Begins to connect at once, in the background.
+
+        `connection`: where the server is, or the file that says so; None is `connection.default_path()`. A file is read
+        again at every reconnect, since a server that was started anew may be somewhere else. `window`: pictures of each
+        stream that may wait here untaken. `give_up_after_s`: how long streams outlive a server that is silent.
+        """
+        self._source = connection
+        self._session = Session(name, window=window, give_up_after_s=give_up_after_s)
+        self._streams: dict[str, Stream] = {}
+        self._reports: queue.SimpleQueue[m.Report] = queue.SimpleQueue()
+        self._wishes: deque[Callable[[], list[Action]]] = deque()
+        self._problem: str | None = None
+        self._closing = threading.Event()
+        self._ready = threading.Event()
+        self._wake_reader, self._wake_writer = sockets.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="sfwire-client", daemon=True)
+        self._thread.start()
+
+    # For the program
+
+    @property
+    def state(self) -> str:
+        """`connecting`, `ready`, `reconnecting`, `refused` or `closed`."""
+        if self._closing.is_set():
+            return "closed"
+        phase = self._session.phase
+        return {Phase.GREETING: "connecting", Phase.READY: "ready", Phase.LOST: "reconnecting"}.get(phase, "refused")
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not connected, in one sentence, as far as is known."""
+        return self._problem
+
+    @property
+    def welcome(self) -> m.Welcome | None:
+        """What the server last said of itself: its engines and their parameters."""
+        return self._session.welcome
+
+    @property
+    def pong(self) -> m.Pong | None:
+        """The server's last sign of life: what is running and queued, and how its workers are."""
+        return self._session.last_pong
+
+    def wait_ready(self, timeout_s: float = L.HELLO_TIMEOUT_S) -> m.Welcome:
+        """Block until the server has said Welcome. Raises ServerUnavailable with the remedy."""
+        deadline = time.monotonic() + timeout_s
+        while not self._ready.wait(0.05):
+            if self.state == "refused":
+                raise WrongProtocol(self._problem or "the server speaks another version of the wire")
+            if self._problem is not None and self.state == "connecting":
+                raise NoConnectionFile(self._problem)
+            if self.state == "closed":
+                raise ServerUnavailable("this client is closed")
+            if time.monotonic() > deadline:
+                raise ServerSilent(f"the server did not answer within {timeout_s:g} s; see its log, or start it anew")
+        assert self._session.welcome is not None
+        return self._session.welcome
+
+    def submit(self, request: Request) -> Stream:
+        """Ask for in-betweens; returns at once. Raises messages.Refused for values that the protocol does not allow."""
+        if self._closing.is_set():
+            raise ServerUnavailable("this client is closed")
+        encode(request.generate("check", request.engine))  # what cannot be said is refused here, not in the thread
+        ticket: list[str] = []
+
+        def begin() -> list[Action]:
+            name, actions = self._session.submit(request, time.monotonic())
+            ticket.append(name)
+            self._streams[name] = stream
+            return actions
+
+        def on_ticket(act: Callable[[str], list[Action]]) -> Callable[[], None]:
+            return lambda: self._wish(lambda: act(ticket[0]))  # wishes are in order, so `begin` comes before
+
+        stream = Stream(request, on_ticket(self._session.taken), on_ticket(self._session.cancel))
+        self._wish(begin)
+        return stream
+
+    def status(self, timeout_s: float = 5.0) -> m.Report:
+        """Ask what the server is doing. Raises ServerUnavailable."""
+        self.wait_ready(timeout_s)
+        self._wish(lambda: [Send(m.Status())])
+        try:
+            return self._reports.get(timeout=timeout_s)
+        except queue.Empty:
+            raise ServerSilent(f"the server did not answer within {timeout_s:g} s") from None
+
+    def close(self) -> None:
+        """Cancel everything and let go of the server. Returns within about a tenth of a second."""
+        self._closing.set()
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=2.0)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _wish(self, wish: Callable[[], list[Action]]) -> None:
+        self._wishes.append(wish)
+        self._wake()
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # full: it is awake already; closed: nobody sleeps there any more
+            self._wake_writer.send(b"\0")
+
+    # The thread that owns the socket
+
+    def _run(self) -> None:
+        context = zmq.Context()
+        line = _Line(context, self._source)
+        try:
+            while not self._closing.is_set():
+                self._turn(line)
+            for ticket in list(self._streams):
+                self._perform(self._session.cancel(ticket), line)
+        finally:
+            for stream in self._streams.values():
+                stream.put(Ended(error=ServerUnavailable("this client is closed")))
+            line.close(linger_ms=100)  # a moment for a last Cancel to leave
+            context.term()
+            self._wake_reader.close()
+            self._wake_writer.close()
+
+    def _turn(self, line: _Line) -> None:
+        """Wait for something, take what came, do what follows."""
+        if line.socket is None:
+            self._problem = line.open()
+        line.wait(self._wake_reader, TICK_S)
+        while self._wishes:
+            self._perform(self._wishes.popleft()(), line)
+        for message, buffers in line.messages():
+            if isinstance(message, m.Report):
+                self._reports.put(message)
+            self._perform(self._session.receive(message, buffers, time.monotonic()), line)
+        if line.socket is not None:
+            self._perform(self._session.tick(time.monotonic()), line)
+        if self._session.phase is Phase.READY:
+            self._ready.set()
+        else:
+            self._ready.clear()
+        if self._session.phase is Phase.REFUSED:
+            self._problem = self._session.refusal
+
+    def _perform(self, actions: list[Action], line: _Line) -> None:
+        for action in actions:
+            match action:
+                case Send():
+                    line.send(action)
+                case Reopen():
+                    line.close()
+                    self._problem = line.open()
+                case Notify():
+                    stream = self._streams[action.ticket]
+                    if isinstance(action.event, Ended):
+                        del self._streams[action.ticket]
+                    stream.put(action.event)
+
+
+class _Line:
+    """The socket, while there is one, and the wait for it."""
+
+    def __init__(self, context: Context, source: connections.Connection | Path | None) -> None:
+        self.socket: Socket | None = None
+        self._context = context
+        self._source = source
+        self._next_try = 0.0
+        self._why: str | None = None
+
+    def open(self) -> str | None:
+        """Open the socket; None, or the sentence that says why there is none yet."""
+        if time.monotonic() < self._next_try:
+            return self._why
+        self._next_try = time.monotonic() + _RETRY_S
+        source = self._source
+        try:
+            found = source if isinstance(source, connections.Connection) else connections.read(source)
+        except NoConnectionFile as error:
+            self._why = str(error)
+            return self._why
+        self.socket = connect(self._context, found)
+        self._next_try = 0.0
+        return None
+
+    def wait(self, wake: sockets.socket, timeout_s: float) -> None:
+        """Until something arrives, somebody wakes us, or the time is over."""
+        poller = zmq.Poller()
+        poller.register(wake.fileno(), zmq.POLLIN)
+        if self.socket is not None:
+            poller.register(self.socket, zmq.POLLIN)
+        poller.poll(int(timeout_s * 1000))
+        with suppress(BlockingIOError):
+            wake.recv(4096)
+
+    def send(self, action: Send) -> None:
+        """Hand over one message. Where the queue is full it is dropped: the session repeats what matters."""
+        if self.socket is not None:
+            with suppress(zmq.Again):
+                self.socket.send_multipart(encode(action.message, action.buffers), zmq.NOBLOCK, copy=False)
+
+    def messages(self) -> Iterator[tuple[m.ToClient, list[Buffer]]]:
+        """What has arrived, up to a bound that keeps ticks on time. Bytes that are no message are passed over."""
+        for _ in range(_MESSAGES_A_TURN):
+            if self.socket is None:
+                return
+            try:
+                parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            with suppress(BadMessage):
+                yield decode_to_client([parts[0].bytes, *(part.buffer for part in parts[1:])])
+
+    def close(self, linger_ms: int = 0) -> None:
+        if self.socket is not None:
+            self.socket.close(linger=linger_ms)
+            self.socket = None

@@ -1,0 +1,83 @@
+"""What a program asks of a server, and what it hears: requests and the events of their streams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from . import messages as m
+from .codec import Buffer
+from .errors import WireError
+
+
+@frozen(eq=False)
+class Request:
+    """In-betweens to make: `Generate` as a program states it, before it has an id. Pictures are RGB8, row by row."""
+
+    keyframes: tuple[tuple[int, Buffer], ...]
+    """(frame index in the clip, width * height * 3 bytes) each."""
+    width: int
+    height: int
+    num_frames: int
+    """Length of the clip, keyframes counted."""
+    prompt: str = ""
+    negative_prompt: str = ""
+    seed: int = 0
+    engine: str = "auto"
+    """An id from Welcome, or `auto` for what the server recommends."""
+    params: Mapping[str, m.Value] = field(factory=dict[str, m.Value])
+    encoding: m.Encoding = "raw"
+
+    def wanted(self) -> list[int]:
+        """Positions that will be delivered, in order: all that hold no keyframe."""
+        held = {at for at, _ in self.keyframes}
+        return [i for i in range(self.num_frames) if i not in held]
+
+    def generate(self, id: str, engine: str, resume_from: int = 0, credit: int = 0) -> m.Generate:
+        """The message that asks for it. Raises messages.Refused for a value that the protocol does not allow."""
+        return m.Generate(
+            id=id,
+            engine=engine,
+            width=self.width,
+            height=self.height,
+            num_frames=self.num_frames,
+            keyframes=tuple(m.Keyframe(at, i, self.width, self.height) for i, (at, _) in enumerate(self.keyframes)),
+            seed=self.seed,
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            params=self.params,
+            resume_from=resume_from,
+            credit=credit,
+            encoding=self.encoding,
+        )
+
+
+@frozen(eq=False)
+class Picture:
+    """One in-between frame. `data` is RGB8 or a PNG file, as `encoding` says."""
+
+    index: int
+    width: int
+    height: int
+    encoding: m.Encoding
+    data: Buffer
+    confidence: float | None
+
+
+@frozen
+class Interrupted:
+    """The stream is broken off and being taken up again; nothing is asked of the program."""
+
+    reason: str
+
+
+@frozen(eq=False)
+class Ended:
+    """The last event of every stream: `done`, or the error that ended it."""
+
+    done: m.Done | None = None
+    error: WireError | None = None
+
+
+Event = m.Accepted | m.Progress | Picture | Interrupted | Ended

@@ -1,0 +1,406 @@
+"""The client's half of a conversation, sans I/O: (message | tick | wish) -> actions.
+
+No socket, no clock, no thread: `now` is an argument in seconds of any monotonic clock, and what is to be done comes
+back as a list. What makes streams survive is all here:
+
+- A frame is handed on only when it is the next one. Later ones are held, doubled ones dropped.
+- Whatever goes wrong, the request is asked again under a new id from the first frame that is missing; frames that
+  still arrive under the old id are nobody's. So a frame comes once, in order, whatever the network or the server does.
+- A server that restarted shows another boot id in its next Pong; one that is silent is looked for again.
+- Credit is a running total, repeated with every Pong, so that none can get lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+from uuid import uuid4
+
+from attrs import define, evolve, field, frozen
+
+from . import limits as L
+from . import messages as m
+from .codec import Buffer
+from .errors import ErrorCode, RequestError, ServerSilent, WireError, WrongProtocol
+from .request import Ended, Event, Interrupted, Picture, Request
+
+REPEAT_S = 1.0
+"""Between two Hellos that get no answer."""
+GAP_S = 2.0
+"""How long a missing frame may be late before it counts as lost."""
+MAX_TRIES = 5
+"""Attempts in a row without a single new frame before a request is given up."""
+MAX_ASKS = 3
+"""Times a Generate is sent under one id before its silence is an answer."""
+
+
+@frozen(eq=False)
+class Send:
+    message: m.ToServer
+    buffers: tuple[Buffer, ...] = ()
+
+
+@frozen
+class Reopen:
+    """Close the socket, read the connection file again and open a new one."""
+
+
+@frozen(eq=False)
+class Notify:
+    ticket: str
+    event: Event
+
+
+Action = Send | Reopen | Notify
+
+
+class Phase(Enum):
+    GREETING = auto()
+    """Hello is out, Welcome has not come yet."""
+    READY = auto()
+    LOST = auto()
+    """It was there and is being looked for."""
+    REFUSED = auto()
+    """It speaks another version: final."""
+
+
+# One request on its way -----------------------------------------------------------------------------------------------
+
+
+class _At(Enum):
+    WAITING = auto()
+    ASKED = auto()
+    ACCEPTED = auto()
+
+
+@define(eq=False)
+class _Run:
+    """A request that has not ended. One `attempt` is one id on the wire."""
+
+    ticket: str
+    request: Request
+    engine: str
+    wanted: list[int]
+    wire_id: str = ""
+    at: _At = _At.WAITING
+    not_before: float = 0.0
+    asked_at: float = 0.0
+    asks: int = 0
+    tries: int = 0
+    accepted_nonce: int = 0
+    delivered: int = 0
+    taken: int = 0
+    delivered_before: int = 0
+    """Frames delivered when this attempt began."""
+    got: int = 0
+    """Frames that came under this attempt's id, held ones included."""
+    held: dict[int, Picture] = field(factory=dict[int, Picture])
+    behind_since: float | None = None
+    """Since when frames are known to be missing."""
+    done: m.Done | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.delivered == len(self.wanted)
+
+    @property
+    def next_index(self) -> int:
+        return self.wanted[self.delivered]
+
+    def credit(self, window: int) -> int:
+        """Frames that may have been sent under this id by now: what was delivered and not yet taken is still ours."""
+        return self.taken + window - self.delivered_before
+
+
+class Session:
+    """One conversation with one server. Every method that can cause something returns what to do."""
+
+    def __init__(
+        self,
+        client: str,
+        *,
+        window: int = 8,
+        give_up_after_s: float = 60.0,
+        max_tries: int = MAX_TRIES,
+        new_id: Callable[[], str] = lambda: uuid4().hex,
+    ) -> None:
+        """`window`: frames that may wait here untaken. `give_up_after_s`: how long streams outlive a silent server."""
+        self.phase = Phase.GREETING
+        self.welcome: m.Welcome | None = None
+        self.last_pong: m.Pong | None = None
+        self._client = client
+        self._window = window
+        self._give_up_after_s = give_up_after_s
+        self._max_tries = max_tries
+        self._new_id = new_id
+        self._session_id = new_id()
+        self._runs: dict[str, _Run] = {}
+        self._by_wire_id: dict[str, _Run] = {}
+        self._cancelling: dict[str, int] = {}
+        """Ids cancelled and not yet confirmed, with the nonce of the last Ping before."""
+        self._nonce = 0
+        self._unanswered = 0
+        """Pings since anything was heard."""
+        self._greeted_at = self._pinged_at = self._lost_at = float("-inf")
+        self.refusal = ""
+        """Why the phase is REFUSED."""
+
+    # Wishes
+
+    def submit(self, request: Request, now: float) -> tuple[str, list[Action]]:
+        """Begin a request that `Request.generate` allows; (its ticket, what to do)."""
+        ticket = self._new_id()
+        run = _Run(ticket, request, request.engine, request.wanted())
+        self._runs[ticket] = run
+        if self.phase is Phase.REFUSED:
+            return ticket, self._end(run, WrongProtocol(self.refusal))
+        if run.complete:
+            return ticket, self._finish(run)
+        return ticket, self._ask(run, now) if self.phase is Phase.READY else []
+
+    def cancel(self, ticket: str) -> list[Action]:
+        """Stop a request. Its stream ends here and now; the server is told until it confirms."""
+        run = self._runs.get(ticket)
+        if run is None:
+            return []
+        tell = self._abandon(run)
+        done = m.Done(run.wire_id or run.ticket, "cancelled", run.delivered, run.request.seed, self._engine(run), "")
+        self._forget(run)
+        return [*tell, Notify(ticket, Ended(done=done))]
+
+    def taken(self, ticket: str) -> list[Action]:
+        """The program has taken one picture: the server may send another."""
+        run = self._runs.get(ticket)
+        if run is None:
+            return []
+        run.taken += 1
+        return self._credit(run)
+
+    # What comes in
+
+    def receive(self, message: m.ToClient, buffers: list[Buffer], now: float) -> list[Action]:
+        """React to one message of the server."""
+        self._unanswered = 0
+        match message:
+            case m.Welcome():
+                return self._on_welcome(message, now)
+            case m.Pong():
+                return self._on_pong(message, now)
+            case m.Failed(id=None):
+                return self._on_refusal(message) if message.code is ErrorCode.PROTOCOL_VERSION else []
+            case m.Report():
+                return []
+            case _:
+                return self._on_request_message(message, buffers, now)
+
+    def _on_request_message(
+        self, message: m.Accepted | m.Progress | m.Frame | m.Done | m.Failed, buffers: list[Buffer], now: float
+    ) -> list[Action]:
+        wire_id = message.id or ""
+        if isinstance(message, m.Done | m.Failed):
+            self._cancelling.pop(wire_id, None)
+        run = self._by_wire_id.get(wire_id)
+        if run is None:
+            return []
+        if run.at is _At.ASKED and not isinstance(message, m.Failed):
+            run.at, run.accepted_nonce = _At.ACCEPTED, self._nonce
+        match message:
+            case m.Accepted() | m.Progress():
+                return [Notify(run.ticket, message)]
+            case m.Frame():
+                picture = Picture(
+                    message.index, message.width, message.height, message.encoding, buffers[0], message.confidence
+                )
+                return self._on_picture(run, picture, now)
+            case m.Done():
+                return self._on_done(run, message, now)
+            case m.Failed():
+                return self._on_failed(run, message, now)
+
+    def _on_welcome(self, welcome: m.Welcome, now: float) -> list[Action]:
+        if welcome.protocol != L.PROTOCOL:
+            return self._on_refusal(
+                m.Failed(None, ErrorCode.PROTOCOL_VERSION, f"the server speaks protocol {welcome.protocol}")
+            )
+        if self.phase is Phase.READY and self.welcome is not None and self.welcome.boot == welcome.boot:
+            return []
+        self.welcome, self.phase = welcome, Phase.READY
+        actions: list[Action] = []
+        for run in list(self._runs.values()):
+            actions += self._renew(run, now)
+        return actions
+
+    def _on_refusal(self, failed: m.Failed) -> list[Action]:
+        self.phase = Phase.REFUSED
+        self.refusal = f"{failed.message}; this client speaks protocol {L.PROTOCOL}: update the older of the two"
+        return [a for run in list(self._runs.values()) for a in self._end(run, WrongProtocol(self.refusal))]
+
+    def _on_picture(self, run: _Run, picture: Picture, now: float) -> list[Action]:
+        if run.complete or picture.index < run.next_index or picture.index in run.held:
+            return []
+        if len(run.held) > L.MAX_CREDIT_AHEAD:  # more than any credit allows
+            return []
+        run.got += 1
+        run.held[picture.index] = picture
+        actions: list[Action] = []
+        while not run.complete and run.next_index in run.held:
+            actions.append(Notify(run.ticket, run.held.pop(run.next_index)))
+            run.delivered += 1
+            run.tries = 0
+        missing = bool(run.held) or (run.done is not None and not run.complete)
+        run.behind_since = (run.behind_since or now) if missing else None
+        return actions + (self._finish(run) if run.complete and run.done else [])
+
+    def _on_done(self, run: _Run, done: m.Done, now: float) -> list[Action]:
+        if done.outcome == "cancelled":  # not by us: the server took us for gone
+            return self._try_again(run, RequestError(ErrorCode.INTERNAL, "the server cancelled the request"), now)
+        run.done = done
+        if run.complete:
+            return self._finish(run)
+        run.behind_since = run.behind_since or now
+        return []
+
+    def _on_failed(self, run: _Run, failed: m.Failed, now: float) -> list[Action]:
+        error = RequestError(failed.code, failed.message, failed.field)
+        if not failed.retryable:
+            return self._end(run, error)
+        if failed.code is ErrorCode.HELLO_FIRST:
+            return self._lose(now, "the server does not know this connection", reopen=False)
+        return self._try_again(run, error, now)
+
+    def _on_pong(self, pong: m.Pong, now: float) -> list[Action]:
+        self.last_pong = pong
+        if self.phase is not Phase.READY or self.welcome is None:
+            return []
+        if pong.boot != self.welcome.boot:
+            return self._lose(now, "the server has restarted", reopen=False)
+        live = {request.id: request.sent for request in pong.yours}
+        actions: list[Action] = []
+        for wire_id, nonce in list(self._cancelling.items()):
+            if wire_id in live:
+                actions.append(Send(m.Cancel(wire_id)))
+            elif pong.nonce > nonce:
+                del self._cancelling[wire_id]
+        for run in list(self._runs.values()):
+            if run.at is _At.ACCEPTED and pong.nonce > run.accepted_nonce:
+                actions += self._compare(run, live.get(run.wire_id), now)
+        return actions
+
+    def _compare(self, run: _Run, sent: int | None, now: float) -> list[Action]:
+        """Hold our view of a request against the server's: `sent` frames, or None if it has none by that id."""
+        if sent is None:
+            if run.complete:
+                return self._finish(run)
+            return self._try_again(run, RequestError(ErrorCode.INTERNAL, "the server lost the request"), now)
+        if sent > run.got:
+            run.behind_since = run.behind_since or now
+        elif not run.held and run.done is None:
+            run.behind_since = None
+        return self._credit(run)
+
+    # Time
+
+    def tick(self, now: float) -> list[Action]:
+        """Call it several times a second: repeats, time-outs, heartbeat."""
+        actions: list[Action] = []
+        if self.phase in (Phase.GREETING, Phase.LOST) and now - self._greeted_at >= REPEAT_S:
+            actions += self._greet(now)
+        if self.phase is Phase.READY and now - self._pinged_at >= L.PING_INTERVAL_S:
+            actions += self._ping(now)
+        for run in list(self._runs.values()):
+            actions += self._tick_run(run, now)
+        return actions
+
+    def _tick_run(self, run: _Run, now: float) -> list[Action]:
+        if self.phase is Phase.LOST and now - self._lost_at > self._give_up_after_s:
+            return self._end(run, ServerSilent(f"the server has been silent for {now - self._lost_at:.0f} s"))
+        if self.phase is not Phase.READY:
+            return []
+        if run.at is _At.WAITING and now >= run.not_before:
+            return self._ask(run, now)
+        if run.at is _At.ASKED and now - run.asked_at >= L.ACCEPT_TIMEOUT_S:
+            if run.asks >= MAX_ASKS:
+                return self._end(run, ServerSilent("the server answers, but not to this request; is it too large?"))
+            return self._ask(run, now)
+        if run.behind_since is not None and now - run.behind_since >= GAP_S:
+            return self._try_again(run, RequestError(ErrorCode.INTERNAL, "frames were lost on the way"), now)
+        return []
+
+    # Steps that the above share
+
+    def _ping(self, now: float) -> list[Action]:
+        """Counts pings, not seconds: after a night of sleep the computer asks before it judges."""
+        if self._unanswered >= L.LOST_AFTER_PINGS:
+            return self._lose(now, "the server does not answer", reopen=True)
+        self._pinged_at, self._nonce, self._unanswered = now, self._nonce + 1, self._unanswered + 1
+        return [Send(m.Ping(self._nonce))]
+
+    def _greet(self, now: float) -> list[Action]:
+        """Hello; on a new socket if the server was lost, since it may be somewhere else now."""
+        reopen: list[Action] = [Reopen()] if self.phase is Phase.LOST and now - self._lost_at > 2 * REPEAT_S else []
+        self._greeted_at = now
+        return [*reopen, Send(m.Hello(L.PROTOCOL, self._client, self._session_id))]
+
+    def _lose(self, now: float, reason: str, *, reopen: bool) -> list[Action]:
+        self.phase, self._lost_at, self._unanswered = Phase.LOST, now, 0
+        for run in self._runs.values():
+            run.at = _At.WAITING
+        self._greeted_at = now
+        interrupted = [Notify(ticket, Interrupted(reason)) for ticket in self._runs]
+        hello = Send(m.Hello(L.PROTOCOL, self._client, self._session_id))
+        return [*interrupted, *([Reopen()] if reopen else []), hello]
+
+    def _try_again(self, run: _Run, error: RequestError, now: float) -> list[Action]:
+        run.tries += 1
+        if run.tries >= self._max_tries:
+            return [*self._abandon(run), *self._end(run, error)]
+        run.not_before = now + 0.1 * 2**run.tries if run.tries > 1 else now
+        return [Notify(run.ticket, Interrupted(error.message)), *self._renew(run, now)]
+
+    def _renew(self, run: _Run, now: float) -> list[Action]:
+        """Give up this attempt and begin another from the first missing frame."""
+        tell = self._abandon(run)
+        run.at, run.asks, run.behind_since, run.done = _At.WAITING, 0, None, None
+        run.held.clear()
+        if run.complete:
+            return [*tell, *self._finish(run)]
+        return [*tell, *(self._ask(run, now) if now >= run.not_before else [])]
+
+    def _ask(self, run: _Run, now: float) -> list[Action]:
+        """Send Generate: under a new id, or again under the same one if that got no answer."""
+        if run.at is _At.WAITING:
+            run.wire_id = self._new_id()
+            self._by_wire_id[run.wire_id] = run
+            run.engine, run.got, run.delivered_before = self._engine(run), 0, run.delivered
+        run.at, run.asked_at, run.asks = _At.ASKED, now, run.asks + 1
+        resume_from = run.next_index if run.delivered else 0
+        message = run.request.generate(run.wire_id, run.engine, resume_from, run.credit(self._window))
+        return [Send(message, tuple(picture for _, picture in run.request.keyframes))]
+
+    def _engine(self, run: _Run) -> str:
+        return self.welcome.default_engine if run.engine == "auto" and self.welcome else run.engine
+
+    def _credit(self, run: _Run) -> list[Action]:
+        return [] if run.at is _At.WAITING else [Send(m.Credit(run.wire_id, run.credit(self._window)))]
+
+    def _abandon(self, run: _Run) -> list[Action]:
+        """Nobody listens to the current id any more; tell the server, in case it still works on it."""
+        if self._by_wire_id.pop(run.wire_id, None) is None:
+            return []
+        self._cancelling[run.wire_id] = self._nonce
+        return [Send(m.Cancel(run.wire_id))]
+
+    def _finish(self, run: _Run) -> list[Action]:
+        """All frames are here: the server's Done, or our own word for it where that was lost."""
+        version = next((e.version for e in self.welcome.engines if e.id == run.engine), "") if self.welcome else ""
+        done = run.done or m.Done(run.ticket, "finished", run.delivered, run.request.seed, self._engine(run), version)
+        self._forget(run)
+        return [Notify(run.ticket, Ended(done=evolve(done, frames=run.delivered)))]
+
+    def _end(self, run: _Run, error: WireError) -> list[Action]:
+        self._forget(run)
+        return [Notify(run.ticket, Ended(error=error))]
+
+    def _forget(self, run: _Run) -> None:
+        self._runs.pop(run.ticket, None)
+        self._by_wire_id.pop(run.wire_id, None)
