@@ -6,17 +6,19 @@ to run one. Closing the generator cancels the job and frees everything it held.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from typing import Protocol
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from attrs import field, frozen
-from numpy.typing import NDArray
+from attrs import evolve, field, frozen
 from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo, Parameter, Value
 
-Picture = NDArray[np.uint8]
-"""[H, W, 3] sRGB, rows top to bottom."""
+if TYPE_CHECKING:  # the server's front process checks requests and has no numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Picture = NDArray[np.uint8]
+    """[H, W, 3] sRGB, rows top to bottom."""
 
 
 @frozen(eq=False)
@@ -94,35 +96,49 @@ class Engine(Protocol):
         ...
 
 
+@frozen
+class Place:
+    """Where a keyframe is and how large, without its pixels."""
+
+    at: int
+    width: int
+    height: int
+
+
 def checked(job: Job, info: EngineInfo) -> Job:
-    """The job in the form engines may rely on: keyframes sorted, parameters complete.
+    """The job in the form engines may rely on: keyframes sorted, parameters complete. Raises as `check` does."""
+    places = [Place(k.at, k.image.shape[1], k.image.shape[0]) for k in job.keyframes]
+    params = check(info, job.width, job.height, job.num_frames, places, job.params, job.resume_from)
+    return evolve(job, keyframes=tuple(sorted(job.keyframes, key=lambda k: k.at)), params=params)
+
+
+def check(
+    info: EngineInfo,
+    width: int,
+    height: int,
+    num_frames: int,
+    keyframes: Sequence[Place],
+    params: Mapping[str, Value],
+    resume_from: int = 0,
+) -> dict[str, Value]:
+    """Can the engine do this? Returns its parameters, complete.
 
     Raises RequestError naming the field, the value, the limit and the remedy.
     """
     if not info.available:
         what = "; ".join(info.missing) or "it is not complete"
         raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, f"engine {info.id} cannot run here: {what}", "engine")
-    _check_size(job, info)
-    if not info.min_frames <= job.num_frames <= info.max_frames:
+    _check_size(width, height, info)
+    if not info.min_frames <= num_frames <= info.max_frames:
         raise _bad(
             "num_frames",
-            f"{job.num_frames} frames: engine {info.id} makes clips of {info.min_frames} to {info.max_frames}, "
+            f"{num_frames} frames: engine {info.id} makes clips of {info.min_frames} to {info.max_frames}, "
             "keyframes counted",
         )
-    if not 0 <= job.resume_from <= job.num_frames:
-        raise _bad("resume_from", f"{job.resume_from} is outside the clip of {job.num_frames} frames")
-    keyframes = _checked_keyframes(job, info)
-    return Job(
-        width=job.width,
-        height=job.height,
-        num_frames=job.num_frames,
-        keyframes=keyframes,
-        prompt=job.prompt,
-        negative_prompt=job.negative_prompt,
-        seed=job.seed,
-        params=checked_params(job.params, info),
-        resume_from=job.resume_from,
-    )
+    if not 0 <= resume_from <= num_frames:
+        raise _bad("resume_from", f"{resume_from} is outside the clip of {num_frames} frames")
+    _check_keyframes(keyframes, width, height, num_frames, info)
+    return checked_params(params, info)
 
 
 def checked_params(given: Mapping[str, Value], info: EngineInfo) -> dict[str, Value]:
@@ -152,39 +168,37 @@ def _checked_value(value: Value, p: Parameter) -> Value:
     return float(value) if p.kind == "float" else value
 
 
-def _check_size(job: Job, info: EngineInfo) -> None:
-    for name, side in (("width", job.width), ("height", job.height)):
+def _check_size(width: int, height: int, info: EngineInfo) -> None:
+    for name, side in (("width", width), ("height", height)):
         if side % info.size_multiple:
             near = max(info.size_multiple, round(side / info.size_multiple) * info.size_multiple)
             raise _bad(name, f"{name} {side}: engine {info.id} needs a multiple of {info.size_multiple}, try {near}")
         if side < info.min_side_px:
             raise _bad(name, f"{name} {side}: engine {info.id} needs at least {info.min_side_px}")
-    if job.width * job.height > info.max_pixels:
+    if width * height > info.max_pixels:
         raise _bad(
             "width",
-            f"{job.width}x{job.height} is {job.width * job.height} pixels: engine {info.id} makes at most "
-            f"{info.max_pixels}; choose a smaller size",
+            f"{width}x{height} is {width * height} pixels: engine {info.id} makes at most {info.max_pixels}; "
+            "choose a smaller size",
         )
 
 
-def _checked_keyframes(job: Job, info: EngineInfo) -> tuple[Keyframe, ...]:
-    if not 1 <= len(job.keyframes) <= info.max_keyframes:
-        raise _bad("keyframes", f"{len(job.keyframes)} keyframes: engine {info.id} takes 1 to {info.max_keyframes}")
-    seen: dict[int, int] = {}
-    for i, k in enumerate(job.keyframes):
-        if not 0 <= k.at < job.num_frames:
-            raise _bad(f"keyframes[{i}].at", f"keyframe at {k.at} is outside the clip of {job.num_frames} frames")
+def _check_keyframes(keyframes: Sequence[Place], width: int, height: int, num_frames: int, info: EngineInfo) -> None:
+    if not 1 <= len(keyframes) <= info.max_keyframes:
+        raise _bad("keyframes", f"{len(keyframes)} keyframes: engine {info.id} takes 1 to {info.max_keyframes}")
+    seen: set[int] = set()
+    for i, k in enumerate(keyframes):
+        if not 0 <= k.at < num_frames:
+            raise _bad(f"keyframes[{i}].at", f"keyframe at {k.at} is outside the clip of {num_frames} frames")
         if k.at in seen:
             raise _bad(f"keyframes[{i}].at", f"two keyframes at frame {k.at}; remove one or move it")
-        seen[k.at] = i
-        if k.image.shape != (job.height, job.width, 3):
-            height, width = k.image.shape[:2]
+        seen.add(k.at)
+        if (k.width, k.height) != (width, height):
             raise _bad(
                 f"keyframes[{i}]",
-                f"keyframe at {k.at} is {width}x{height}, the clip {job.width}x{job.height}; "
+                f"keyframe at {k.at} is {k.width}x{k.height}, the clip {width}x{height}; "
                 "fit all keyframes to the clip's size first",
             )
-    return tuple(sorted(job.keyframes, key=lambda k: k.at))
 
 
 def _bad(field_name: str, message: str) -> RequestError:
