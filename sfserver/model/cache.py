@@ -95,7 +95,9 @@ class KvCache:
         free = sorted(set(range(self.shape.seats)) - set(self._seats.values()))
         assert len(coming) <= len(free), f"{len(coming)} latents come, {len(free)} seats are free: {self.shape}"
         self._seats |= zip(coming, free, strict=False)
-        assert sorted(self._seats.values()) == list(range(len(self._seats))), "a hole among the seats would be attended to"
+        assert sorted(self._seats.values()) == list(range(len(self._seats))), (
+            "a hole among the seats would be attended to"
+        )
 
         kept = set() if pin or final else self._pinned
         self._writes = self._plan_writes([position for position in block if position not in kept], start)

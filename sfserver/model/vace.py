@@ -69,15 +69,14 @@ class VaceBlock(Block):
 
     def __init__(self, config: DitConfig, first: bool):
         super().__init__(config)
-        if first:
-            self.before_proj = nn.Linear(config.dim, config.dim)
+        self.before_proj = nn.Linear(config.dim, config.dim) if first else None
         self.after_proj = nn.Linear(config.dim, config.dim)
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         super().set_compute_dtype(dtype)
-        for name, part in self.named_children():
-            if name.endswith("_proj"):
-                part.to(dtype)
+        self.after_proj.to(dtype)
+        if self.before_proj is not None:
+            self.before_proj.to(dtype)
 
 
 def vace_context(inactive: Tensor, reactive: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,119 @@
+"""Frames, latents, tokens and blocks of one clip, and how they map. The only home of 4, 8 and 2.
+
+The first latent stands for the first frame, each later one for four frames. Blocks are runs of latents that are made
+together. A clip rounds up to whole blocks; what lies past its end is made, if at all, and thrown away.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+FRAMES_PER_LATENT = 4
+PIXELS_PER_LATENT = 8
+PATCH = 2
+SIZE_MULTIPLE = PIXELS_PER_LATENT * PATCH
+"""Width and height of a clip, in pixels, are multiples of this."""
+LATENT_CHANNELS = 16
+
+
+def latent_of(frame: int) -> int:
+    """The latent that holds a frame: 0, then 1 for frames 1 to 4, and so on."""
+    return -(-frame // FRAMES_PER_LATENT)
+
+
+def frames_of(latent: int) -> range:
+    """The frames that a latent holds: one for the first latent, four for each other."""
+    if latent == 0:
+        return range(1)
+    return range(FRAMES_PER_LATENT * (latent - 1) + 1, FRAMES_PER_LATENT * latent + 1)
+
+
+@frozen
+class Block:
+    """Latents `start` to `stop` of the clip, made together. `given` ones are known beforehand and not made at all."""
+
+    index: int
+    """Counts the blocks that are made, from 0; the given one has -1."""
+    start: int
+    count: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count
+
+    @property
+    def latents(self) -> range:
+        return range(self.start, self.stop)
+
+    @property
+    def given(self) -> bool:
+        return self.index < 0
+
+
+@frozen
+class Geometry:
+    """Everything about a clip that is a number of something. Made by `plan`."""
+
+    width: int
+    height: int
+    num_frames: int
+    """Frames that were asked for, keyframes counted."""
+    blocks: tuple[Block, ...]
+
+    @property
+    def latents(self) -> int:
+        """Latents of all blocks: at least enough for `num_frames`."""
+        return self.blocks[-1].stop
+
+    @property
+    def needed_latents(self) -> int:
+        """Latents that are worth decoding."""
+        return latent_of(self.num_frames - 1) + 1
+
+    @property
+    def made(self) -> tuple[Block, ...]:
+        """Blocks that cost denoising."""
+        return tuple(block for block in self.blocks if not block.given)
+
+    @property
+    def latent_height(self) -> int:
+        return self.height // PIXELS_PER_LATENT
+
+    @property
+    def latent_width(self) -> int:
+        return self.width // PIXELS_PER_LATENT
+
+    @property
+    def rows(self) -> int:
+        """Token rows of one latent."""
+        return self.latent_height // PATCH
+
+    @property
+    def columns(self) -> int:
+        return self.latent_width // PATCH
+
+    @property
+    def tokens_per_latent(self) -> int:
+        return self.rows * self.columns
+
+    def latent_shape(self, count: int) -> tuple[int, int, int, int, int]:
+        """[B, F, C, H, W] of `count` latents."""
+        return (1, count, LATENT_CHANNELS, self.latent_height, self.latent_width)
+
+
+def plan(
+    width: int, height: int, num_frames: int, per_block: int | None, lead: int = 0, lead_given: bool = True
+) -> Geometry:
+    """The blocks of a clip: a leading one of `lead` latents if any, then as many times `per_block` as it takes.
+
+    `per_block` None makes all of the rest one block. Sizes are in pixels, multiples of `SIZE_MULTIPLE`.
+    """
+    assert width % SIZE_MULTIPLE == height % SIZE_MULTIPLE == 0, (width, height)
+    assert num_frames > 0 and (per_block is None or per_block > 0), (num_frames, per_block)
+    needed = latent_of(num_frames - 1) + 1
+    blocks = [Block(-1 if lead_given else 0, 0, lead)] if lead else []
+    per_block = per_block or max(1, needed - lead)
+    while not blocks or blocks[-1].stop < needed:
+        start = blocks[-1].stop if blocks else 0
+        blocks.append(Block(blocks[-1].index + 1 if blocks else 0, start, per_block))
+    return Geometry(width, height, num_frames, tuple(blocks))
