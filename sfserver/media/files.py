@@ -1,0 +1,75 @@
+"""The error of this package, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+"""[H, W, 3] sRGB, rows top to bottom, as the engines take it."""
+PART_SUFFIX = ".part"
+"""Of a file that is still being written. It is renamed when it is whole and removed when that fails."""
+
+
+class MediaError(ValueError):
+    """A picture that cannot be used or a file that cannot be written: one sentence, with the remedy."""
+
+
+def write_error(path: Path, error: OSError) -> MediaError:
+    """What to tell the user about an `error` of the system while `path` was written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MediaError(f"{path}: the disk is full; free some space or choose another place with --out")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return MediaError(f"{path}: may not be written here; choose another place with --out")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return MediaError(f"{path}: a file stands where a folder is needed; choose another place with --out")
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    return MediaError(f"{path}: cannot be written ({reason}); choose another place with --out")
+
+
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Gives the name to write to; `path` itself appears, or is replaced, when the block ends without an error.
+
+    Raises MediaError for an OSError of the block or of the rename, and leaves nothing behind then.
+    """
+    part = path.with_name(path.name + PART_SUFFIX)
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException as error:  # also KeyboardInterrupt: whatever ends the block, the half-written file must go
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            raise write_error(path, error) from error
+        raise
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Make `folder` with its parents and prove that files can be written in it, before hours of work depend on it.
+
+    Returns the folders that were made, innermost first, so that they can be taken away again. Raises MediaError.
+    """
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe{PART_SUFFIX}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        remove_folders(missing)
+        raise write_error(folder, error) from error
+    return missing
+
+
+def remove_folders(folders: list[Path]) -> None:
+    """Take away those of `folders` (innermost first) that are empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
