@@ -109,7 +109,7 @@ def plan(
     `per_block` None makes all of the rest one block. Sizes are in pixels, multiples of `SIZE_MULTIPLE`.
     """
     assert width % SIZE_MULTIPLE == height % SIZE_MULTIPLE == 0, (width, height)
-    assert num_frames > 0 and (per_block is None or per_block > 0), (num_frames, per_block)
+    assert num_frames > 0, num_frames
     needed = latent_of(num_frames - 1) + 1
     blocks = [Block(-1 if lead_given else 0, 0, lead)] if lead else []
     per_block = per_block or max(1, needed - lead)

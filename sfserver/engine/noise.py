@@ -1,7 +1,7 @@
 """Timesteps and the noise that belongs to them.
 
-Flow matching: a noisy latent is x = (1 - sigma) clean + sigma noise, the network answers with the flow noise - clean, so
-clean = x - sigma flow. A timestep t is what the network is told, 0 to 1000; sigma is looked up where it was trained.
+Flow matching: a noisy latent is x = (1 - sigma) clean + sigma noise, the network answers with the flow noise - clean,
+so clean = x - sigma flow. A timestep t is what the network is told, 0 to 1000; sigma is looked up where it was trained.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def training_sigmas(shift: float) -> Tensor:
 def make_schedule(steps: Sequence[float], shift: float, warp: bool = True, sampler: Sampler = "renoise") -> Schedule:
     """A schedule of `steps`, from 1000 down, as a checkpoint's authors write them.
 
-    With `warp` a step k means the k-th training timestep from the end, so 750 at shift 5 is told as 937.5; without, it is
-    told as it is. Its sigma is that of the nearest training timestep either way.
+    With `warp` a step k means the k-th training timestep from the end, so 750 at shift 5 is told as 937.5; without, it
+    is told as it is. Its sigma is that of the nearest training timestep either way.
     """
     sigmas = training_sigmas(shift)
     timesteps = TRAINING_STEPS * sigmas

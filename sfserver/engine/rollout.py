@@ -6,11 +6,11 @@
         denoise: a few passes, each an estimate of the clean latents, made a little less noisy than the last
         decode it, hand it over, forget its pixels
 
-One block that spans the clip is the bidirectional case, and needs no cache. Which keyframe strategy is used shows in the
-arguments alone: known latents (`anchor`), a VACE context (`joint`, `chunk`, `lookahead`), or both.
+One block that spans the clip is the bidirectional case, and needs no cache. Which keyframe strategy is used shows in
+the arguments alone: known latents (`anchor`), a VACE context (`joint`, `chunk`, `lookahead`), or both.
 
-A rollout may be closed after any pass and run again: it goes on with the block that was broken off as if nothing of it had
-been started.
+A rollout may be closed after any pass and run again: it goes on with the block that was broken off as if nothing of it
+had been started.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ class Rollout:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        """`prompts` are the prompt and, for guidance in two passes, the negative one. Without `memory` there is no cache,
-        and the clip must be one block. `decode` takes latents in order, [B, F, C, H, W], and keeps its own state.
-        `dtype` is that of the cache.
+        """`prompts` are the prompt and, for guidance in two passes, the negative one. Without `memory` there is no
+        cache, and the clip must be one block. `decode` takes latents in order, [B, F, C, H, W], and keeps its own
+        state. `dtype` is that of the cache.
         """
         self._networks, self._geometry, self._sampling = networks, geometry, sampling
         self._noise, self._guide, self._decode, self._device = noise, guide or Guide(), decode, device
@@ -143,7 +143,10 @@ class Rollout:
 
     @torch.no_grad()
     def run(self) -> Generator[Step | Made, None, None]:
-        """A Step after each pass and a Made after each block, to the end of the clip. Raises RequestError (not_finite)."""
+        """A Step after each pass and a Made after each block, to the end of the clip.
+
+        Raises RequestError (not_finite) where the networks produce NaN or infinity.
+        """
         yield from self._place_keyframes()
         for block in self._geometry.blocks[self._next :]:
             yield from self.remember()
@@ -153,7 +156,7 @@ class Rollout:
             yield Made(block, latents, self._pixels(block, latents))
 
     def _place_keyframes(self) -> Generator[Step, None, None]:
-        """Known latents enter the cache one after the other, so that each sees those before it and every block sees all."""
+        """Known latents enter the cache one after the other: each sees those before it, and every block sees all."""
         while self._unplaced:
             block, pin = self._unplaced[0]
             self._seat(block, pin=pin)
@@ -163,8 +166,10 @@ class Rollout:
 
     @torch.no_grad()
     def remember(self) -> Generator[Step, None, None]:
-        """The clean pass over the block that was made last, if it is still due. `run` leaves it out after the last block:
-        who wants to look into the cache, or to continue the clip, calls it."""
+        """The clean pass over the block that was made last, if it is still due.
+
+        `run` leaves it out after the last block: who wants to look into the cache calls it.
+        """
         if self._unremembered and self._branches[0][1]:
             block, latents = self._unremembered
             self._seat(block, final=True)
@@ -213,7 +218,7 @@ class Rollout:
         """What the VACE branch has to say about the block: it sees the block, and as much of the future as there is."""
         vace, guide = self._networks.vace, self._guide
         span = range(block.start, block.stop + future.shape[1])
-        if vace is None or guide.context is None or not (guide.told is None or guide.told.intersection(span)):
+        if vace is None or guide.context is None or not (guide.told is None or not guide.told.isdisjoint(span)):
             return ()
         dit = self._networks.dit
         tokens = dit.embed_latents(torch.cat((x, future), dim=1))
@@ -254,7 +259,7 @@ class Rollout:
         return x
 
     def _pixels(self, block: Block, latents: Tensor) -> Tensor | None:
-        """Decode what is needed of a block. The one place that waits for the device, so the one where NaN is looked for."""
+        """Decode what is needed of a block. Frames wait for the device anyway, so here is where NaN is looked for."""
         if not bool(torch.isfinite(latents).all()):
             raise RequestError(
                 ErrorCode.NOT_FINITE,
@@ -299,7 +304,8 @@ def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: i
 def _placements(geometry: Geometry, guide: Guide) -> list[tuple[Block, bool]]:
     """What goes into the cache before anything is made, in order of time, and whether it is pinned there.
 
-    A given block is the clip's past like any other; known latents further on are pinned, a whole window ahead of their turn.
+    A given block is the clip's past like any other. Known latents further on are pinned: they are there before their
+    turn, and stay.
     """
     given = [block for block in geometry.blocks if block.given]
     past = {position for block in given for position in block.latents}

@@ -55,6 +55,6 @@ def _flash_package() -> str | None:
     return None
 
 
-def kernel_preference() -> AbstractContextManager[None]:
-    """While it is entered, torch tries its attention kernels in our order. For one pass at a time, never over a yield."""
+def kernel_preference() -> AbstractContextManager[object]:
+    """While it is entered, torch tries its attention kernels in our order. For one pass, never across a yield."""
     return sdpa_kernel(_PREFERENCE, set_priority=True)

@@ -45,9 +45,9 @@ class CacheShape:
 class KvCache:
     """Keys and values of the latents that are held. `seat` says who comes next; `extend` is then called per layer.
 
-    With `relative` false, keys are stored rotated by their absolute position (Self Forcing and its kin). With `relative`
-    true they are stored as they are and rotated when read, by their rank in the window, so that positions never grow
-    beyond it (Reward Forcing, the endless variant of LongLive).
+    With `relative` false, keys are stored rotated by their absolute position (Self Forcing and its kin). With it true
+    they are stored as they are and rotated when read, by their rank in the window, so that positions never grow beyond
+    it (Reward Forcing, the endless variant of LongLive).
     """
 
     def __init__(

@@ -10,7 +10,8 @@ column), T text rows, N heads, D head width, d model width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ class Dit(nn.Module):
         self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, d), nn.GELU("tanh"), nn.Linear(d, d))
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, d), nn.SiLU(), nn.Linear(d, d))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = cast("Sequence[Block]", nn.ModuleList(Block(config) for _ in range(config.layers)))
         self.head = Head(config)
 
     def forward(
@@ -113,7 +114,7 @@ class Dit(nn.Module):
         Missing rows are zeros here and a constant key afterwards; there is no mask, and the model counts on that.
         """
         padded = F.pad(embeds, (0, 0, 0, self.config.text_len - embeds.shape[1]))
-        return self.text_embedding(padded.to(self.text_embedding[0].weight.dtype))
+        return self.text_embedding(padded.to(self.compute_dtype))
 
     def embed_prompt(self, embeds: Tensor, negative: Tensor | None = None, nag: Nag | None = None) -> list[TextKv]:
         """Each layer's keys and values of a prompt, once for all passes; with `negative`, attention guidance is on."""
@@ -131,8 +132,13 @@ class Dit(nn.Module):
             q=PATCH_W,
         )
 
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Of the large matrices, of keys and values."""
+        return self.blocks[0].self_attn.q.weight.dtype
+
     def set_compute_dtype(self, dtype: torch.dtype) -> Dit:
-        """Cast the large matrices to `dtype`. What handles time, gates and the residual stream is float32 whatever else."""
+        """Cast the large matrices to `dtype`. What handles time, gates and the residual stream stays float32."""
         for part in (self.patch_embedding, self.time_embedding, self.time_projection, self.head):
             part.float()
         self.text_embedding.to(dtype)
@@ -142,7 +148,7 @@ class Dit(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, attention to the prompt, feed-forward; the timestep shifts, scales and gates the first and last."""
+    """Self-attention, attention to the prompt, feed-forward. The timestep modulates the first and the last."""
 
     def __init__(self, config: DitConfig):
         super().__init__()
@@ -195,7 +201,7 @@ def after_attention(block: Block, x: Tensor, attended: Tensor, time: Tensor, tex
     _, _, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation + time).unbind(-2)
     x = add_gated(x, block.self_attn.o(attended.flatten(-2)), gate)
     x = x + block.cross_attn(block.norm3(x), text, attend)
-    return add_gated(x, block.ffn(to_weights(modulate(block.norm2(x), ffn_shift, ffn_scale), block.ffn[0])), ffn_gate)
+    return add_gated(x, block.ffn(modulate(block.norm2(x), ffn_shift, ffn_scale).to(attended.dtype)), ffn_gate)
 
 
 @frozen(eq=False)
@@ -208,9 +214,9 @@ class How:
 
     @classmethod
     def compiled(cls, attend: Attend = attend, backend: str = "inductor") -> How:
-        """The stages through torch.compile: static shapes, so one compilation serves all layers and blocks of a clip."""
-        stages = (torch.compile(f, dynamic=False, backend=backend) for f in (before_attention, after_attention))
-        return cls(attend, *stages)
+        """The stages through torch.compile. Their shapes are static: one compilation serves all layers and blocks."""
+        compiler = partial(torch.compile, dynamic=False, backend=backend)
+        return cls(attend, compiler(before_attention), compiler(after_attention))
 
 
 EAGER = How()
@@ -346,7 +352,7 @@ def sinusoid(t: Tensor, width: int) -> Tensor:
 
 
 def text_keys(
-    blocks: nn.ModuleList, text: Tensor, negative: Tensor | None = None, nag: Nag | None = None
+    blocks: Sequence[Block], text: Tensor, negative: Tensor | None = None, nag: Nag | None = None
 ) -> list[TextKv]:
     """Each block's keys and values of embedded text [B, T, d]."""
     return [

@@ -37,7 +37,7 @@ def axis_angles(positions: Tensor, pairs: int) -> Tensor:
 
 
 class RopeTable:
-    """Every rotation that tokens of `latents` x `rows` x `columns` can need; rows and columns are counted in patches."""
+    """Every rotation that the tokens of a clip can need; `rows` and `columns` of one latent are counted in patches."""
 
     def __init__(self, head_dim: int, latents: int, rows: int, columns: int, device: torch.device | str = "cpu"):
         self.tokens_per_latent = rows * columns
@@ -58,7 +58,7 @@ class RopeTable:
 
     def at(self, start: int, count: int) -> Rotation:
         """Rotation of the tokens of latents `start` to `start + count`, frame-major, then row, then column."""
-        assert 0 <= start and start + count <= self.latents, (start, count, self.latents)
+        assert start >= 0 and start + count <= self.latents, (start, count, self.latents)  # noqa: PT018
         cos, sin = (
             torch.cat(
                 (

@@ -6,6 +6,7 @@ Official names again (`vace_patch_embedding`, `vace_blocks`), in a module of its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,8 @@ class Vace(nn.Module):
         assert config.vace_layers, "this config has no VACE branch"
         self.config = config
         self.vace_patch_embedding = PatchEmbedding(config.vace_in_channels, config.dim)
-        self.vace_blocks = nn.ModuleList(VaceBlock(config, first=i == 0) for i in range(len(config.vace_layers)))
+        blocks = (VaceBlock(config, first=i == 0) for i in range(len(config.vace_layers)))
+        self.vace_blocks = cast("Sequence[VaceBlock]", nn.ModuleList(blocks))
 
     def forward(
         self,
@@ -44,8 +46,9 @@ class Vace(nn.Module):
         `tokens` are the noisy latents' embedding [B, L, d], `time` their blocks' time embedding [B, F, 6, d], `context`
         what is known of the same latents, [B, F, 96, H, W]. All of them attend to each other; there is no cache here.
         """
-        first = self.vace_blocks[0]
-        stream = tokens + project(first.before_proj, self.vace_patch_embedding(context))
+        enter = self.vace_blocks[0].before_proj
+        assert enter is not None
+        stream = tokens + project(enter, self.vace_patch_embedding(context))
         hints = []
         for block, text_kv in zip(self.vace_blocks, text, strict=True):
             stream = block(stream, time, text_kv, rotation, how)

@@ -1,7 +1,7 @@
 """Golden runs of the transformer, its VACE branch, its schedule and positions. All are driven by the sidecar alone.
 
-The causal ones go through the real `Rollout`: the noise that the reference drew is injected, and a hook on the transformer
-sees each pass.
+The causal ones go through the real `Rollout`: the noise that the reference drew is injected, and a hook on the
+transformer sees each pass.
 """
 
 from __future__ import annotations
