@@ -432,7 +432,7 @@ def test_size_is_checked_before_memory_is_taken_for_pixels(tmp_path: Path, ungua
     """12000x12000: 144 MB as grey. The control takes the guard away and must take that memory."""
     bomb = png_header_only(tmp_path / "bomb.png", 12000, 12000)
     assert bomb.stat().st_size < 300_000
-    assert 12000 * 12000 > MAX_SOURCE_PIXELS
+    assert MAX_SOURCE_PIXELS < 12000 * 12000
     Image.fromarray(ramp()).save(tmp_path / "warm.png")
     code = textwrap.dedent(MEASURE).format(path=str(bomb), warm=str(tmp_path / "warm.png"), unguarded=unguarded)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
@@ -457,8 +457,7 @@ def test_damaged_bytes_raise_media_error_and_nothing_else(tmp_path: Path, name: 
             body[rng.randrange(min(len(body), 600) if rng.random() < 0.6 else len(body))] = rng.randrange(256)
         path.write_bytes(body[: rng.randint(1, len(body))] if rng.random() < 0.2 else body)
         try:
-            assert read_picture(path).image.dtype == np.uint8
-        except MediaError as error:
-            assert "\n" not in str(error)
+            read_picture(path)
+        except MediaError:
             refused += 1
-    assert refused > 20
+    assert 20 < refused < 150
