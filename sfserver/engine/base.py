@@ -163,8 +163,10 @@ def _checked_value(value: Value, p: Parameter) -> Value:
         return value
     if isinstance(value, bool) or not isinstance(value, int if p.kind == "int" else (int, float)):
         raise _bad(where, f"{p.name} is {value!r}; it must be {'a whole number' if p.kind == 'int' else 'a number'}")
-    if p.low is not None and value < p.low or p.high is not None and value > p.high:
-        raise _bad(where, f"{p.name} is {value}; it must lie between {p.low:g} and {p.high:g}")
+    low = p.low if p.low is not None else value
+    high = p.high if p.high is not None else value
+    if not low <= value <= high:
+        raise _bad(where, f"{p.name} is {value}; it must lie between {low:g} and {high:g}")
     return float(value) if p.kind == "float" else value
 
 

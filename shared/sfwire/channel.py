@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import zmq
 from attrs import field, frozen
 from zmq.auth.thread import ThreadAuthenticator
-from zmq.utils import z85
 
 from . import limits as L
 from .connection import Connection
 
+_ZAP_DOMAIN = "sfserver"
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
@@ -40,7 +40,7 @@ class ServerKeys:
 
 def connect(context: Context, connection: Connection) -> Socket:
     """A DEALER that talks to the server of `connection`, connecting and reconnecting in the background."""
-    socket = _socket(context, zmq.DEALER)
+    socket = _socket(context, zmq.DEALER, connection.endpoint)
     socket.curve_serverkey = connection.server_public_key.encode()
     socket.curve_publickey = connection.client_public_key.encode()
     socket.curve_secretkey = connection.client_secret_key.encode()
@@ -58,12 +58,12 @@ def listen(context: Context, keys: ServerKeys, host: str, port: int) -> Generato
     """
     authenticator = ThreadAuthenticator(context)
     authenticator.start()
-    socket = _socket(context, zmq.ROUTER)
+    socket = _socket(context, zmq.ROUTER, host)
     try:
-        authenticator.configure_curve_callback(domain="*", credentials_provider=_OneKey(keys.client_public))
+        authenticator.configure_curve_callback(domain=_ZAP_DOMAIN, credentials_provider=_OneKey(keys.client_public))
         socket.curve_server = True
         socket.curve_secretkey = keys.secret.encode()
-        socket.zap_domain = b"sfserver"
+        socket.zap_domain = _ZAP_DOMAIN.encode()
         socket.router_mandatory = True  # a peer that is gone is an error, not a frame lost in silence
         socket.handshake_ivl = 5000  # a stranger that never finishes the handshake does not stay
         socket.bind(f"tcp://{host}:{port}")
@@ -80,13 +80,13 @@ class _OneKey:
         self._allowed = client_public.encode()
 
     def callback(self, domain: str, key: bytes) -> bool:
-        return z85.encode(key) == self._allowed
+        return key == self._allowed  # Z85, as it came from the handshake
 
 
-def _socket(context: Context, kind: int) -> Socket:
+def _socket(context: Context, kind: int, address: str) -> Socket:
     socket: Socket = context.socket(kind)
+    socket.ipv6 = "[" in address  # a socket for both would call 127.0.0.1 by an address that few understand
     socket.linger = 0
     socket.maxmsgsize = L.MAX_SOCKET_FRAME_BYTES
     socket.sndhwm = socket.rcvhwm = L.SOCKET_HIGH_WATER_MARK
-    socket.ipv6 = True
     return socket

@@ -174,10 +174,11 @@ class Client:
                 self._turn(line)
             for ticket in list(self._streams):
                 self._perform(self._session.cancel(ticket), line)
+            line.send(Send(m.Bye()))
         finally:
             for stream in self._streams.values():
                 stream.put(Ended(error=ServerUnavailable("this client is closed")))
-            line.close(linger_ms=100)  # a moment for a last Cancel to leave
+            line.close(linger_ms=100)  # a moment for the Bye to leave
             context.term()
             self._wake_reader.close()
             self._wake_writer.close()

@@ -327,6 +327,11 @@ class Status:
 
 
 @frozen
+class Bye:
+    """Client to server, last: forget this connection now and stop what it asked for. Not answered."""
+
+
+@frozen
 class JobStatus:
     id: str
     engine: str
@@ -356,6 +361,6 @@ class Report:
     workers: tuple[WorkerStatus, ...]
 
 
-ToServer = Hello | Generate | Credit | Cancel | Ping | Status
+ToServer = Hello | Generate | Credit | Cancel | Ping | Status | Bye
 ToClient = Welcome | Accepted | Progress | Frame | Done | Failed | Pong | Report
 Message = ToServer | ToClient

@@ -1,0 +1,381 @@
+"""The server's half of the conversation, sans I/O: messages of clients and workers go in, actions come out.
+
+Between clients, which may say anything, and workers, which may die at any moment, it keeps three promises: an accepted
+request gets exactly one terminal message; nothing one client does reaches another's stream; and it never waits.
+`front.py` carries out the actions; `sfwire/session.py` is the other half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+from attrs import define, evolve, frozen
+from sfwire import limits as L
+from sfwire import messages as m
+from sfwire.codec import Buffer
+from sfwire.errors import RETRYABLE, BadMessage, ErrorCode, RequestError
+
+from ..engine.base import Place, check
+from .jobs import Job, Jobs, State, Terminal
+
+START_TIMEOUT_S = 180.0
+"""A cold worker imports torch from a slow disk within this."""
+MAX_FAILED_STARTS = 3
+"""Starts in a row that fail before a worker is left dead for a while."""
+DEAD_PAUSE_S = 30.0
+
+log = structlog.get_logger("broker")
+
+
+@frozen(eq=False)
+class ToClient:
+    peer: bytes
+    message: m.ToClient
+    buffers: tuple[Buffer, ...] = ()
+
+
+@frozen(eq=False)
+class ToWorker:
+    worker: int
+    message: m.Generate | m.Credit | m.Cancel
+    buffers: tuple[Buffer, ...] = ()
+
+
+@frozen
+class Replace:
+    """Kill the worker if it still lives, and start another in its place."""
+
+    worker: int
+
+
+Action = ToClient | ToWorker | Replace
+
+
+@define(eq=False)
+class _Client:
+    """A connection that has said Hello. `peer` is ZeroMQ's name for it, `session` its own."""
+
+    peer: bytes
+    session: str
+    name: str
+    heard_at: float
+
+
+@define(eq=False)
+class _Worker:
+    state: m.WorkerState = "starting"
+    since: float = 0.0
+    beat_at: float = 0.0
+    pid: int = 0
+    restarts: int = 0
+    failed_starts: int = 0
+    last_words: str = ""
+    """What it said before it died, for the one who asks why."""
+
+
+class Broker:
+    """One run of the server. `now` is an argument everywhere: seconds of any monotonic clock."""
+
+    def __init__(self, boot: str, server: str, workers: int, beat_timeout_s: float, now: float) -> None:
+        self.boot = boot
+        self._server = server
+        self._beat_timeout_s = beat_timeout_s
+        self._started_at = now
+        self._jobs = Jobs()
+        self._clients: dict[bytes, _Client] = {}
+        self._waiting_hellos: dict[bytes, m.Hello] = {}
+        self._workers = [_Worker(since=now, beat_at=now) for _ in range(workers)]
+        self._ready: m.Welcome | None = None
+        """What the workers last said of their engines."""
+        self._engines: Mapping[str, m.EngineInfo] = {}
+
+    @property
+    def ready(self) -> bool:
+        """A worker has said which engines there are."""
+        return self._ready is not None
+
+    # Clients
+
+    def on_client(self, peer: bytes, message: m.ToServer, buffers: list[Buffer], now: float) -> list[Action]:
+        """React to one message of a client."""
+        client = self._clients.get(peer)
+        if client is not None:
+            client.heard_at = now
+        match message:
+            case m.Hello():
+                return self._on_hello(peer, message, now)
+            case m.Ping():
+                return [ToClient(peer, self._pong(client, message.nonce))]
+            case m.Status():
+                return [ToClient(peer, self._report(now))]
+            case m.Bye():
+                return self.on_client_gone(peer, now)
+            case m.Generate():
+                if client is None:
+                    error = RequestError(ErrorCode.HELLO_FIRST, "say Hello before Generate")
+                    return [ToClient(peer, _failed(message.id, error))]
+                return self._on_generate(client, message, tuple(buffers), now)
+            case m.Credit() | m.Cancel():
+                job = client and self._jobs.find(client.session, message.id)
+                if not job:
+                    return []  # it has ended, or belongs to somebody else
+                return self._stop(job, now) if isinstance(message, m.Cancel) else self._on_credit(job, message)
+
+    def on_bad_message(self, peer: bytes, error: BadMessage, now: float) -> list[Action]:
+        """Answer bytes that are no message; the connection and its other streams go on."""
+        client = self._clients.get(peer)
+        if client is not None:
+            client.heard_at = now
+        log.info("bad message", client=client.name if client else "?", why=str(error)[:200])
+        live = client and error.id and self._jobs.find(client.session, error.id)
+        blamed = None if live else error.id  # a Failed with the id of a live request would be its end
+        failed = m.Failed(blamed, ErrorCode.BAD_MESSAGE, _short(error.message), _short(error.field, L.MAX_NAME_CHARS))
+        return [ToClient(peer, failed)]
+
+    def on_client_gone(self, peer: bytes, now: float) -> list[Action]:
+        """The connection is dead: forget it and stop its requests."""
+        self._waiting_hellos.pop(peer, None)
+        client = self._clients.pop(peer, None)
+        if client is None:
+            return []
+        log.info("client gone", client=client.name)
+        return [a for job in self._jobs.of(client.session) for a in self._stop(job, now)]
+
+    def _on_hello(self, peer: bytes, hello: m.Hello, now: float) -> list[Action]:
+        if hello.protocol != L.PROTOCOL:
+            return [_refusal(peer, ErrorCode.PROTOCOL_VERSION, f"the server speaks protocol {L.PROTOCOL}")]
+        actions: list[Action] = []
+        for other in [c for c in self._clients.values() if c.session == hello.session and c.peer != peer]:
+            actions += self.on_client_gone(other.peer, now)
+        if peer not in self._clients and len(self._clients) >= L.MAX_CLIENTS:
+            return [*actions, _refusal(peer, ErrorCode.QUEUE_FULL, f"{L.MAX_CLIENTS} clients are connected already")]
+        self._clients[peer] = _Client(peer, hello.session, hello.client, now)
+        log.info("client", client=hello.client)
+        if self._ready is not None:
+            return [*actions, ToClient(peer, self._ready)]
+        if all(w.state == "dead" for w in self._workers):
+            words = self._workers[0].last_words or "see the server's log"
+            return [*actions, _refusal(peer, ErrorCode.ENGINE_UNAVAILABLE, f"no worker can be started: {words}")]
+        self._waiting_hellos[peer] = hello
+        return actions
+
+    def _on_generate(
+        self, client: _Client, request: m.Generate, buffers: tuple[Buffer, ...], now: float
+    ) -> list[Action]:
+        job = self._jobs.find(client.session, request.id)
+        if job is not None:
+            return [ToClient(client.peer, m.Accepted(request.id, job.position))]
+        ended = self._jobs.how_ended(client.session, request.id)
+        if ended is not None:
+            return [ToClient(client.peer, ended)]
+        try:
+            self._check(request)
+            job = self._jobs.admit(client.session, request, buffers, now)
+        except RequestError as error:
+            return [ToClient(client.peer, _failed(request.id, error))]
+        log.info("request", job=job.key, engine=request.engine, frames=request.num_frames, resume=request.resume_from)
+        log.debug("prompt", job=job.key, prompt=request.prompt, negative=request.negative_prompt)
+        dispatched = self._dispatch(now)
+        return [ToClient(client.peer, m.Accepted(request.id, job.position)), *dispatched]
+
+    def _check(self, request: m.Generate) -> None:
+        """Raises RequestError for what is well-formed and cannot be done."""
+        if all(w.state == "dead" for w in self._workers):
+            words = self._workers[0].last_words or "see the server's log"
+            raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, f"no worker can be started: {words}")
+        info = self._engines.get(request.engine)
+        if info is None:
+            known = ", ".join(self._engines) or "none yet, the server is starting"
+            message = f"there is no engine {request.engine!r}; there are: {known}"
+            raise RequestError(ErrorCode.UNKNOWN_ENGINE, message, "engine")
+        places = [Place(k.at, k.width, k.height) for k in request.keyframes]
+        check(info, request.width, request.height, request.num_frames, places, request.params, request.resume_from)
+
+    def _on_credit(self, job: Job, credit: m.Credit) -> list[Action]:
+        if credit.total <= job.credit:
+            return []
+        job.credit = min(credit.total, job.sent + L.MAX_CREDIT_AHEAD)
+        if job.worker is None:
+            return []
+        return [ToWorker(job.worker, m.Credit(job.key, job.credit))]
+
+    # Workers
+
+    def on_worker(self, index: int, message: m.ToClient, buffers: list[Buffer], now: float) -> list[Action]:
+        """React to one message of a worker; any message is a beat."""
+        worker = self._workers[index]
+        worker.beat_at = now
+        if isinstance(message, m.Welcome):
+            return self._on_worker_ready(worker, message, now)
+        job = (
+            self._jobs.get(message.id or "") if isinstance(message, m.Progress | m.Frame | m.Done | m.Failed) else None
+        )
+        if job is None or job.worker != index:
+            return []
+        match message:
+            case m.Progress() if job.state is State.RUNNING:
+                return self._to_owner(job, evolve(message, id=job.request.id))
+            case m.Frame() if job.state is State.RUNNING:
+                job.sent += 1
+                return self._to_owner(job, evolve(message, id=job.request.id), tuple(buffers))
+            case m.Done() | m.Failed():
+                worker.state, worker.since = "idle", now
+                return [*self._end(job, message, now), *self._dispatch(now)]
+            case _:
+                return []
+
+    def on_worker_started(self, index: int, pid: int) -> None:
+        """A process runs in this place; it says Welcome once it can work."""
+        self._workers[index].pid = pid
+
+    def on_worker_gone(self, index: int, why: str, now: float) -> list[Action]:
+        """The process has ended by itself."""
+        worker = self._workers[index]
+        log.warning("worker died", worker=index, pid=worker.pid, why=why)
+        return self._replace(index, ErrorCode.WORKER_DIED, f"the worker died ({why})", now)
+
+    def _on_worker_ready(self, worker: _Worker, welcome: m.Welcome, now: float) -> list[Action]:
+        worker.state, worker.since, worker.failed_starts = "idle", now, 0
+        self._engines = {info.id: info for info in welcome.engines}
+        self._ready = evolve(welcome, boot=self.boot, server=self._server)
+        hellos: list[Action] = [ToClient(peer, self._ready) for peer in self._waiting_hellos]
+        self._waiting_hellos.clear()
+        return [*hellos, *self._dispatch(now)]
+
+    def _replace(self, index: int, code: ErrorCode, why: str, now: float) -> list[Action]:
+        """Another process for this place; the job it had in hand gets its terminal message now."""
+        worker = self._workers[index]
+        job = self._jobs.on(index)
+        worker.last_words = _short(why)
+        worker.failed_starts += worker.state == "starting"
+        worker.restarts += 1
+        worker.beat_at = worker.since = now
+        dead = worker.failed_starts >= MAX_FAILED_STARTS
+        worker.state = "dead" if dead else "starting"
+        actions: list[Action] = [] if dead else [Replace(index)]
+        if job is not None:
+            actions += self._end(job, _failed(job.key, RequestError(code, why)), now)
+        if dead:
+            actions += self._refuse_all(f"no worker can be started: {worker.last_words}", now)
+        return actions
+
+    def _refuse_all(self, why: str, now: float) -> list[Action]:
+        """If the last worker is dead for now, nobody shall wait for it."""
+        if not all(w.state == "dead" for w in self._workers):
+            return []
+        actions: list[Action] = [_refusal(peer, ErrorCode.ENGINE_UNAVAILABLE, why) for peer in self._waiting_hellos]
+        self._waiting_hellos.clear()
+        for job in self._jobs:
+            actions += self._end(job, _failed(job.key, RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)), now)
+        return actions
+
+    # Time
+
+    def tick(self, now: float) -> list[Action]:
+        """Call it several times a second: who is silent, who hangs?"""
+        actions: list[Action] = []
+        for client in list(self._clients.values()):
+            if now - client.heard_at > L.CLIENT_LOST_AFTER_S:
+                actions += self.on_client_gone(client.peer, now)
+        for index, worker in enumerate(self._workers):
+            silent = now - worker.beat_at
+            if worker.state == "dead" and now - worker.since > DEAD_PAUSE_S:
+                worker.state, worker.since, worker.beat_at = "starting", now, now
+                actions.append(Replace(index))
+            elif worker.state == "starting" and silent > START_TIMEOUT_S:
+                actions += self._replace(index, ErrorCode.WORKER_HUNG, f"it did not start in {silent:.0f} s", now)
+            elif worker.state == "busy" and silent > self._beat_timeout_s:
+                log.warning("worker hangs", worker=index, pid=worker.pid, silent_s=round(silent))
+                why = f"the worker showed no sign of life for {silent:.0f} s and was replaced"
+                actions += self._replace(index, ErrorCode.WORKER_HUNG, why, now)
+        return actions
+
+    def shut_down(self, now: float) -> list[Action]:
+        """Tell everybody whose request will not be finished."""
+        error = RequestError(ErrorCode.SHUTTING_DOWN, "the server is shutting down")
+        return [a for job in self._jobs for a in self._end(job, _failed(job.key, error), now)]
+
+    # Steps that the above share
+
+    def _dispatch(self, now: float) -> list[Action]:
+        """Hand waiting requests to idle workers, and tell the others that they have moved up."""
+        actions: list[Action] = []
+        for index, worker in enumerate(self._workers):
+            if worker.state != "idle":
+                continue
+            job = self._jobs.start_next(index, now)
+            if job is None:
+                break
+            worker.state, worker.since, worker.beat_at = "busy", now, now
+            actions.append(
+                ToWorker(
+                    index, evolve(job.request, id=job.key, credit=min(job.credit, L.MAX_CREDIT_AHEAD)), job.buffers
+                )
+            )
+            job.buffers = ()
+        for job in self._jobs.moved_up():
+            actions += self._to_owner(job, m.Accepted(job.request.id, job.position))
+        return actions
+
+    def _stop(self, job: Job, now: float) -> list[Action]:
+        if job.state is State.QUEUED:
+            return [*self._end(job, self._cancelled(job), now), *self._dispatch(now)]
+        if job.state is State.RUNNING and job.worker is not None:
+            job.move(State.STOPPING, now)
+            return [ToWorker(job.worker, m.Cancel(job.key))]
+        return []
+
+    def _end(self, job: Job, how: Terminal, now: float) -> list[Action]:
+        """The one terminal message. A job that was being cancelled ends as cancelled, whatever happened to it then."""
+        if job.state is State.STOPPING:
+            how = self._cancelled(job)
+        log.info("ended", job=job.key, how=how.outcome if isinstance(how, m.Done) else how.code, frames=job.sent)
+        if isinstance(how, m.Done):
+            how = evolve(how, frames=job.sent)
+        return self._to_owner(job, self._jobs.end(job, how, now))
+
+    def _cancelled(self, job: Job) -> m.Done:
+        version = self._engines[job.request.engine].version if job.request.engine in self._engines else ""
+        return m.Done(job.key, "cancelled", job.sent, job.request.seed, job.request.engine, version)
+
+    def _to_owner(self, job: Job, message: m.ToClient, buffers: tuple[Buffer, ...] = ()) -> list[Action]:
+        owner = next((c for c in self._clients.values() if c.session == job.owner), None)
+        return [ToClient(owner.peer, message, buffers)] if owner else []
+
+    def _pong(self, client: _Client | None, nonce: int) -> m.Pong:
+        jobs = self._jobs.of(client.session) if client else []
+        return m.Pong(
+            nonce=nonce,
+            boot=self.boot,
+            running=self._jobs.running,
+            queued=self._jobs.queued,
+            workers=tuple(w.state for w in self._workers),
+            yours=tuple(m.LiveRequest(job.request.id, job.sent) for job in jobs if job.state is not State.STOPPING),
+        )
+
+    def _report(self, now: float) -> m.Report:
+        return m.Report(
+            boot=self.boot,
+            uptime_s=now - self._started_at,
+            clients=len(self._clients),
+            served=self._jobs.served,
+            jobs=tuple(
+                m.JobStatus(j.request.id, j.request.engine, j.state.name.lower(), j.sent, j.worker) for j in self._jobs
+            ),
+            workers=tuple(m.WorkerStatus(i, w.pid, w.state, w.restarts) for i, w in enumerate(self._workers)),
+        )
+
+
+def _failed(request_id: str, error: RequestError) -> m.Failed:
+    field_name = _short(error.field, L.MAX_NAME_CHARS)
+    return m.Failed(request_id, error.code, _short(error.message), field_name, error.code in RETRYABLE)
+
+
+def _refusal(peer: bytes, code: ErrorCode, why: str) -> ToClient:
+    return ToClient(peer, m.Failed(None, code, _short(why)))
+
+
+def _short(text: str, most: int = L.MAX_SENTENCE_CHARS) -> str:
+    """Fit for a message: values that a client sent may stand in it, so control characters go."""
+    return "".join(c if c >= " " or c in "\n\t" else "?" for c in text)[:most]

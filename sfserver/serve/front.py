@@ -1,0 +1,190 @@
+"""The front process: one ROUTER, one broker, a pool of workers, one loop. Never imports torch.
+
+It reads its setup from standard input, says on standard output where it listens and when it is ready, and ends when
+standard input ends, that is, with the supervisor that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import structlog
+import zmq
+from attrs import frozen
+from sfwire.channel import Context, ServerKeys, Socket, listen
+from sfwire.codec import Buffer, decode_to_server, encode
+from sfwire.errors import BadMessage
+
+from .. import __version__
+from ..config import ServerConfig, load_config
+from .broker import Action, Broker, Replace, ToClient, ToWorker
+from .logs import log_to_file
+from .pool import Pool, Said
+from .worker import pack_config
+
+TICK_S = 0.1
+MESSAGES_A_TURN = 32
+"""From clients, before workers get their turn again."""
+
+log = structlog.get_logger("front")
+
+
+@frozen
+class Setup:
+    """All that a front process is told at its start."""
+
+    config: ServerConfig
+    keys: ServerKeys
+    port: int
+    worker_command: tuple[str, ...]
+
+    def pack(self) -> bytes:
+        body = {
+            "config": json.loads(pack_config(self.config)),
+            "keys": [self.keys.public, self.keys.secret, self.keys.client_public],
+            "port": self.port,
+            "worker_command": self.worker_command,
+        }
+        return json.dumps(body).encode() + b"\n"
+
+    @staticmethod
+    def unpack(line: bytes) -> Setup:
+        body: dict[str, Any] = json.loads(line)
+        config = load_config(flags=body["config"], environment={})
+        return Setup(config, ServerKeys(*body["keys"]), body["port"], tuple(body["worker_command"]))
+
+
+class Front:
+    """One run of the server, from the first worker's start to the last one's end."""
+
+    def __init__(self, socket: Socket, pool: Pool, broker: Broker, workers: int) -> None:
+        self._socket = socket
+        self._pool = pool
+        self._broker = broker
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(pool.wake_reader.fileno(), zmq.POLLIN)
+        self._stopping = threading.Event()
+        self._perform([Replace(index) for index in range(workers)])
+
+    def stop(self) -> None:
+        """Any thread may ask for the end."""
+        self._stopping.set()
+        self._pool.wake()
+
+    def run(self) -> None:
+        """Until `stop`: clients' messages, workers' messages, time."""
+        said_ready = False
+        while not self._stopping.is_set():
+            self._poller.poll(int(TICK_S * 1000))
+            self._read_clients()
+            self._read_workers()
+            self._perform(self._broker.tick(time.monotonic()))
+            if self._broker.ready and not said_ready:
+                said_ready = True
+                tell(ready=True)
+        self._perform(self._broker.shut_down(time.monotonic()))
+
+    def _read_clients(self) -> None:
+        for _ in range(MESSAGES_A_TURN):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            now, peer = time.monotonic(), frames[0].bytes
+            # Headers are small and copied; pictures stay where ZeroMQ put them until the worker has them.
+            parts: list[Buffer] = [frame.buffer for frame in frames[1:]]
+            try:
+                message, buffers = decode_to_server(parts)
+            except BadMessage as error:
+                self._perform(self._broker.on_bad_message(peer, error, now))
+            else:
+                self._perform(self._broker.on_client(peer, message, buffers, now))
+
+    def _read_workers(self) -> None:
+        for event in self._pool.events():
+            now = time.monotonic()
+            if isinstance(event, Said):
+                self._perform(self._broker.on_worker(event.worker, event.message, event.buffers, now))
+            else:
+                self._perform(self._broker.on_worker_gone(event.worker, event.why, now))
+
+    def _perform(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case ToClient():
+                    self._send(action)
+                case ToWorker():
+                    self._pool.send(action.worker, action.message, action.buffers)
+                case Replace():
+                    self._broker.on_worker_started(action.worker, self._pool.start(action.worker))
+
+    def _send(self, action: ToClient) -> None:
+        """A client that cannot take what credit allowed it, or is gone, is forgotten: nothing is dropped in silence."""
+        parts = [action.peer, *encode(action.message, action.buffers)]
+        try:
+            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
+        except (zmq.Again, zmq.ZMQError) as error:
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+            self._perform(self._broker.on_client_gone(action.peer, time.monotonic()))
+
+
+def serve(setup: Setup, leash: threading.Thread | None = None) -> None:
+    """Run one front process until its standard input ends."""
+    config = setup.config
+    log_to_file(config, "server.log")
+    boot = uuid4().hex
+    context: Context = zmq.Context()
+    pool = Pool(setup.worker_command, config)
+    try:
+        with listen(context, setup.keys, config.host, setup.port) as (socket, endpoint):
+            broker = Broker(boot, f"sfserver {__version__}", config.workers, config.beat_timeout_s, time.monotonic())
+            tell(endpoint=endpoint)
+            log.info("listening", endpoint=endpoint, boot=boot, workers=config.workers)
+            front = Front(socket, pool, broker, config.workers)
+            threading.Thread(target=_wait_for_end, args=(front,), name="leash", daemon=True).start()
+            front.run()
+            time.sleep(0.05)  # libzmq's thread sends the last Failed messages before the socket closes
+        log.info("stopped")
+    finally:
+        pool.close()
+        context.term()
+
+
+def tell(**facts: object) -> None:
+    """One line of JSON to the supervisor."""
+    with suppress(OSError):
+        sys.stdout.write(json.dumps(facts) + "\n")
+        sys.stdout.flush()
+
+
+def _wait_for_end(front: Front) -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    front.stop()
+
+
+def main() -> None:
+    """The supervisor's child."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends us in order
+    setup = Setup.unpack(sys.stdin.buffer.readline())
+    try:
+        serve(setup)
+    except zmq.ZMQError as error:
+        where = f"{setup.config.host}:{setup.port}"
+        tell(failed=f"cannot listen on {where} ({error.strerror}); choose another --port or --host")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Requests on the server: what state each is in, and which moves are legal.
+
+    QUEUED ──> RUNNING ──> STOPPING ──> ENDED
+       │          └───────────────────────^
+       └──────────────────────────────────^
+
+ENDED is reached once, through `Jobs.end`, which hands back the one terminal message: a second one cannot be made.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from enum import Enum, auto
+
+from attrs import define, evolve, field
+from sfwire import limits as L
+from sfwire import messages as m
+from sfwire.codec import Buffer
+from sfwire.errors import ErrorCode, RequestError
+
+REMEMBERED_ENDS = 1024
+"""Terminal messages kept for a Generate that comes again after its answer was lost."""
+
+
+class State(Enum):
+    QUEUED = auto()
+    RUNNING = auto()
+    STOPPING = auto()
+    """Cancelled; the worker has not confirmed yet."""
+    ENDED = auto()
+
+
+LEGAL = {
+    State.QUEUED: {State.RUNNING, State.ENDED},
+    State.RUNNING: {State.STOPPING, State.ENDED},
+    State.STOPPING: {State.ENDED},
+    State.ENDED: set[State](),
+}
+
+
+@define(eq=False)
+class Job:
+    """One accepted request. `key` names it between the server's processes; `owner` is the client's session."""
+
+    key: str
+    owner: str
+    request: m.Generate
+    buffers: tuple[Buffer, ...]
+    state: State = State.QUEUED
+    worker: int | None = None
+    position: int = 0
+    sent: int = 0
+    credit: int = 0
+    since: float = 0.0
+    """When it came into its state."""
+
+    def move(self, state: State, now: float) -> None:
+        assert state in LEGAL[self.state], f"{self.key}: {self.state.name} -> {state.name}"
+        self.state, self.since = state, now
+
+
+Terminal = m.Done | m.Failed
+
+
+@define
+class Jobs:
+    """All requests that have not ended, and how the last ones ended."""
+
+    served: int = 0
+    _live: dict[str, Job] = field(factory=dict[str, Job])
+    _queue: list[str] = field(factory=list[str])
+    _ends: OrderedDict[tuple[str, str], Terminal] = field(factory=OrderedDict[tuple[str, str], Terminal])
+    _count: int = 0
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._live.values()))
+
+    def get(self, key: str) -> Job | None:
+        return self._live.get(key)
+
+    def find(self, owner: str, request_id: str) -> Job | None:
+        """The live request that a client calls by this id."""
+        return next((j for j in self._live.values() if j.owner == owner and j.request.id == request_id), None)
+
+    def of(self, owner: str) -> list[Job]:
+        return [j for j in self._live.values() if j.owner == owner]
+
+    def on(self, worker: int) -> Job | None:
+        """The request that a worker has in hand."""
+        return next((j for j in self._live.values() if j.worker == worker), None)
+
+    def how_ended(self, owner: str, request_id: str) -> Terminal | None:
+        return self._ends.get((owner, request_id))
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        return len(self._live) - len(self._queue)
+
+    def admit(self, owner: str, request: m.Generate, buffers: tuple[Buffer, ...], now: float) -> Job:
+        """Put a request at the end of the queue. Raises RequestError where the queue has no room."""
+        if len(self._queue) >= L.MAX_QUEUED:
+            raise RequestError(
+                ErrorCode.QUEUE_FULL, f"{len(self._queue)} requests are waiting, the most there may be; try again later"
+            )
+        waiting = sum(len(b) for key in self._queue for b in self._live[key].buffers)
+        if waiting + sum(map(len, buffers)) > L.MAX_QUEUED_BYTES:
+            raise RequestError(
+                ErrorCode.QUEUE_FULL, f"the waiting requests hold {waiting >> 20} MiB of keyframes; try again later"
+            )
+        self._count += 1
+        job = Job(f"job{self._count}", owner, request, buffers, credit=request.credit, since=now)
+        self._live[job.key] = job
+        self._queue.append(job.key)
+        job.position = len(self._queue)
+        return job
+
+    def start_next(self, worker: int, now: float) -> Job | None:
+        """Give the oldest waiting request to a worker."""
+        if not self._queue:
+            return None
+        job = self._live[self._queue.pop(0)]
+        job.move(State.RUNNING, now)
+        job.worker, job.position = worker, 0
+        return job
+
+    def moved_up(self) -> list[Job]:
+        """The waiting requests whose position has changed since this was last asked."""
+        changed: list[Job] = []
+        for position, key in enumerate(self._queue, start=1):
+            job = self._live[key]
+            if job.position != position:
+                job.position = position
+                changed.append(job)
+        return changed
+
+    def end(self, job: Job, how: Terminal, now: float) -> Terminal:
+        """Take a request out; the terminal message in the client's own terms. The only way to one."""
+        job.move(State.ENDED, now)
+        del self._live[job.key]
+        if job.key in self._queue:
+            self._queue.remove(job.key)
+        job.buffers = ()
+        terminal = evolve(how, id=job.request.id)
+        self._ends[job.owner, job.request.id] = terminal
+        if len(self._ends) > REMEMBERED_ENDS:
+            self._ends.popitem(last=False)
+        self.served += 1
+        return terminal

@@ -1,0 +1,183 @@
+"""Worker processes as the front sees them: messages in, messages out, and word of every death.
+
+Two threads for each worker, one reading its pipe and one writing, so that the front never waits for a process that
+hangs. What arrives lands in one queue, and a byte in a socket pair wakes the front's poller.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import BinaryIO, cast
+
+from attrs import frozen
+from sfwire import messages as m
+from sfwire.codec import Buffer, decode_to_client, encode
+from sfwire.errors import BadMessage
+
+from ..config import ServerConfig
+from . import link
+from .worker import pack_config
+
+_KEEP_LOG_BYTES = 1024 * 1024
+
+
+@frozen(eq=False)
+class Said:
+    worker: int
+    message: m.ToClient
+    buffers: list[Buffer]
+
+
+@frozen
+class Died:
+    worker: int
+    why: str
+
+
+class Pool:
+    """`config.workers` places for processes, each started by `command`."""
+
+    def __init__(self, command: Sequence[str], config: ServerConfig) -> None:
+        self._command = list(command)
+        self._config = config
+        self._events: deque[Said | Died] = deque()
+        self._places: list[_Process | None] = [None] * config.workers
+        self.wake_reader, self._wake_writer = socket.socketpair()
+        self.wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+
+    def start(self, index: int) -> int:
+        """A new process in this place, after killing the old one; its pid. Raises OSError."""
+        self.kill(index)
+        log = self._config.log_dir / f"worker-{index}.log"
+
+        def put(event: Said | Died) -> None:
+            if self._places[index] is process:  # else it was replaced, and nobody wants its last words
+                self._events.append(event)
+                self.wake()
+
+        process = self._places[index] = _Process(index, self._command, self._config, log, put)
+        process.begin()
+        return process.pid
+
+    def send(self, index: int, message: m.ToServer, buffers: Sequence[Buffer]) -> None:
+        """Queue a message for a worker; never blocks."""
+        process = self._places[index]
+        if process is not None:
+            process.send(encode(message, buffers))
+
+    def events(self) -> list[Said | Died]:
+        """What has happened since this was last asked."""
+        with suppress(BlockingIOError):
+            self.wake_reader.recv(4096)
+        events: list[Said | Died] = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events
+
+    def kill(self, index: int) -> None:
+        process, self._places[index] = self._places[index], None
+        if process is not None:
+            process.kill()
+
+    def wake(self) -> None:
+        """Make the front's poller return. Any thread may."""
+        with suppress(OSError):  # full: it is awake; closed: it is gone
+            self._wake_writer.send(b"\0")
+
+    def close(self) -> None:
+        for index in range(len(self._places)):
+            self.kill(index)
+        self.wake_reader.close()
+        self._wake_writer.close()
+
+
+class _Process:
+    """One worker process and the two threads that keep its pipes moving."""
+
+    def __init__(
+        self, index: int, command: Sequence[str], config: ServerConfig, log: Path, put: Callable[[Said | Died], None]
+    ) -> None:
+        self._index = index
+        self._config = config
+        self._log = log
+        self._put = put
+        self._outbox: SimpleQueue[list[Buffer] | None] = SimpleQueue()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not log.exists() or log.stat().st_size > _KEEP_LOG_BYTES
+        with log.open("wb" if fresh else "ab") as stderr:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=_environment(config)
+            )
+        self._stdin = cast(BinaryIO, self._process.stdin)
+        self._stdout = cast(BinaryIO, self._process.stdout)
+        link.widen(self._stdin)
+        link.widen(self._stdout)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def begin(self) -> None:
+        self._outbox.put([pack_config(self._config)])
+        threading.Thread(target=self._read, name=f"from worker {self._index}", daemon=True).start()
+        threading.Thread(target=self._write, name=f"to worker {self._index}", daemon=True).start()
+
+    def send(self, parts: list[Buffer]) -> None:
+        self._outbox.put(parts)
+
+    def kill(self) -> None:
+        """End it now. A worker has nothing to save."""
+        self._process.kill()
+        self._outbox.put(None)
+
+    def _read(self) -> None:
+        try:
+            while True:
+                message, buffers = decode_to_client(list(link.read(self._stdout)))
+                self._put(Said(self._index, message, buffers))
+        except EOFError:
+            pass
+        except BadMessage as error:
+            self._process.kill()
+            self._put(Died(self._index, f"it said something that is no message: {error}"))
+        self._stdout.close()
+        code = self._process.wait()
+        self._outbox.put(None)
+        self._put(Died(self._index, self._last_words(code)))
+
+    def _write(self) -> None:
+        with suppress(OSError, ValueError):  # its death is the reading thread's to tell
+            while (parts := self._outbox.get()) is not None:
+                link.write(self._stdin, parts)
+        with suppress(OSError):
+            self._stdin.close()
+
+    def _last_words(self, code: int) -> str:
+        """How it ended, and the last line of its log."""
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        with suppress(OSError), self._log.open("rb") as file:
+            file.seek(max(0, self._log.stat().st_size - 2000))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+            if lines and code > 0:
+                return f"{how}: {lines[-1][:200]}"
+        return how
+
+
+def _environment(config: ServerConfig) -> dict[str, str]:
+    """OpenMP reads these when torch is imported, so they must be there before the process is.
+
+    Waiting threads that spin (the default) take the cores from everybody else: on a busy machine a draft frame took
+    4.5 s with them and 0.55 s without.
+    """
+    threads = max(1, (os.cpu_count() or 1) // config.workers)
+    ours = {"OMP_WAIT_POLICY": "PASSIVE"} | ({"OMP_NUM_THREADS": str(threads)} if config.workers > 1 else {})
+    return ours | dict(os.environ)

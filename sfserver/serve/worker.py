@@ -1,0 +1,255 @@
+"""A worker process: one engine at work, one request at a time. The only module of the server that loads torch.
+
+It reads messages from its standard input and writes them to its standard output (`link.py`). It ends when the pipe
+ends, so that none is left behind by a front process that was killed. Iterating `Engine.open` is all it does with an
+engine; closing that generator is how a request is cancelled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+import attrs
+from sfwire import limits as L
+from sfwire import messages as m
+from sfwire.codec import Buffer, decode_to_server, encode
+from sfwire.errors import RETRYABLE, ErrorCode, RequestError
+
+from .. import __version__
+from ..config import ServerConfig, load_config
+from ..engine.base import Chunk, Engine, Frame, Job, Keyframe, Step, checked
+from . import link
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BEAT_S = 2.0
+"""While it waits for a client to take frames, it shows that it lives this often."""
+
+
+class Engines(Protocol):
+    """What the table of engines offers; tests bring a table of their own."""
+
+    def describe_all(self, config: ServerConfig) -> tuple[m.EngineInfo, ...]: ...
+    def load(self, engine_id: str, config: ServerConfig) -> Engine: ...
+    def choose(self, infos: Iterable[m.EngineInfo]) -> tuple[str, str]: ...
+
+
+class Cancelled(Exception):
+    """The request in hand is not wanted any more."""
+
+
+class _Request:
+    """What the listening thread and the working thread share about one request."""
+
+    def __init__(self, message: m.Generate, buffers: list[Buffer]) -> None:
+        self.message = message
+        self.buffers = buffers
+        self.sent = 0
+        self._credit = message.credit
+        self._cancelled = False
+        self._changed = threading.Condition()
+
+    def grant(self, total: int) -> None:
+        with self._changed:
+            self._credit = max(self._credit, total)
+            self._changed.notify()
+
+    def cancel(self) -> None:
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify()
+
+    def check(self) -> None:
+        """Raises Cancelled if it is."""
+        if self._cancelled:
+            raise Cancelled
+
+    def wait_for_credit(self, beat: Callable[[], None]) -> None:
+        """Stand still until the client can take a frame: this is how back-pressure reaches the GPU."""
+        with self._changed:
+            while self.sent >= self._credit and not self._cancelled:
+                if not self._changed.wait(BEAT_S):
+                    beat()
+        self.check()
+
+
+class Worker:
+    """Runs requests one after the other until the pipe ends."""
+
+    def __init__(self, engines: Engines, config: ServerConfig, source: BinaryIO, sink: BinaryIO) -> None:
+        self._engines = engines
+        self._config = config
+        self._source = source
+        self._sink = sink
+        self._infos: dict[str, m.EngineInfo] = {}
+        self._loaded: dict[str, Engine] = {}
+        self._waiting: SimpleQueue[_Request] = SimpleQueue()
+        self._known: dict[str, _Request] = {}
+        """Requests that Credit and Cancel may be for."""
+
+    def run(self) -> None:
+        """Say what there is, then work."""
+        infos = self._engines.describe_all(self._config)
+        self._infos = {info.id: info for info in infos}
+        engine, reason = self._engines.choose(infos)
+        self._send(m.Welcome(L.PROTOCOL, "worker", f"sfserver {__version__}", infos, engine, reason))
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        while True:
+            request = self._waiting.get()
+            self._send(self._outcome(request))
+            self._known.pop(request.message.id, None)
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                message, buffers = decode_to_server(list(link.read(self._source)))
+                match message:
+                    case m.Generate():
+                        request = self._known[message.id] = _Request(message, buffers)
+                        self._waiting.put(request)
+                    case m.Credit() if message.id in self._known:
+                        self._known[message.id].grant(message.total)
+                    case m.Cancel() if message.id in self._known:
+                        self._known[message.id].cancel()
+                    case _:
+                        pass
+        except EOFError:
+            os._exit(0)  # the front is gone, and a forward pass in the other thread cannot be interrupted politely
+
+    def _outcome(self, request: _Request) -> m.Done | m.Failed:
+        """Do it, and say how it ended. The boundary where any mistake of an engine becomes a message."""
+        message = request.message
+        try:
+            self._work(request)
+        except Cancelled:
+            return self._done(request, "cancelled")
+        except RequestError as error:
+            return m.Failed(message.id, error.code, error.message, error.field, error.code in RETRYABLE)
+        except MemoryError:
+            return m.Failed(message.id, ErrorCode.OUT_OF_MEMORY, "the computer is out of memory; choose a smaller size")
+        except Exception as error:
+            traceback.print_exc()
+            sentence = f"the engine failed ({type(error).__name__}); the server's log has the details"
+            return m.Failed(message.id, ErrorCode.INTERNAL, sentence)
+        return self._done(request, "finished")
+
+    def _done(self, request: _Request, outcome: m.Outcome) -> m.Done:
+        message = request.message
+        version = self._infos[message.engine].version
+        return m.Done(message.id, outcome, request.sent, message.seed, message.engine, version)
+
+    def _work(self, request: _Request) -> None:
+        info = self._infos.get(request.message.engine)
+        if info is None:
+            raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {request.message.engine!r}", "engine")
+        job = checked(_job(request), info)
+        self._progress(request, Step("loading", 0, 1))
+        events = self._engine(info).open(job)
+        try:
+            for event in events:
+                request.check()
+                if isinstance(event, Step):
+                    self._progress(request, event)
+                else:
+                    self._deliver(request, event)
+        finally:
+            events.close()
+
+    def _engine(self, info: m.EngineInfo) -> Engine:
+        """The loaded engine; a large one makes room for another large one."""
+        if info.id not in self._loaded:
+            if info.memory_bytes:
+                self._loaded = {k: e for k, e in self._loaded.items() if not e.info.memory_bytes}
+            self._loaded[info.id] = self._engines.load(info.id, self._config)
+        return self._loaded[info.id]
+
+    def _progress(self, request: _Request, step: Step) -> None:
+        self._send(m.Progress(request.message.id, step.stage, step.step, step.of))
+
+    def _deliver(self, request: _Request, chunk: Chunk) -> None:
+        message = request.message
+        for frame in chunk.frames:
+            if frame.index < message.resume_from:
+                continue
+            request.wait_for_credit(lambda: self._progress(request, Step("waiting", request.sent, message.num_frames)))
+            self._send_frame(message, frame)
+            request.sent += 1
+
+    def _send_frame(self, message: m.Generate, frame: Frame) -> None:
+        height, width = frame.image.shape[:2]
+        header = m.Frame(message.id, frame.index, width, height, message.encoding, frame.confidence)
+        self._send(header, encode_picture(frame.image, message.encoding))
+
+    def _send(self, message: m.ToClient, *buffers: Buffer) -> None:
+        try:
+            link.write(self._sink, encode(message, buffers))
+        except OSError:
+            os._exit(0)
+
+
+def encode_picture(image: NDArray[np.uint8], encoding: m.Encoding) -> Buffer:
+    """[H, W, 3] uint8 as it travels: RGB8 rows, or a PNG file made for speed rather than size."""
+    import numpy as np
+
+    if encoding == "raw":
+        return np.ascontiguousarray(image).data.cast("B")
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    return file.getbuffer()
+
+
+def _job(request: _Request) -> Job:
+    import numpy as np
+
+    g = request.message
+    keyframes = tuple(
+        Keyframe(k.at, np.frombuffer(request.buffers[k.buffer], np.uint8).reshape(k.height, k.width, 3))
+        for k in g.keyframes
+    )
+    return Job(
+        width=g.width,
+        height=g.height,
+        num_frames=g.num_frames,
+        keyframes=keyframes,
+        prompt=g.prompt,
+        negative_prompt=g.negative_prompt,
+        seed=g.seed,
+        params=g.params,
+        resume_from=g.resume_from,
+    )
+
+
+def pack_config(config: ServerConfig) -> bytes:
+    """What the parent sends first; `run` reads it again."""
+    plain = {name: value if value is None else str(value) for name, value in attrs.asdict(config).items()}
+    return json.dumps(plain).encode()
+
+
+def run(engines: Engines) -> None:
+    """Take over standard input and output and work until they end."""
+    source = os.fdopen(os.dup(0), "rb")
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints goes to the log, not into the pipe
+    config = load_config(flags=json.loads(bytes(link.read(source)[0])), environment={})
+    Worker(engines, config, source, sink).run()
+
+
+def main() -> None:
+    from ..engine import table
+
+    run(table)
+
+
+if __name__ == "__main__":
+    main()
