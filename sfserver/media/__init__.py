@@ -8,18 +8,22 @@ from .clip import ClipWriter, h264_encoder
 from .exr import is_exr
 from .files import MediaError
 from .fit import FIT_RULES, FitRule, clip_size, fit, fit_all
+from .outputs import ClipShape, Outputs, check_name
 from .read import Loaded, read_picture
 from .sequence import SequenceWriter
 from .sheet import ContactSheet
 
 __all__ = [
     "FIT_RULES",
+    "ClipShape",
     "ClipWriter",
     "ContactSheet",
     "FitRule",
     "Loaded",
     "MediaError",
+    "Outputs",
     "SequenceWriter",
+    "check_name",
     "clip_size",
     "fit",
     "fit_all",

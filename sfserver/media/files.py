@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
+
 Picture = NDArray[np.uint8]
 """[H, W, 3] sRGB, rows top to bottom, as the engines take it."""
 PART_SUFFIX = ".part"
 """Of a file that is still being written. It is renamed when it is whole and removed when that fails."""
 
 
-class MediaError(ValueError):
+class MediaError(UserError):
     """A picture that cannot be used or a file that cannot be written: one sentence, with the remedy."""
 
 

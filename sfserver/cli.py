@@ -1,0 +1,269 @@
+"""The command line: what is typed becomes an Order or a ServerConfig, what goes wrong becomes one line.
+
+Exit codes: 0 done, 1 a mistake of ours or a doctor's finding, 2 something the user can mend, 130 Ctrl-C.
+The doing is elsewhere, and is imported by the command that needs it: `sfserver --help` must not wait for codecs.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from sfwire.errors import WireError
+from sfwire.limits import MAX_FRAMES, MAX_SEED, MAX_SIDE_PX
+from sfwire.messages import EngineInfo, Refused
+from typer.exceptions import Abort, TyperException
+
+from .config import ConfigError, load_config
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from .generate import Result
+
+USER_ERROR = 2
+CANCELLED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="In-betweens: two keyframes and a prompt go in, the frames between them stream out.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `sfserver`. What a user can cause is one line on stderr, with the remedy."""
+    command = typer.main.get_command(app)
+    try:
+        return command.main(arguments, prog_name="sfserver", standalone_mode=False) or 0
+    except TyperException as error:
+        return _complain(f"{error.format_message()} (see {_help_command(arguments)})")
+    except (KeyboardInterrupt, Abort):
+        return _complain("cancelled; nothing was made", CANCELLED)
+    except (UserError, ConfigError, Refused, WireError) as error:
+        return _complain(error)
+    except OSError as error:
+        if error.filename is None:  # not about a file that was named: a mistake of ours, which needs its traceback
+            raise
+        return _complain(f"{error.filename}: {(error.strerror or str(error)).lower()}; check it and try again")
+
+
+def _complain(error: object, code: int = USER_ERROR) -> int:
+    sentence = " ".join(str(error).split())  # a path or a prompt may hold line breaks
+    typer.echo(f"sfserver: {sentence}", err=True)
+    return code
+
+
+def _help_command(arguments: Sequence[str] | None) -> str:
+    words = sys.argv[1:] if arguments is None else arguments
+    names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    return " ".join(["sfserver", *[word for word in words[:1] if word in names], "--help"])
+
+
+# generate ------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def generate(
+    start: Annotated[Path, typer.Argument(help="The first picture: PNG, JPEG, WebP, TIFF or EXR", metavar="START")],
+    end: Annotated[Path, typer.Argument(help="The last picture", metavar="END")],
+    out: Annotated[Path, typer.Option(help="A folder for frames, clip and contact sheet, or a file that ends in .mp4")],
+    prompt: Annotated[str, typer.Option(help="What happens in between")] = "",
+    negative_prompt: Annotated[str, typer.Option(help="What shall not be seen")] = "",
+    frames: Annotated[int, typer.Option(help="Length of the clip, START and END counted", min=3, max=MAX_FRAMES)] = 33,
+    size: Annotated[
+        str, typer.Option(help="WIDTHxHEIGHT; auto is the start picture's, as the engine needs it")
+    ] = "auto",
+    fit: Annotated[
+        Literal["crop", "pad", "stretch"], typer.Option(help="How pictures of another shape come to that size")
+    ] = "crop",
+    engine: Annotated[str, typer.Option(help="Id of an engine, see: sfserver models")] = "auto",
+    set_: Annotated[list[str], typer.Option("--set", help="A parameter of the engine", metavar="NAME=VALUE")] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="The same seed gives the same frames", min=0, max=MAX_SEED)] = 0,
+    fps: Annotated[str, typer.Option(help="Frames a second of the MP4, as in 24, 29.97 or 30000/1001")] = "24",
+    between_only: Annotated[bool, typer.Option("--between-only", help="Leave the keyframes out")] = False,
+    at: Annotated[list[str], typer.Option(help="A further keyframe at frame I of the clip", metavar="I:IMAGE")] = [],  # noqa: B006
+    connect: Annotated[bool, typer.Option("--connect", help="Let the running server do it")] = False,
+) -> int:
+    """Make the frames between two pictures."""
+    from .generate import Order
+    from .generate import generate as run
+
+    order = Order(
+        start=start,
+        end=end,
+        out=out,
+        further=tuple(_keyframe(text) for text in at),
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        num_frames=frames,
+        size=_size(size),
+        fit=fit,
+        engine=engine,
+        settings=dict(_setting(text) for text in set_),
+        seed=seed,
+        fps=_fps(fps),
+        between_only=between_only,
+        connect=connect,
+    )
+    with Bar() as bar:
+        result = run(order, load_config(), bar)
+    return _report(result, out, seed)
+
+
+def _report(result: Result, out: Path, seed: int) -> int:
+    if result.cancelled:
+        kept = f"{result.made} of {result.wanted} frames are in {out}" if result.made else "nothing was made"
+        return _complain(f"cancelled; {kept}", CANCELLED)
+    how = f"{result.made} made by {result.engine} in {result.seconds:.1f} s, seed {seed}"
+    typer.echo(f"{result.written} frames in {out}: {how}")
+    return 0
+
+
+def _keyframe(text: str) -> tuple[int, Path]:
+    index, colon, path = text.partition(":")
+    if not (colon and path and index.isdecimal() and len(index) < 7):
+        raise typer.BadParameter(f"{text!r} is not a frame and a picture, as in 16:middle.png", param_hint="--at")
+    return int(index), Path(path)
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    if text == "auto":
+        return None
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not found:
+        raise typer.BadParameter(f"{text!r} is neither auto nor a size, as in 832x480", param_hint="--size")
+    width, height = int(found[1]), int(found[2])
+    if max(width, height) > MAX_SIDE_PX:
+        raise typer.BadParameter(f"{text} is more than {MAX_SIDE_PX} pixels on a side", param_hint="--size")
+    return width, height
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise typer.BadParameter(f"{text!r} is not a name and a value, as in easing=in-out", param_hint="--set")
+    return name, value
+
+
+_NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001)} | {
+    "29.97": Fraction(30000, 1001),
+    "47.952": Fraction(48000, 1001),
+    "59.94": Fraction(60000, 1001),
+}
+"""What people write for the rates of NTSC, which no decimal number hits."""
+
+
+def _fps(text: str) -> Fraction:
+    try:
+        fps = _NTSC.get(text) or Fraction(text).limit_denominator(1001)
+    except (ValueError, ZeroDivisionError):
+        raise typer.BadParameter(f"{text!r} is not a rate, as in 24 or 30000/1001", param_hint="--fps") from None
+    if not 1 <= fps <= 240:
+        raise typer.BadParameter(f"{text} is outside 1 to 240", param_hint="--fps")
+    return fps
+
+
+class Bar:
+    """Stage, frames so far and time left, on stderr; notes above it. A `generate.Watcher`."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description:<14}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("frames, left"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def note(self, sentence: str) -> None:
+        self._console.print(f"note: {sentence}", markup=False, soft_wrap=True)
+
+    def planned(self, wanted: int) -> None:
+        self._progress.start()
+        self._task = self._progress.add_task("starting", total=wanted)
+
+    def at(self, stage: str, made: int) -> None:
+        assert self._task is not None, "planned comes first"
+        self._progress.update(self._task, description=stage, completed=made)
+
+
+# Everything else -----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; encrypted wherever it is")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one; clients find it by themselves")] = None,
+    workers: Annotated[int | None, typer.Option(help="Requests that are worked on at the same time")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Go on when the program that started it has ended")] = False,
+    connection_file: Annotated[Path | None, typer.Option(help="Where clients look for this server")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info or warning; debug logs prompts")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with these and further settings")] = None,
+) -> int:
+    """Serve editors and other programs until Ctrl-C."""
+    from .serve import supervise
+
+    flags: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "keep": keep or None,
+        "connection_file": connection_file,
+        "device": device,
+        "log_level": log_level,
+    }
+    return supervise.serve(load_config(flags, file=config))
+
+
+@app.command()
+def models() -> None:
+    """List the engines: what is there, what is missing, licence, memory, whether the prompt counts."""
+    from .engine import table
+
+    infos = table.describe_all(load_config())
+    console = Console(highlight=False)
+    grid = Table(
+        "Engine", "Title", "State", "Prompt", "Memory", "Licence", box=None, header_style="bold", pad_edge=False
+    )
+    for info in infos:
+        grid.add_row(*_model_row(info))
+    console.print(grid)
+    for info in infos:
+        for what in info.missing:
+            console.print(f"{info.id}: {what}", markup=False, soft_wrap=True)
+
+
+def _model_row(info: EngineInfo) -> tuple[str, ...]:
+    memory = f"{info.memory_bytes / 1e9:.1f} GB" if info.memory_bytes else "small"
+    state = "ready" if info.available else f"{len(info.missing)} missing"
+    return info.id, info.title, state, "used" if info.uses_prompt else "ignored", memory, info.licence
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> int:
+    """Check this machine: each line is ok, or says what to do."""
+    from . import doctor as doctors
+
+    findings = doctors.examine(load_config())
+    typer.echo(doctors.as_json(findings) if as_json else doctors.as_lines(findings))
+    return 1 if any(finding.remedy for finding in findings) else 0
