@@ -39,6 +39,8 @@ TICK_S = 0.05
 _RETRY_S = 0.5
 """Between two looks for a connection file that is not there."""
 _MESSAGES_A_TURN = 64
+Finder = Callable[[], connections.Connection]
+"""Says where the server is, or raises NoConnectionFile with the reason."""
 
 
 class Client:
@@ -46,7 +48,7 @@ class Client:
 
     def __init__(
         self,
-        connection: connections.Connection | Path | None = None,
+        connection: connections.Connection | Path | Finder | None = None,
         *,
         name: str = "sfwire",
         window: int = 8,
@@ -55,8 +57,9 @@ class Client:
         """Begins to connect at once, in the background.
 
         `connection`: where the server is, or the file that says so; None is `connection.default_path()`. A file is read
-        again at every reconnect, since a server that was started anew may be somewhere else. `window`: pictures of each
-        stream that may wait here untaken. `give_up_after_s`: how long streams outlive a server that is silent.
+        again at every reconnect, since a server that was started anew may be somewhere else; a program that has rules
+        of its own for where it connects gives a function, which is called from this client's thread. `window`: pictures
+        of each stream that may wait here untaken. `give_up_after_s`: how long streams outlive a server that is silent.
         """
         self._source = connection
         self._session = Session(name, window=window, give_up_after_s=give_up_after_s)
@@ -221,7 +224,7 @@ class Client:
 class _Line:
     """The socket, while there is one, and the wait for it."""
 
-    def __init__(self, context: Context, source: connections.Connection | Path | None) -> None:
+    def __init__(self, context: Context, source: connections.Connection | Path | Finder | None) -> None:
         self.socket: Socket | None = None
         self._context = context
         self._source = source
@@ -235,7 +238,10 @@ class _Line:
         self._next_try = time.monotonic() + _RETRY_S
         source = self._source
         try:
-            found = source if isinstance(source, connections.Connection) else connections.read(source)
+            if isinstance(source, connections.Connection):
+                found = source
+            else:
+                found = source() if callable(source) else connections.read(source)
         except NoConnectionFile as error:
             self._why = str(error)
             return self._why
