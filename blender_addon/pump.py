@@ -1,0 +1,161 @@
+"""All that goes on between Blender and the server, in one place: a queue of fills, a client, and `tick`.
+
+A tick costs a few tenths of a millisecond: nothing in it waits for a socket or a disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import sequencer
+from .fill import Fill
+from .frames import Writer
+from .sfwire.client import Client
+from .sfwire.connection import Connection
+from .sfwire.messages import EngineInfo, Welcome
+
+BUSY_S = 0.03
+IDLE_S = 0.25
+"""Between ticks while something is being made, and while there is only a connection to watch."""
+MAX_ON_THE_WIRE = 2
+"""Requests that the server has at a time: one to make, one to go on with. The rest wait here, where they cost nothing."""
+GIVE_UP_AFTER_S = 900.0
+"""How long fills wait for a server that is gone: time to start it again."""
+MAX_REMEMBERED = 200
+"""Fills that are over and may come back by an undo."""
+
+
+class Pump:
+    """The queue and its connection. Call everything from one thread."""
+
+    def __init__(self, version: str) -> None:
+        self._name = f"Blender {version}"
+        self._writer: Writer | None = None
+        self.client: Client | None = None
+        self.fills: list[Fill] = []
+        """Those that are not over, in the order in which they were asked for."""
+        self.ended: dict[str, Fill] = {}
+        self.message = ""
+        """The last thing that went wrong, for the panel."""
+
+    # The connection
+
+    def connect(self, where: Callable[[], Connection]) -> None:
+        """Look for a server, in the background. While frames are being made the client is left alone: it looks for a
+        server that it has lost all by itself, and its streams go on there."""
+        self.message = ""
+        if any(fill.stream is not None for fill in self.fills):
+            return
+        if self.client is not None:
+            self.client.close()
+        self.client = Client(where, name=self._name, give_up_after_s=GIVE_UP_AFTER_S)
+
+    @property
+    def state(self) -> str:
+        """`off`, `connecting`, `ready`, `reconnecting` or `refused`."""
+        return "off" if self.client is None else self.client.state
+
+    @property
+    def welcome(self) -> Welcome | None:
+        return self.client.welcome if self.client is not None else None
+
+    def engine(self, choice: str) -> EngineInfo | None:
+        """What the server says of an engine, or of the one that `auto` means; None where it has none of that name."""
+        welcome = self.welcome
+        if welcome is None:
+            return None
+        wanted = welcome.default_engine if choice == "auto" else choice
+        return next((engine for engine in welcome.engines if engine.id == wanted), None)
+
+    # The queue
+
+    def add(self, fill: Fill) -> None:
+        self.fills.append(fill)
+        self.message = ""
+
+    def find(self, job: str) -> Fill | None:
+        return next((fill for fill in self.fills if fill.job == job), None)
+
+    def cancel(self, job: str = "") -> None:
+        """Stop one fill, or all of them."""
+        for fill in self.fills:
+            if not job or fill.job == job:
+                fill.cancel()
+
+    def drop(self, job: str) -> Fill | None:
+        """Stop a fill and forget it, running or over; returns it."""
+        fill = self.find(job)
+        if fill is None:
+            return self.ended.pop(job, None)
+        fill.cancel()
+        self.fills.remove(fill)
+        return fill
+
+    def tick(self, now: float) -> float | None:
+        """Take everything one step further; returns the seconds until the next tick, None if none is needed."""
+        for written in self._writer.results() if self._writer is not None else ():
+            fill = self.find(written.job)
+            if fill is not None:
+                fill.written(written, now)
+        self._submit()
+        for fill in list(self.fills):
+            if self._writer is None:
+                self._writer = Writer()
+            fill.step(self._writer, now)
+            if fill.over:
+                self._retire(fill)
+        if self.fills:
+            return BUSY_S
+        return IDLE_S if self.client is not None else None
+
+    def _submit(self) -> None:
+        """Hand the server the next fills, when it has few."""
+        on_the_wire = sum(fill.stream is not None for fill in self.fills)
+        for fill in self.fills:
+            if on_the_wire >= MAX_ON_THE_WIRE or self.client is None or self.client.state != "ready":
+                return
+            if fill.stream is None and not fill.cancelling:
+                fill.submit(self.client)
+                on_the_wire += 1
+
+    def _retire(self, fill: Fill) -> None:
+        self.fills.remove(fill)
+        self.ended[fill.job] = fill
+        while len(self.ended) > MAX_REMEMBERED:
+            del self.ended[next(iter(self.ended))]
+        if fill.problem:
+            self.message = fill.problem
+
+    # What happens around it
+
+    def after_undo(self) -> None:
+        """Give strips that came back what was made for them, also after they had gone."""
+        for job in sequencer.jobs_on_timeline():
+            if job in self.ended:
+                self.ended[job].mend()
+
+    def forget(self) -> None:
+        """Another file is being loaded: nothing here belongs to it."""
+        for fill in self.fills:
+            fill.cancel()
+        self.fills.clear()
+        self.ended.clear()
+        self.message = ""
+
+    def after_load(self) -> None:
+        sequencer.settle_orphans(fill.job for fill in self.fills)
+
+    def leave(self) -> None:
+        """Blender or the extension ends. Strips keep what is on disk."""
+        for fill in self.fills:
+            fill.leave()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the threads, without touching Blender."""
+        if self.client is not None:
+            self.client.close()
+            self.client = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,222 @@
+"""What lives as long as the extension is enabled: one pump, one server process, one timer, the handlers.
+
+The pump's module and with it the wire's libraries are imported when a connection is first asked for, so that
+enabling the extension costs nothing and a damaged installation can be explained.
+"""
+
+from __future__ import annotations
+
+import atexit
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bpy
+from bpy.app.handlers import persistent
+
+from . import sequencer
+from .preferences import preferences
+from .server import Server
+
+if TYPE_CHECKING:
+    from .pump import Pump
+    from .sfwire.connection import Connection
+
+WAIT_S = 0.2
+"""Until the next look while Blender renders or saves."""
+
+server = Server()
+_pump: Pump | None = None
+_occupied: set[str] = set()
+"""What Blender is doing that strips must not change under: `render`, `save`."""
+_drawn: object = None
+"""What the panel showed when it was last told to draw."""
+
+
+class Unavailable(Exception):
+    """Why no server can be talked to from here, in a sentence with the remedy."""
+
+
+def running_pump() -> Pump | None:
+    """The pump, if a connection was ever asked for."""
+    return _pump
+
+
+def pump() -> Pump:
+    """The pump. Raises Unavailable where the libraries of the wire cannot be loaded."""
+    global _pump
+    if _pump is None:
+        try:
+            from .pump import Pump
+        except ImportError as error:
+            raise Unavailable(f"A library is missing ({error}): install the extension again") from None
+        _pump = Pump(bpy.app.version_string)
+    return _pump
+
+
+def connect() -> None:
+    """Look for a server from now on. Raises Unavailable."""
+    pump().connect(_finder(preferences().connection_file, bpy.app.online_access))
+    wake()
+
+
+def needs_connection() -> bool:
+    """Whether nobody is looking for a server yet, or in vain."""
+    return _pump is None or _pump.state in ("off", "refused")
+
+
+def _finder(file: str, online_access: bool) -> Callable[[], Connection]:
+    """Reads the connection file, in the client's thread; refuses what is not on this computer without online access."""
+    from .sfwire import connection
+    from .sfwire.errors import NoConnectionFile
+
+    path = Path(bpy.path.abspath(file)) if file else None
+
+    def find() -> Connection:
+        found = connection.read(path)
+        if not found.is_loopback and not online_access:
+            raise NoConnectionFile(
+                "The server is on another computer: allow online access in Preferences, System, and connect again"
+            )
+        return found
+
+    return find
+
+
+# The timer ---------------------------------------------------------------------------------------------------------------
+
+
+def wake() -> None:
+    """See to it that the timer runs."""
+    if not bpy.app.timers.is_registered(_on_timer):
+        bpy.app.timers.register(_on_timer, first_interval=0.0, persistent=True)
+
+
+def _on_timer() -> float | None:
+    if _occupied or bpy.app.is_job_running("RENDER"):
+        return WAIT_S
+    try:
+        return turn(time.monotonic())
+    except Exception as error:  # the boundary: a timer that raises is dropped by Blender, and strips would stay locked
+        traceback.print_exc()
+        if _pump is not None:
+            _pump.forget()
+            _pump.message = f"Something went wrong inside the extension: {error}"
+        sequencer.settle_orphans(())
+        return WAIT_S
+
+
+def turn(now: float) -> float | None:
+    """What the timer does, one time: returns the seconds until the next, None if none is needed."""
+    server.watch()
+    if _pump is None:
+        return WAIT_S if server.running else None
+    interval = _pump.tick(now)
+    _offer_parameters(_pump)
+    _redraw_if_changed(_pump)
+    return WAIT_S if interval is None and server.running else interval
+
+
+def _redraw_if_changed(pump: Pump) -> None:
+    global _drawn
+    problem = pump.client.problem if pump.client is not None else None
+    fills = [(fill.job, fill.stage, len(fill.names)) for fill in pump.fills]
+    seen = (pump.state, problem, pump.message, fills, len(pump.ended), server.running, server.ended_badly)
+    if seen != _drawn:
+        _drawn = seen
+        sequencer.redraw()
+
+
+def _offer_parameters(pump: Pump) -> None:
+    from . import settings
+
+    scene = sequencer.edited_scene(bpy.context)
+    engine = pump.engine(settings.of(scene).engine_id) if scene is not None else None
+    if scene is not None and engine is not None:
+        settings.offer_parameters(scene, engine)
+
+
+# What Blender tells ------------------------------------------------------------------------------------------------------
+
+
+@persistent
+def _on_render_begin(*_: object) -> None:
+    _occupied.add("render")
+
+
+@persistent
+def _on_render_end(*_: object) -> None:
+    _occupied.discard("render")
+
+
+@persistent
+def _on_save_begin(*_: object) -> None:
+    _occupied.add("save")
+
+
+@persistent
+def _on_save_end(*_: object) -> None:
+    _occupied.discard("save")
+
+
+@persistent
+def _on_load_begin(*_: object) -> None:
+    if _pump is not None:
+        _pump.forget()
+
+
+@persistent
+def _on_load_end(*_: object) -> None:
+    _occupied.clear()
+    sequencer.settle_orphans(())
+
+
+@persistent
+def _on_undo(*_: object) -> None:
+    if _pump is not None:
+        _pump.after_undo()
+
+
+_HANDLERS = {
+    "render_init": _on_render_begin,
+    "render_complete": _on_render_end,
+    "render_cancel": _on_render_end,
+    "save_pre": _on_save_begin,
+    "save_post": _on_save_end,
+    "save_post_fail": _on_save_end,
+    "load_pre": _on_load_begin,
+    "load_post": _on_load_end,
+    "load_post_fail": _on_load_end,
+    "undo_post": _on_undo,
+    "redo_post": _on_undo,
+}
+
+
+def register() -> None:
+    for event, handler in _HANDLERS.items():
+        getattr(bpy.app.handlers, event).append(handler)
+    atexit.register(_quit)
+
+
+def unregister() -> None:
+    """The extension is switched off: end everything, strips keep what they have."""
+    global _pump
+    atexit.unregister(_quit)
+    for event, handler in _HANDLERS.items():
+        getattr(bpy.app.handlers, event).remove(handler)
+    if bpy.app.timers.is_registered(_on_timer):
+        bpy.app.timers.unregister(_on_timer)
+    if _pump is not None:
+        _pump.leave()
+        _pump = None
+    server.let_go()
+    _occupied.clear()
+
+
+def _quit() -> None:
+    """Blender ends: its data is gone already, our threads and the server are not."""
+    if _pump is not None:
+        _pump.close()
+    server.let_go()

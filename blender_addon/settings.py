@@ -1,0 +1,140 @@
+"""What the user sets for each scene, saved with it: what to make, never where or by which program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import bpy
+
+from . import runtime
+
+if TYPE_CHECKING:
+    from .record import Value
+    from .sfwire.messages import EngineInfo, Parameter
+
+MAX_PROMPT_CHARS = 4000
+AUTO = "auto"
+_MAX_KEY_BYTES = 63
+"""Blender's limit for the name of a custom property."""
+
+
+def _engine_items(settings: InbetweenSettings, context: bpy.types.Context) -> list[tuple[str, str, str]]:
+    global _items
+    pump = runtime.running_pump()
+    welcome = pump.welcome if pump else None
+    engines = list(welcome.engines) if welcome else []
+    items = [(AUTO, "Automatic", "The best engine that is complete on the server")]
+    items += [(e.id, e.title if e.available else f"{e.title} (not installed)", e.summary) for e in engines]
+    if settings.engine_id not in [item[0] for item in items]:
+        items.append((settings.engine_id, settings.engine_id, "The server does not offer this engine"))
+    _items = items
+    return items
+
+
+_items: list[tuple[str, str, str]] = []
+"""Blender keeps no reference to the texts of a menu: somebody has to."""
+
+
+def _get_engine(settings: InbetweenSettings) -> int:
+    return [item[0] for item in _engine_items(settings, bpy.context)].index(settings.engine_id)
+
+
+def _set_engine(settings: InbetweenSettings, index: int) -> None:
+    settings.engine_id = _engine_items(settings, bpy.context)[index][0]
+
+
+class InbetweenParameters(bpy.types.PropertyGroup):
+    """Values of engines' parameters, as custom properties named `engine.parameter`."""
+
+
+class InbetweenSettings(bpy.types.PropertyGroup):
+    prompt: bpy.props.StringProperty(
+        name="Prompt", description="What happens between the two pictures", maxlen=MAX_PROMPT_CHARS
+    )
+    negative_prompt: bpy.props.StringProperty(
+        name="Avoid", description="What must not be seen in the frames", maxlen=MAX_PROMPT_CHARS
+    )
+    engine_id: bpy.props.StringProperty(default=AUTO, maxlen=64, options={"HIDDEN"})
+    engine: bpy.props.EnumProperty(
+        name="Engine",
+        description="What makes the frames",
+        items=_engine_items,
+        get=_get_engine,
+        set=_set_engine,
+    )
+    scale: bpy.props.IntProperty(
+        name="Size",
+        description="Size of the frames that are made, in percent of the scene's; an engine may make them smaller still",
+        default=100,
+        min=10,
+        max=100,
+        subtype="PERCENTAGE",
+    )
+    seed: bpy.props.IntProperty(name="Seed", description="The same seed and settings give the same frames again", min=0)
+    new_seed: bpy.props.BoolProperty(
+        name="New Seed Each Time", description="Choose another seed by chance for every fill", default=True
+    )
+    parameters: bpy.props.PointerProperty(type=InbetweenParameters)
+
+
+def of(scene: bpy.types.Scene) -> InbetweenSettings:
+    return scene.inbetween
+
+
+def key(engine: EngineInfo, parameter: Parameter) -> str:
+    return f"{engine.id}.{parameter.name}"
+
+
+def offer_parameters(scene: bpy.types.Scene, engine: EngineInfo) -> None:
+    """Give the scene a value for every parameter of the engine that has none yet, or one of another kind."""
+    values = of(scene).parameters
+    for parameter in _offered(engine):
+        name = key(engine, parameter)
+        if name not in values.keys() or _value(values[name], parameter) is None:
+            _offer(values, name, parameter)
+
+
+def _offered(engine: EngineInfo) -> Iterable[Parameter]:
+    return (p for p in engine.parameters if len(key(engine, p).encode()) <= _MAX_KEY_BYTES)
+
+
+def _offer(values: InbetweenParameters, name: str, parameter: Parameter) -> None:
+    if name in values.keys():
+        del values[name]
+    if parameter.kind == "choice":
+        values[name] = parameter.choices.index(parameter.default)
+        items = [(choice, choice.capitalize(), "") for choice in parameter.choices]
+        values.id_properties_ui(name).update(items=items, description=parameter.help)
+        return
+    values[name] = float(parameter.default) if parameter.kind == "float" else parameter.default
+    hints: dict[str, object] = {"description": parameter.help, "default": values[name]}
+    if parameter.kind != "bool":
+        kind = float if parameter.kind == "float" else int
+        if parameter.low is not None:
+            hints |= {"min": kind(parameter.low), "soft_min": kind(parameter.low)}
+        if parameter.high is not None:
+            hints |= {"max": kind(parameter.high), "soft_max": kind(parameter.high)}
+    values.id_properties_ui(name).update(**hints)
+
+
+def _value(stored: object, parameter: Parameter) -> Value | None:
+    """A stored value in the parameter's kind and range, None where it is of another kind. A .blend may hold anything."""
+    if parameter.kind == "choice":
+        fits = type(stored) is int and 0 <= stored < len(parameter.choices)
+        return parameter.choices[stored] if fits else None
+    if parameter.kind == "bool":
+        return stored if type(stored) is bool else None
+    if type(stored) not in (int, float) or (parameter.kind == "int" and type(stored) is not int):
+        return None
+    low = float("-inf") if parameter.low is None else parameter.low
+    high = float("inf") if parameter.high is None else parameter.high
+    inside = min(max(stored, low), high)
+    return float(inside) if parameter.kind == "float" else int(inside)
+
+
+def chosen_parameters(scene: bpy.types.Scene, engine: EngineInfo) -> dict[str, Value]:
+    """What the scene sets for the engine. What is missing or of the wrong kind is left to the engine's default."""
+    stored = of(scene).parameters
+    chosen = {p.name: _value(stored[key(engine, p)], p) for p in _offered(engine) if key(engine, p) in stored.keys()}
+    return {name: value for name, value in chosen.items() if value is not None}
