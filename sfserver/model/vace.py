@@ -85,9 +85,11 @@ class VaceBlock(Block):
 def vace_context(inactive: Tensor, reactive: Tensor, mask: Tensor) -> Tensor:
     """What VACE is told: [B, F, 16, H, W] twice and [B, T, 8 H, 8 W] of T = 1 + 4 (F - 1) frames to [B, F, 96, H, W].
 
-    `inactive` are the latents of what is kept, `reactive` of what is to change; the mask is 1 where it is to change.
+    `inactive` are the latents of what is kept, `reactive` of what is to change; the mask is 1 where it is to change. A
+    mask of one cell, [B, T, 8, 8], stands for frames that are kept or changed as a whole.
     """
-    return torch.cat((inactive, reactive, fold_mask(mask, inactive.shape[1]).to(inactive)), dim=2)
+    folded = fold_mask(mask, inactive.shape[1]).to(inactive)
+    return torch.cat((inactive, reactive, folded.expand(-1, -1, -1, *inactive.shape[-2:])), dim=2)
 
 
 def fold_mask(mask: Tensor, latents: int) -> Tensor:

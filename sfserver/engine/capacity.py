@@ -1,0 +1,92 @@
+"""How much device memory a clip needs, and the largest size that fits. Arithmetic only; imports no torch."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ..model.config import DitConfig
+from .geometry import SIZE_MULTIPLE, Geometry
+from .presets import TRAINED_LATENTS, Preset
+
+USUAL_SIZE = (832, 480)
+"""What the 1.3B models were trained at."""
+OVERHEAD_BYTES = 900 * 1024**2
+"""A CUDA context, its libraries and their workspaces."""
+VAE_WIDTH = 96
+"""Channels of the VAE's widest full-size feature maps, which dominate what decoding needs."""
+VAE_LIVE_FRAMES = 4 + 1 + 2 * 7
+"""Full-size feature maps alive at once: a latent's four frames and their sum, and two past frames of seven layers."""
+
+
+@frozen
+class Need:
+    """What decides the memory of one clip."""
+
+    config: DitConfig
+    per_pass: int
+    """Latents of the largest block."""
+    seats: int
+    """Latents in all caches together; 0 without a cache."""
+    vace_span: int
+    """Latents that the VACE branch sees at once; 0 without one."""
+    element_bytes: int
+
+    @property
+    def weight_bytes(self) -> int:
+        return dit_parameters(self.config) * self.element_bytes
+
+    def cache_bytes(self, width: int, height: int) -> int:
+        """Of keys and values, exactly."""
+        return 2 * self.config.layers * self.seats * tokens_of(width, height) * self.config.dim * self.element_bytes
+
+    def at(self, width: int, height: int) -> int:
+        """Bytes of everything, about, at a size in pixels."""
+        c = self.config
+        tokens = tokens_of(width, height)
+        text = 2 * (c.layers + len(c.vace_layers)) * c.text_len * c.dim * self.element_bytes
+        widest = max(self.per_pass, self.vace_span) * tokens
+        # Alive at once in the widest layer: the residual stream and its norm in float32, and in the weights' precision
+        # either queries, keys, values and the answer or both ends of the feed-forward.
+        activations = widest * (2 * c.dim * 4 + max(4 * c.dim, 2 * c.ffn_dim + c.dim) * self.element_bytes)
+        hints = len(c.vace_layers) * widest * c.dim * self.element_bytes if self.vace_span else 0
+        decoding = VAE_LIVE_FRAMES * VAE_WIDTH * width * height * self.element_bytes
+        kept = self.weight_bytes + self.cache_bytes(width, height) + text
+        return kept + max(activations + hints, decoding) + OVERHEAD_BYTES
+
+
+def tokens_of(width: int, height: int) -> int:
+    """Tokens of one latent."""
+    return (width // SIZE_MULTIPLE) * (height // SIZE_MULTIPLE)
+
+
+def dit_parameters(config: DitConfig) -> int:
+    """Parameters of a transformer and its VACE branch, exactly."""
+    d, ffn = config.dim, config.ffn_dim
+    block = 8 * d * d + 8 * d + 2 * d * ffn + ffn + d + 4 * d + 2 * d + 6 * d
+    patch = 4 * (config.in_channels * d) + d
+    text = config.text_dim * d + d + d * d + d
+    time = config.freq_dim * d + d + d * d + d + 6 * (d * d + d)
+    head = 2 * d + 4 * config.out_channels * (d + 1)
+    base = config.layers * block + patch + text + time + head
+    if not config.vace_layers:
+        return base
+    vace = len(config.vace_layers) * (block + d * d + d) + d * d + d + 4 * config.vace_in_channels * d + d
+    return base + vace
+
+
+def usual_bytes(preset: Preset) -> int:
+    """Device memory at the usual size and length, in bfloat16."""
+    vace_span = TRAINED_LATENTS if preset.dit.vace_layers else 0
+    caches = 2 if preset.guidance > 1 else 1
+    seats = 0 if preset.strategies == ("joint",) else caches * (min(preset.window, TRAINED_LATENTS) + 1)
+    per_pass = TRAINED_LATENTS if preset.strategies == ("joint",) else preset.per_block
+    return Need(preset.dit, per_pass, seats, vace_span, element_bytes=2).at(*USUAL_SIZE)
+
+
+def largest_size(need: Need, geometry: Geometry, available_bytes: int) -> tuple[int, int] | None:
+    """The largest size of about the clip's shape that fits; None where not even the smallest does."""
+    for width in range(geometry.width, 0, -SIZE_MULTIPLE):
+        height = round(width * geometry.height / geometry.width / SIZE_MULTIPLE) * SIZE_MULTIPLE
+        if height and need.at(width, height) <= available_bytes:
+            return width, height
+    return None

@@ -1,0 +1,236 @@
+"""Each model that can be run, as data: how it was trained to be sampled, where its weights are, who may use them.
+
+Files and settings are as the models' own pages give them. Nothing here imports torch or looks at a disk.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrs import evolve, frozen
+
+from ..model.config import WAN_1_3B, WAN_1_3B_VACE, DitConfig
+
+Role = Literal["dit", "lora", "vace", "vae", "tae", "text", "tokenizer"]
+
+TRAINED_LATENTS = 21
+"""81 frames: what every Wan 2.1 model was trained on, hence the widest window and look-ahead that make sense."""
+
+
+@frozen
+class Source:
+    """A file on the Hugging Face hub, or with a trailing slash all files of a folder."""
+
+    repository: str
+    file: str
+    licence: str
+    confirm: bool = False
+    """The licence forbids commercial use, or is disputed: whoever downloads must say that they accept it."""
+    prefer: tuple[str, ...] = ("generator_ema", "generator", "model", "state_dict")
+    """Which dictionary to take from a training checkpoint, the first that is there."""
+
+
+@frozen
+class Part:
+    """One piece of a model: its role, where it is kept below the models folder, and where it comes from.
+
+    The path of a `lora` is the file that it is merged into when that is converted.
+    """
+
+    role: Role
+    path: str
+    source: Source
+    optional: bool = False
+    """The model runs without it."""
+
+
+@frozen
+class Preset:
+    """One model under one id. Lengths are in latents."""
+
+    id: str
+    title: str
+    summary: str
+    parts: tuple[Part, ...]
+    dit: DitConfig = WAN_1_3B
+    strategies: tuple[str, ...] = ("anchor", "joint+anchor")
+    """Keyframe strategies it can follow, the default first; see `conditioning.Strategy`."""
+    per_block: int = 3
+    window: int = TRAINED_LATENTS
+    sink: int = 1
+    relative: bool = False
+    """Keys are rotated by their place in the window when they are read, not once and for all."""
+    steps: tuple[float, ...] = (1000, 750, 500, 250)
+    warp: bool = True
+    """The steps are places in the shifted schedule and not the timesteps themselves."""
+    shift: float = 5.0
+    first_steps: tuple[float, ...] = ()
+    """Steps of the first block, where they are others."""
+    even_steps: int = 0
+    """For models that were not distilled: as many steps along the flow instead of `steps`."""
+    context_t: float = 0.0
+    """The timestep that the clean pass is told."""
+    guidance: float = 1.0
+    """Above 1: two passes. At 1, a negative prompt works by attention guidance."""
+    frames: tuple[int, int] = (3, 481)
+    """Shortest and longest clip."""
+
+    @property
+    def licence(self) -> str:
+        """Of all weights together, each named once."""
+        return "; ".join(dict.fromkeys(part.source.licence for part in self.parts))
+
+    @property
+    def confirm(self) -> bool:
+        """Somebody must accept a licence before these weights are downloaded."""
+        return any(part.source.confirm for part in self.parts)
+
+    def part(self, role: Role) -> Part | None:
+        return next((part for part in self.parts if part.role == role), None)
+
+
+_APACHE = "Apache-2.0"
+_NON_COMMERCIAL = "CC-BY-NC-SA-4.0, non-commercial"
+_DISPUTED = "Apache-2.0 since 2025-09-11, CC-BY-NC-SA-4.0 before: check the model card"
+
+_BASE_REPOSITORY = "Wan-AI/Wan2.1-T2V-1.3B"
+_VACE_SOURCE = Source("Wan-AI/Wan2.1-VACE-1.3B", "diffusion_pytorch_model.safetensors", _APACHE)
+
+_SHARED = (
+    Part("vae", "wan2.1/vae.safetensors", Source(_BASE_REPOSITORY, "Wan2.1_VAE.pth", _APACHE)),
+    Part("tae", "taew2_1/tae.safetensors", Source("Kijai/WanVideo_comfy", "taew2_1.safetensors", "MIT"), optional=True),
+    Part("text", "wan2.1/text.safetensors", Source(_BASE_REPOSITORY, "models_t5_umt5-xxl-enc-bf16.pth", _APACHE)),
+    Part("tokenizer", "wan2.1/tokenizer/", Source(_BASE_REPOSITORY, "google/umt5-xxl/", _APACHE)),
+)
+"""The same for all: pictures to latents and back, and prompts."""
+_VACE = Part("vace", "wan-vace/vace.safetensors", _VACE_SOURCE)
+
+_WITH_VACE = ("lookahead+anchor", "lookahead", "chunk+anchor", "chunk", "anchor", "joint", "joint+anchor")
+
+
+def _dit(folder: str, source: Source) -> Part:
+    return Part("dit", f"{folder}/dit.safetensors", source)
+
+
+SELF_FORCING = Preset(
+    id="self-forcing",
+    title="Self Forcing 1.3B",
+    summary="Wan 2.1 distilled to four steps a block; keyframes steer through the cache",
+    parts=(
+        _dit(
+            "self-forcing",
+            Source("gdhe17/Self-Forcing", "checkpoints/self_forcing_dmd.pt", _DISPUTED, confirm=True),
+        ),
+        *_SHARED,
+    ),
+)
+SELF_FORCING_VACE = evolve(
+    SELF_FORCING,
+    id="self-forcing-vace",
+    title="Self Forcing 1.3B with VACE",
+    summary="Self Forcing, its keyframes shown to it by the VACE branch as well",
+    dit=WAN_1_3B_VACE,
+    parts=(*SELF_FORCING.parts, _VACE),
+    strategies=_WITH_VACE,
+)
+CAUSAL_FORCING = Preset(
+    id="causal-forcing",
+    title="Causal Forcing 1.3B",
+    summary="Causal Forcing, three latents a block, four steps",
+    parts=(
+        _dit(
+            "causal-forcing",
+            Source("zhuhz22/Causal-Forcing", "chunkwise/causal_forcing.pt", _APACHE, prefer=("generator", "model")),
+        ),
+        *_SHARED,
+    ),
+)
+CAUSAL_FORCING_FRAME = evolve(
+    CAUSAL_FORCING,
+    id="causal-forcing-frame",
+    title="Causal Forcing 1.3B, frame-wise",
+    summary="Causal Forcing, one latent a block: the earliest first frame",
+    parts=(
+        _dit("causal-forcing-frame", Source("zhuhz22/Causal-Forcing", "framewise/causal_forcing.pt", _APACHE)),
+        *_SHARED,
+    ),
+    per_block=1,
+)
+CAUSAL_FORCING_2STEP = evolve(
+    CAUSAL_FORCING_FRAME,
+    id="causal-forcing-2step",
+    title="Causal Forcing++ 1.3B, two steps",
+    summary="Causal Forcing++, one latent a block, two steps after a first block of four",
+    parts=(
+        _dit(
+            "causal-forcing-2step",
+            Source("zhuhz22/Causal-Forcing", "causal-forcing++/framewise-2step.pt", _APACHE),
+        ),
+        *_SHARED,
+    ),
+    steps=(1000, 500),
+    first_steps=(1000, 750, 500, 250),
+)
+LONGLIVE = Preset(
+    id="longlive",
+    title="LongLive 1.3B",
+    summary="Trained for long clips with a short window and a sink: constant speed and memory",
+    parts=(
+        _dit("longlive", Source("Efficient-Large-Model/LongLive-1.3B", "models/longlive_base.pt", _APACHE)),
+        Part(
+            "lora", "longlive/dit.safetensors", Source("Efficient-Large-Model/LongLive-1.3B", "models/lora.pt", _APACHE)
+        ),
+        *_SHARED,
+    ),
+    window=12,
+    sink=3,
+)
+CAUSVID = Preset(
+    id="causvid",
+    title="CausVid 1.3B",
+    summary="The predecessor of Self Forcing, three steps a block",
+    parts=(
+        _dit(
+            "causvid",
+            Source(
+                "tianweiy/CausVid",
+                "autoregressive_checkpoint/model.pt",
+                _NON_COMMERCIAL,
+                confirm=True,
+                prefer=("generator",),
+            ),
+        ),
+        *_SHARED,
+    ),
+    steps=(1000, 757, 522),
+    warp=False,
+    shift=8.0,
+)
+WAN_VACE = Preset(
+    id="wan-vace",
+    title="Wan 2.1 VACE 1.3B",
+    summary="Not distilled: the whole clip at once in fifty steps of two passes, the yardstick for quality",
+    parts=(_dit("wan-vace", _VACE_SOURCE), _VACE, *_SHARED),
+    dit=WAN_1_3B_VACE,
+    strategies=("joint",),
+    even_steps=50,
+    shift=16.0,
+    guidance=5.0,
+    frames=(3, 81),
+)
+
+PRESETS: tuple[Preset, ...] = (
+    SELF_FORCING_VACE,
+    SELF_FORCING,
+    CAUSAL_FORCING,
+    CAUSAL_FORCING_FRAME,
+    LONGLIVE,
+    CAUSAL_FORCING_2STEP,
+    CAUSVID,
+    WAN_VACE,
+)
+"""In the order in which `auto` prefers them."""
+
+
+def find(preset_id: str) -> Preset | None:
+    return next((preset for preset in PRESETS if preset.id == preset_id), None)

@@ -1,0 +1,243 @@
+"""A loaded Wan 2.1 model, and how it runs a job: prompt, keyframes, then the rollout, whose blocks leave as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import psutil
+import torch
+from attrs import frozen
+from sfwire.errors import ErrorCode, RequestError
+from sfwire.messages import EngineInfo
+from torch import Tensor
+
+from ..model.attention import choose_attention
+from ..model.dit import Dit, How, Nag
+from ..model.tae import Tae
+from ..model.vace import Vace
+from ..model.vae import WanVae
+from . import conditioning
+from .base import Chunk, Event, Frame, Job, Step
+from .capacity import Need, largest_size
+from .conditioning import GreyClip, Still, Strategy
+from .geometry import Geometry, frames_of, latent_of
+from .noise import Schedule, even_schedule, make_schedule, seeded_noise
+from .presets import TRAINED_LATENTS, Preset
+from .rollout import Made, Memory, Networks, Prompt, Rollout, Sampling
+from .seam import Seam
+
+
+@frozen(eq=False)
+class Weights:
+    """The networks of one model, on their device. `embed` maps a prompt to [1, T, text_dim], anywhere."""
+
+    dit: Dit
+    vae: WanVae
+    embed: Callable[[str], Tensor]
+    vace: Vace | None = None
+    tae: Tae | None = None
+
+
+class WanEngine:
+    """Implements `base.Engine`. Keeps what outlives a job: weights, compiled code, the grey clip that VACE needs."""
+
+    def __init__(self, info: EngineInfo, preset: Preset, weights: Weights, device: torch.device):
+        self._info = info
+        self._preset = preset
+        self._weights = weights
+        self._device = device
+        self._grey = GreyClip(weights.vae)
+        self._attend = choose_attention("auto", device)
+        self._compiled: How | None = None
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @torch.no_grad()
+    def open(self, job: Job) -> Generator[Event, None, None]:
+        """See `base.Engine.open`."""
+        weights, params, preset = self._weights, job.params, self._preset
+        strategy = Strategy.parse(str(params["strategy"]), weights.vace is not None)
+        geometry = conditioning.plan_clip(job.width, job.height, job.num_frames, job.keyframes, preset, strategy)
+        memory = self._memory(job, strategy, geometry)
+        need = self._need(job, strategy, geometry, memory)
+        with out_of_memory_explained(geometry, need, self._device):
+            yield Step("text", 0, 1)
+            prompts = self._prompts(job)
+            yield Step("text", 1, 1)
+            stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
+            context = yield from self._context(job, geometry, strategy)
+            decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
+            seam = Seam(self._errors(decoder, stills) if params["seam"] else {})
+            rollout = Rollout(
+                Networks(weights.dit, weights.vace, self._how(job)),
+                geometry,
+                self._sampling(job),
+                prompts,
+                seeded_noise(job.seed, geometry, self._device),
+                conditioning.guide(strategy, geometry, stills, context, float(params.get("vace_strength", 1.0))),
+                memory,
+                partial(decoder.decode, state=decoder.new_decoder_state()),
+                self._device,
+                weights.dit.compute_dtype,
+            )
+            yield from self._deliver(job, rollout, seam)
+
+    def _deliver(self, job: Job, rollout: Rollout, seam: Seam) -> Generator[Event, None, None]:
+        """The rollout's steps as they are, its blocks as the frames that are wanted of them."""
+        wanted = frozenset(job.wanted())
+        pace = Pace(self._device)
+        for event in rollout.run():
+            if isinstance(event, Step):
+                pace.keep()
+                yield event
+            elif frames := tuple(self._frames(event, seam, wanted)):
+                yield Chunk(frames)
+
+    def _frames(self, made: Made, seam: Seam, wanted: frozenset[int]) -> Iterator[Frame]:
+        assert made.pixels is not None
+        first = frames_of(made.block.start)[0]
+        corrected = seam.correct(first, made.pixels[0].float())
+        pictures = to_pictures(corrected).cpu().numpy()
+        return (Frame(first + i, picture) for i, picture in enumerate(pictures) if first + i in wanted)
+
+    def _prompts(self, job: Job) -> list[Prompt]:
+        """One prompt, with attention guidance if there is a negative one; two for a model that needs two passes."""
+        if float(job.params.get("guidance", 1.0)) > 1:
+            return [self._prompt(text) for text in (job.prompt, job.negative_prompt)]
+        if job.negative_prompt and "negative_strength" in job.params:
+            nag = Nag(scale=float(job.params["negative_strength"]))
+            return [self._prompt(job.prompt, job.negative_prompt, nag)]
+        return [self._prompt(job.prompt)]
+
+    def _prompt(self, prompt: str, negative: str | None = None, nag: Nag | None = None) -> Prompt:
+        dit, vace = self._weights.dit, self._weights.vace
+        embeds, *away = (self._weights.embed(t).to(self._device) for t in (prompt, negative) if t is not None)
+        vace_text = vace.embed_prompt(dit.embed_text(embeds)) if vace else []
+        return Prompt(dit.embed_prompt(embeds, away[0] if away else None, nag), vace_text)
+
+    def _context(self, job: Job, geometry: Geometry, strategy: Strategy) -> Generator[Step, None, Tensor | None]:
+        if not strategy.vace:
+            return None
+        by_block = not strategy.whole and not strategy.lookahead
+        return (
+            yield from conditioning.encode_context(
+                self._weights.vae, self._grey, job.keyframes, geometry, fill_latents=by_block, device=self._device
+            )
+        )
+
+    def _errors(self, decoder: WanVae | Tae, stills: Sequence[Still]) -> dict[int, Tensor]:
+        """What the way through the VAE and back takes from each keyframe, [3, H, W] by position."""
+        errors: dict[int, Tensor] = {}
+        for still in stills:
+            pixels = decoder.decode(still.latents, decoder.new_decoder_state())[0].float()
+            of_latent = pixels[-len(frames_of(still.at)) :]
+            for keyframe in still.keyframes:
+                seen = of_latent[keyframe.at - frames_of(still.at)[0]]
+                errors[keyframe.at] = conditioning.to_pixels(keyframe.image, self._device)[0, 0] - seen
+        return errors
+
+    def _sampling(self, job: Job) -> Sampling:
+        preset = self._preset
+        return Sampling(
+            schedule=even_schedule(preset.even_steps, preset.shift) if preset.even_steps else self._steps(preset.steps),
+            first_schedule=self._steps(preset.first_steps) if preset.first_steps else None,
+            context_t=preset.context_t,
+            guidance=float(job.params.get("guidance", 1.0)),
+        )
+
+    def _steps(self, steps: Sequence[float]) -> Schedule:
+        return make_schedule(steps, self._preset.shift, self._preset.warp)
+
+    def _memory(self, job: Job, strategy: Strategy, geometry: Geometry) -> Memory | None:
+        """The cache of a job; none where one block sees the whole clip and nothing is anchored."""
+        if strategy.whole and not strategy.anchor:
+            return None
+        window = geometry.latents if strategy.whole else int(job.params["window"])
+        return Memory(window, self._preset.sink, self._preset.relative)
+
+    def _need(self, job: Job, strategy: Strategy, geometry: Geometry, memory: Memory | None) -> Need:
+        block = geometry.blocks[-1].count
+        caches = 2 if float(job.params.get("guidance", 1.0)) > 1 else 1
+        pinned = len({latent_of(k.at) for k in job.keyframes}) if strategy.anchor else 0
+        seats = min(memory.window, geometry.latents) + pinned if memory else 0
+        return Need(
+            config=self._weights.dit.config,
+            per_pass=block,
+            seats=caches * seats,
+            vace_span=min(geometry.latents, TRAINED_LATENTS if strategy.lookahead else block) if strategy.vace else 0,
+            element_bytes=self._weights.dit.compute_dtype.itemsize,
+        )
+
+    def _how(self, job: Job) -> How:
+        if not job.params["compile"]:
+            return How(self._attend)
+        if self._compiled is None:
+            self._compiled = How.compiled(self._attend)
+        return self._compiled
+
+
+class Pace:
+    """Keeps the host at most one pass ahead of the device, so that a Step means what it says and a cancel is in time."""
+
+    def __init__(self, device: torch.device):
+        self._on_cuda = device.type == "cuda"
+        self._last: torch.cuda.Event | None = None
+
+    def keep(self) -> None:
+        """Call after a pass was queued. Waits for the pass before it."""
+        if not self._on_cuda:
+            return
+        queued = torch.cuda.Event()
+        queued.record()
+        if self._last is not None:
+            self._last.synchronize()
+        self._last = queued
+
+
+def to_pictures(pixels: Tensor) -> Tensor:
+    """[T, 3, H, W] in -1 to 1 to [T, H, W, 3] uint8."""
+    return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).contiguous()
+
+
+@contextmanager
+def out_of_memory_explained(geometry: Geometry, need: Need, device: torch.device) -> Iterator[None]:
+    """Turns running out of memory into a RequestError that names a size which fits.
+
+    What is certain to be needed, the cache, is looked at beforehand: a CPU's memory does not run out with an error.
+    """
+    free = free_bytes(device)
+    if need.cache_bytes(geometry.width, geometry.height) > free:
+        raise _too_large(geometry, need, free)
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise _too_large(geometry, need, free) from None
+    except RuntimeError as error:
+        if "memory" not in str(error).lower():  # neither torch's CPU allocator nor MPS has a type of its own for it
+            raise
+        raise _too_large(geometry, need, free) from error
+
+
+def _too_large(geometry: Geometry, need: Need, free: int) -> RequestError:
+    weights = need.weight_bytes
+    wanted = need.at(geometry.width, geometry.height) - weights
+    size = largest_size(need, geometry, free + weights)
+    remedy = f"{size[0]}x{size[1]} should fit" if size else "not even a small size fits"
+    return RequestError(
+        ErrorCode.OUT_OF_MEMORY,
+        f"{geometry.width}x{geometry.height} needs about {wanted / 1e9:.1f} GB besides the model, "
+        f"{free / 1e9:.1f} GB are free; {remedy}, or a smaller window",
+        "width",
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of the device that a job can still get."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
