@@ -1,0 +1,54 @@
+"""Inside a bpy wheel: install the built zip into a private user folder, enable it, and drive it without a window.
+
+    .venv-bpy52/bin/python -m pytest tests/addon
+
+`INBETWEEN_ZIP` names the zip, else the newest in dist/ is taken; `SFSERVER_PYTHON` the Python that has sfserver, else
+that of .venv. A Python without bpy collects nothing here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+collect_ignore_glob = [] if importlib.util.find_spec("bpy") else ["test_*.py"]
+
+if not collect_ignore_glob:
+    HOME = Path(tempfile.mkdtemp(prefix="inbetween-test-"))
+    os.environ["BLENDER_USER_RESOURCES"] = str(HOME / "blender")
+    os.environ["SFSERVER_CONNECTION_FILE"] = str(HOME / "run" / "connection.json")
+    for private in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        os.environ[private] = str(HOME / private.lower())
+    sys.path.insert(0, str(Path(__file__).parent))
+    import blender_under_test
+
+    blender_under_test.install(HOME)
+
+    def pytest_unconfigure(config: pytest.Config) -> None:
+        shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def scene() -> Iterator[object]:
+    """An empty file, the extension enabled and idle."""
+    yield blender_under_test.fresh_scene()
+    blender_under_test.let_go()
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[object]:
+    """A scriptable server that listens where the extension looks."""
+    from blender_under_test import FakeServer
+
+    server = FakeServer()
+    server.start()
+    yield server
+    server.stop()
