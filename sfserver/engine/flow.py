@@ -67,12 +67,10 @@ class FlowEngine:
         ease = EASES[str(job.params["easing"])]
         made, of = 0, len(job.wanted())
         for before, after, positions in _spans(job):
-            with self._enough_memory(job):
-                way = self._way(before, after)
+            way = self._way(before, after)
             yield Step("motion", made, of)
             for at in positions:
-                with self._enough_memory(job):
-                    image = way.picture(ease(_share(before, after, at)))
+                image = way.picture(ease(_share(before, after, at)))
                 made += 1
                 yield Step("in-betweens", made, of)
                 yield Chunk((Frame(at, image, way.confidence),))
@@ -85,39 +83,41 @@ class FlowEngine:
         a, b = before.image, after.image
         if np.array_equal(a, b):
             return _Way(1.0, lambda t: a)
-        pair = self._net.pair(from_rgb8(np.stack((a, b)), self._device))
-        difference = self._net.disagreement(pair).item()
+        with self._enough_memory(*a.shape[:2]):
+            pair = self._net.pair(from_rgb8(np.stack((a, b)), self._device))
+            difference = self._net.disagreement(pair).item()
         if difference > HOPELESS:
             return _Way(confidence(difference), lambda t: _dissolved(a, b, t))
         return _Way(confidence(difference), lambda t: self._moved(pair, t))
 
     def _moved(self, pair: Pair, t: float) -> Picture:
         try:
-            return to_rgb8(self._net.between(pair, t))
+            with self._enough_memory(pair.height, pair.width):
+                return to_rgb8(self._net.between(pair, t))
         except FloatingPointError:
             reason = f"the draft engine made values that are not numbers on {self._device}; try it with device cpu"
             raise RequestError(ErrorCode.NOT_FINITE, reason) from None
 
     @contextmanager
-    def _enough_memory(self, job: Job) -> Generator[None]:
+    def _enough_memory(self, height: int, width: int) -> Generator[None]:
         """Asks first, because Linux hands out memory that it has not got and kills the process later."""
-        if _working_bytes(job.width, job.height) > self._free_bytes():
-            raise self._too_large(job)
+        if _working_bytes(width, height) > self._free_bytes():
+            raise self._too_large(width, height)
         try:
             yield
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise self._too_large(job) from None
+                raise self._too_large(width, height) from None
             raise
 
-    def _too_large(self, job: Job) -> RequestError:
+    def _too_large(self, width: int, height: int) -> RequestError:
         free = self._free_bytes()
-        smaller = ((int(job.width * k) // 16 * 16, int(job.height * k) // 16 * 16) for k in np.arange(0.9, 0, -0.05))
+        smaller = ((int(width * k) // 16 * 16, int(height * k) // 16 * 16) for k in np.arange(0.95, 0, -0.05))
         fits = next((f"{w}x{h} would fit" for w, h in smaller if w and h and _working_bytes(w, h) < free), "")
         return RequestError(
             ErrorCode.OUT_OF_MEMORY,
-            f"frames of {job.width}x{job.height} take about {_working_bytes(job.width, job.height) / 1e9:.1f} GB of "
-            f"working memory and {free / 1e9:.1f} GB are free on {self._device}; {fits or 'free some memory'}",
+            f"frames of {width}x{height} take about {_working_bytes(width, height) / 1e6:.0f} MB of working memory and "
+            f"{free / 1e6:.0f} MB are free on {self._device}; {fits or 'free some memory'}",
             "width",
         )
 
