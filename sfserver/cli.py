@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from sfwire.errors import WireError
-from sfwire.limits import MAX_FRAMES, MAX_SEED, MAX_SIDE_PX
+from sfwire.limits import MAX_SIDE_PX
 from sfwire.messages import EngineInfo, Refused
 from typer.exceptions import Abort, TyperException
 
@@ -69,7 +69,7 @@ def _help_command(arguments: Sequence[str] | None) -> str:
     return " ".join(["sfserver", *[word for word in words[:1] if word in names], "--help"])
 
 
-# generate ------------------------------------------------------------------------------------------------------------
+# generate
 
 
 @app.command()
@@ -79,7 +79,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="A folder for frames, clip and contact sheet, or a file that ends in .mp4")],
     prompt: Annotated[str, typer.Option(help="What happens in between")] = "",
     negative_prompt: Annotated[str, typer.Option(help="What shall not be seen")] = "",
-    frames: Annotated[int, typer.Option(help="Length of the clip, START and END counted", min=3, max=MAX_FRAMES)] = 33,
+    frames: Annotated[int, typer.Option(help="Length of the clip, START and END counted")] = 33,
     size: Annotated[
         str, typer.Option(help="WIDTHxHEIGHT; auto is the start picture's, as the engine needs it")
     ] = "auto",
@@ -87,11 +87,15 @@ def generate(
         Literal["crop", "pad", "stretch"], typer.Option(help="How pictures of another shape come to that size")
     ] = "crop",
     engine: Annotated[str, typer.Option(help="Id of an engine, see: sfserver models")] = "auto",
-    set_: Annotated[list[str], typer.Option("--set", help="A parameter of the engine", metavar="NAME=VALUE")] = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="The same seed gives the same frames", min=0, max=MAX_SEED)] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter of the engine", metavar="NAME=VALUE")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same frames")] = 0,
     fps: Annotated[str, typer.Option(help="Frames a second of the MP4, as in 24, 29.97 or 30000/1001")] = "24",
     between_only: Annotated[bool, typer.Option("--between-only", help="Leave the keyframes out")] = False,
-    at: Annotated[list[str], typer.Option(help="A further keyframe at frame I of the clip", metavar="I:IMAGE")] = [],  # noqa: B006
+    at: Annotated[
+        list[str] | None, typer.Option(help="A further keyframe at frame I of the clip", metavar="I:IMAGE")
+    ] = None,
     connect: Annotated[bool, typer.Option("--connect", help="Let the running server do it")] = False,
 ) -> int:
     """Make the frames between two pictures."""
@@ -102,14 +106,14 @@ def generate(
         start=start,
         end=end,
         out=out,
-        further=tuple(_keyframe(text) for text in at),
+        further=tuple(_keyframe(text) for text in at or ()),
         prompt=prompt,
         negative_prompt=negative_prompt,
         num_frames=frames,
         size=_size(size),
         fit=fit,
         engine=engine,
-        settings=dict(_setting(text) for text in set_),
+        settings=dict(_setting(text) for text in settings or ()),
         seed=seed,
         fps=_fps(fps),
         between_only=between_only,
@@ -192,7 +196,8 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._task is not None:  # stopping one that never started prints an empty line
+            self._progress.stop()
 
     def note(self, sentence: str) -> None:
         self._console.print(f"note: {sentence}", markup=False, soft_wrap=True)
@@ -206,7 +211,7 @@ class Bar:
         self._progress.update(self._task, description=stage, completed=made)
 
 
-# Everything else -----------------------------------------------------------------------------------------------------
+# Everything else
 
 
 @app.command()

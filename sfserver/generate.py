@@ -118,7 +118,7 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
         return _write_all(order, plan, source, outputs, watcher)
 
 
-# Planning ------------------------------------------------------------------------------------------------------------
+# Planning
 
 
 def _check_order(order: Order) -> None:
@@ -213,7 +213,7 @@ def _value(text: str, name: str, info: m.EngineInfo) -> m.Value:
         return text
 
 
-# Frames --------------------------------------------------------------------------------------------------------------
+# Frames
 
 
 def frames_from_here(plan: Plan, config: ServerConfig) -> Generator[Event, None, None]:

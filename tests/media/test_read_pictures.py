@@ -47,7 +47,7 @@ def png_header_only(path: Path, width: int, height: int) -> Path:
     return path
 
 
-# What is read --------------------------------------------------------------------------------------------------------
+# What is read
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.webp"])
@@ -168,7 +168,7 @@ def test_broken_profile_is_ignored_and_said(tmp_path: Path) -> None:
     assert "profile" in loaded.notes[0]
 
 
-# EXR -----------------------------------------------------------------------------------------------------------------
+# EXR
 
 
 def linear_of(image: np.ndarray) -> np.ndarray:
@@ -234,7 +234,7 @@ def test_foreign_primaries_are_said(tmp_path: Path) -> None:
     assert "Rec.709" in loaded.notes[0]
 
 
-# What is refused -----------------------------------------------------------------------------------------------------
+# What is refused
 
 
 def _missing(folder: Path) -> Path:

@@ -32,7 +32,7 @@ def write_clip(path: Path, width: int = 64, height: int = 48, fps: Fraction = Fr
     clip.close()
 
 
-# MP4 -----------------------------------------------------------------------------------------------------------------
+# MP4
 
 
 @pytest.mark.parametrize("fps", [Fraction(24), Fraction(24000, 1001), Fraction(60)])
@@ -133,7 +133,7 @@ def test_clip_in_a_missing_folder_is_one_line(tmp_path: Path) -> None:
         ClipWriter(tmp_path / "nowhere" / "clip.mp4", 64, 48, Fraction(24))
 
 
-# PNG sequence --------------------------------------------------------------------------------------------------------
+# PNG sequence
 
 
 def test_frames_are_numbered_by_their_place_and_hold_their_bytes(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_whatever_ends_the_writing_no_half_file_stays(tmp_path: Path, ending: ty
     assert (tmp_path / "a.png").read_text() == "the old one"
 
 
-# Contact sheet -------------------------------------------------------------------------------------------------------
+# Contact sheet
 
 
 def _sheet(num_frames: int, keyframes: set[int], arrived: int | None = None) -> tuple[ContactSheet, Image.Image]:

@@ -1,0 +1,333 @@
+"""`sfserver generate`, in process, with an engine that dissolves."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from dissolving_engine import DissolvingEngine, ctrl_c, dissolve, out_of_memory
+from PIL import Image
+
+from sfserver import generate
+from sfserver.cli import CANCELLED, USER_ERROR, main
+from sfserver.media import MediaError, SequenceWriter
+
+needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is a device of Linux")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def pixels(path: Path | str) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def clip_frames(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+# What it leaves
+
+
+def test_folder_gets_sequence_clip_and_sheet(engine: DissolvingEngine, pair, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert main(["generate", *pair, "--frames", "9", "--out", str(out)]) == 0
+    assert names(out) == ["clip.mp4", "contact_sheet.png", *[f"frames/{i:04}.png" for i in range(9)]]
+    assert clip_frames(out / "clip.mp4") == 9
+    assert capsys.readouterr().out.startswith(f"9 frames in {out}: 7 made by fake in ")
+
+
+def test_keyframes_stay_untouched_and_the_rest_is_the_engines(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
+    main(["generate", *pair, "--frames", "9", "--out", str(tmp_path / "out")])
+    assert np.array_equal(pixels(tmp_path / "out/frames/0000.png"), pixels(pair[0]))
+    assert np.array_equal(pixels(tmp_path / "out/frames/0008.png"), pixels(pair[1]))
+    for i in range(1, 8):
+        assert np.array_equal(pixels(tmp_path / f"out/frames/{i:04}.png"), dissolve(engine.jobs[0], i))
+
+
+def test_mp4_alone(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
+    assert main(["generate", *pair, "--frames", "9", "--fps", "29.97", "--out", str(tmp_path / "new/clip.mp4")]) == 0
+    assert names(tmp_path / "new") == ["clip.mp4"]
+    with av.open(str(tmp_path / "new/clip.mp4")) as container:
+        assert container.streams.video[0].average_rate == generate.Fraction(30000, 1001)
+    assert clip_frames(tmp_path / "new/clip.mp4") == 9
+
+
+def test_between_only_leaves_keyframes_out_and_keeps_numbers(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
+    assert main(["generate", *pair, "--frames", "5", "--between-only", "--out", str(tmp_path / "out")]) == 0
+    assert names(tmp_path / "out/frames") == ["0001.png", "0002.png", "0003.png"]
+    assert clip_frames(tmp_path / "out/clip.mp4") == 3
+
+
+def test_further_keyframes_come_at_their_place_in_any_order(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
+    for name, colour in (("a", 10), ("b", 240)):
+        Image.new("RGB", (64, 48), (colour, colour, colour)).save(tmp_path / f"{name}.png")
+    further = ["--at", f"6:{tmp_path / 'b.png'}", "--at", f"2:{tmp_path / 'a.png'}"]
+    assert main(["generate", *pair, "--frames", "9", *further, "--out", str(tmp_path / "out")]) == 0
+    assert [k.at for k in engine.jobs[0].keyframes] == [0, 2, 6, 8]
+    assert (pixels(tmp_path / "out/frames/0002.png") == 10).all()
+    assert (pixels(tmp_path / "out/frames/0006.png") == 240).all()
+    assert clip_frames(tmp_path / "out/clip.mp4") == 9
+
+
+def test_auto_size_is_the_start_pictures_as_the_engine_needs_it(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
+    Image.new("RGB", (101, 75)).save(tmp_path / "odd.png")
+    main(["generate", str(tmp_path / "odd.png"), pair[1], "--frames", "3", "--out", str(tmp_path / "out")])
+    assert (engine.jobs[0].width, engine.jobs[0].height) == (104, 72)
+    assert pixels(tmp_path / "out/frames/0001.png").shape == (72, 104, 3)
+
+
+def test_what_is_typed_reaches_the_engine_in_its_type(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
+    typed = ["--set", "level=7", "--set", "gain=1", "--set", "mirror=yes", "--set", "style=loud", "--seed", "5"]
+    main(
+        [
+            "generate",
+            *pair,
+            "--size",
+            "128x64",
+            "--prompt",
+            "a",
+            "--negative-prompt",
+            "b",
+            *typed,
+            "--out",
+            str(tmp_path / "o"),
+        ]
+    )
+    job = engine.jobs[0]
+    assert job.params == {"level": 7, "gain": 1.0, "mirror": True, "style": "loud"}
+    assert (job.width, job.height, job.num_frames, job.seed) == (128, 64, 33, 5)
+    assert (job.prompt, job.negative_prompt) == ("a", "b")
+
+
+def test_notes_say_what_the_user_should_know(engine: DissolvingEngine, pair, tmp_path: Path, capsys) -> None:
+    engine.confidence = 0.3
+    Image.new("RGBA", (48, 64), (0, 0, 0, 0)).save(tmp_path / "tall.png")
+    assert (
+        main(
+            [
+                "generate",
+                pair[0],
+                str(tmp_path / "tall.png"),
+                "--frames",
+                "5",
+                "--prompt",
+                "x",
+                "--out",
+                str(tmp_path / "o"),
+            ]
+        )
+        == 0
+    )
+    err = capsys.readouterr().err
+    for part in (
+        "ignores the prompt",
+        "different aspects",
+        "transparency was filled with grey",
+        "3 of 3 frames are uncertain",
+    ):
+        assert part in err
+
+
+def test_same_command_gives_the_same_bytes(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
+    for out in ("a", "b"):
+        main(["generate", *pair, "--frames", "5", "--out", str(tmp_path / out)])
+    for name in names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+# What goes wrong
+
+BAD = {
+    "missing start": (["{nowhere}", "{end}"], "there is no such file"),
+    "not a picture": (["{text}", "{end}"], "is not a PNG"),
+    "one pixel": (["{start}", "{dot}"], "1x1"),
+    "folder": (["{start}", "{folder}"], "is a folder"),
+    "no frames": (["{start}", "{end}", "--frames", "-5"], "--frames -5: START and END count"),
+    "two frames": (["{start}", "{end}", "--frames", "2"], "--frames 2: START and END count"),
+    "over the protocol": (["{start}", "{end}", "--frames", "1001"], "1001 frames: engine fake makes clips of 2 to 300"),
+    "over the engine": (["{start}", "{end}", "--frames", "301"], "makes clips of 2 to 300"),
+    "no number": (["{start}", "{end}", "--frames", "many"], "valid integer"),
+    "size": (["{start}", "{end}", "--size", "big"], "neither auto nor a size"),
+    "size zero": (["{start}", "{end}", "--size", "0x0"], "needs at least 16"),
+    "size off grid": (["{start}", "{end}", "--size", "100x96"], "needs a multiple of 8, try 96"),
+    "size over engine": (["{start}", "{end}", "--size", "1024x1024"], "choose a smaller size"),
+    "size over protocol": (["{start}", "{end}", "--size", "9000x16"], "more than 4096 pixels"),
+    "fit": (["{start}", "{end}", "--fit", "zoom"], "'zoom' is not one of"),
+    "engine": (["{start}", "{end}", "--engine", "nope"], "there is no engine 'nope'; there are: fake"),
+    "unknown setting": (["{start}", "{end}", "--set", "speed=1"], "has no parameter 'speed'; it has: style"),
+    "setting type": (["{start}", "{end}", "--set", "level=high"], "must be a whole number"),
+    "setting range": (["{start}", "{end}", "--set", "level=10"], "must lie between 0 and 9"),
+    "setting nan": (["{start}", "{end}", "--set", "gain=nan"], "must lie between 0 and 2"),
+    "setting choice": (["{start}", "{end}", "--set", "style=x"], "choose one of plain, loud"),
+    "setting bool": (["{start}", "{end}", "--set", "mirror=maybe"], "must be true or false"),
+    "setting form": (["{start}", "{end}", "--set", "level"], "not a name and a value"),
+    "seed": (["{start}", "{end}", "--seed", "-1"], "seed: -1 is outside 0 to"),
+    "seed too large": (["{start}", "{end}", "--seed", str(2**63)], "seed: 9223372036854775808 is outside 0 to"),
+    "fps zero": (["{start}", "{end}", "--fps", "0"], "outside 1 to 240"),
+    "fps over zero": (["{start}", "{end}", "--fps", "1/0"], "is not a rate"),
+    "fps word": (["{start}", "{end}", "--fps", "fast"], "is not a rate"),
+    "at start": (["{start}", "{end}", "--at", "0:{end}"], "frame 0 is START already"),
+    "at end": (["{start}", "{end}", "--at", "32:{end}"], "frame 32 is END already"),
+    "at outside": (["{start}", "{end}", "--at", "33:{end}"], "choose 1 to 31"),
+    "at twice": (["{start}", "{end}", "--at", "5:{end}", "--at", "5:{start}"], "choose another frame"),
+    "at form": (["{start}", "{end}", "--at", "middle.png"], "not a frame and a picture"),
+    "at missing": (["{start}", "{end}", "--at", "5:{nowhere}"], "there is no such file"),
+    "nine keyframes": (
+        ["{start}", "{end}", *[word for i in range(1, 8) for word in ("--at", f"{i}:{{end}}")]],
+        "takes 1 to 8",
+    ),
+    "long prompt": (["{start}", "{end}", "--prompt", "x" * 4001], "prompt: 4001 characters"),
+    "control characters": (["{start}", "{end}", "--prompt", "a\x1bb"], "control characters"),
+    "no server": (["{start}", "{end}", "--connect"], "no server is running"),
+    "unknown option": (["{start}", "{end}", "--frame", "9"], "No such option"),
+    "missing end": (["{start}"], "Missing argument 'END'"),
+    "foreign file": (["{start}", "{end}", "--out", "{folder}/clip.mov"], ".mov is not written"),
+    "folder named as a clip": (["{start}", "{end}", "--out", "{clip}"], "is a folder"),
+    "file in the way": (["{start}", "{end}", "--out", "{text}"], "a file stands where a folder is needed"),
+    "file on the way": (
+        ["{start}", "{end}", "--out", "{text}/deep/clip.mp4"],
+        "a file stands where a folder is needed",
+    ),
+    "pictures are there": (["{start}", "{end}", "--out", "{used}"], "already holds pictures"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
+    engine: DissolvingEngine, pair, tmp_path: Path, capsys, name: str
+) -> None:
+    places = {"start": pair[0], "end": pair[1], "nowhere": tmp_path / "nowhere.png"}
+    for kind in ("text", "dot", "folder", "clip", "used"):
+        places[kind] = tmp_path / {"text": "text.txt", "dot": "dot.png", "clip": "clip.mp4"}.get(kind, kind)
+    Path(places["text"]).write_text("hello")
+    Image.new("RGB", (1, 1)).save(places["dot"])
+    for kind in ("folder", "clip", "used"):
+        Path(places[kind]).mkdir()
+    (Path(places["used"]) / "frames").mkdir()
+    (Path(places["used"]) / "frames" / "0007.png").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    arguments, sentence = BAD[name]
+    arguments = [a.format(**places) for a in arguments]
+    if "--out" not in arguments:
+        arguments += ["--out", str(tmp_path / "out" / "deep")]
+    assert main(["generate", *arguments]) == USER_ERROR
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if not line.startswith("note: ")]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("sfserver: ")
+    assert sentence in lines[0]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert engine.jobs == []
+
+
+def test_bad_setting_in_the_environment_is_one_line(
+    engine: DissolvingEngine, pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setenv("SFSERVER_DEVICE", "toaster")
+    assert main(["generate", *pair, "--out", str(tmp_path / "out")]) == USER_ERROR
+    assert capsys.readouterr().err == "sfserver: SFSERVER_DEVICE: 'toaster'; choose one of auto, cpu, cuda, mps\n"
+
+
+def test_failure_in_mid_clip_keeps_the_frames(engine: DissolvingEngine, pair, tmp_path: Path, capsys) -> None:
+    engine.at = out_of_memory(5)
+    out = tmp_path / "out"
+    assert main(["generate", *pair, "--frames", "9", "--out", str(out)]) == USER_ERROR
+    assert names(out) == ["clip.mp4", "contact_sheet.png", *[f"frames/{i:04}.png" for i in range(5)]]
+    assert clip_frames(out / "clip.mp4") == 5
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"sfserver: the device has no memory left; try 256x256; the first 4 of 7 frames are in {out}"
+
+
+@pytest.mark.parametrize("out", ["out", "new/clip.mp4"])
+def test_failure_before_any_frame_leaves_nothing(engine: DissolvingEngine, pair, tmp_path: Path, out: str) -> None:
+    engine.at = out_of_memory(1)
+    assert main(["generate", *pair, "--out", str(tmp_path / out)]) == USER_ERROR
+    assert names(tmp_path) == ["end.png", "start.png"]
+    assert not (tmp_path / out).parent.joinpath("new").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@needs_dev_full
+def test_full_disk_leaves_whole_frames_and_no_clip(engine: DissolvingEngine, pair, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    (out / "frames").mkdir(parents=True)
+    (out / "frames" / "0003.png.part").symlink_to("/dev/full")
+    assert main(["generate", *pair, "--frames", "9", "--out", str(out)]) == USER_ERROR
+    assert names(out) == ["frames/0000.png", "frames/0001.png", "frames/0002.png"]
+    assert "the disk is full; free some space" in capsys.readouterr().err.splitlines()[-1]
+    assert engine.closed
+
+
+def test_mistake_of_ours_keeps_its_traceback_but_no_half_clip(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
+    def bug(at: int) -> None:
+        if at == 5:
+            raise ZeroDivisionError
+
+    engine.at = bug
+    with pytest.raises(ZeroDivisionError):
+        main(["generate", *pair, "--frames", "9", "--out", str(tmp_path / "out")])
+    assert names(tmp_path / "out") == [f"frames/{i:04}.png" for i in range(5)]
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize("out", ["out", "clip.mp4"])
+def test_ctrl_c_keeps_the_frames_made_so_far_and_says_so(
+    engine: DissolvingEngine, pair, tmp_path: Path, capsys, out: str
+) -> None:
+    engine.at = ctrl_c(6)
+    assert main(["generate", *pair, "--frames", "9", "--out", str(tmp_path / out)]) == CANCELLED
+    clip = tmp_path / out if out.endswith(".mp4") else tmp_path / out / "clip.mp4"
+    assert clip_frames(clip) == 5, "the first keyframe and frames 1 to 4; frame 5 was in a chunk that never came"
+    assert capsys.readouterr().err.splitlines()[-1] == f"sfserver: cancelled; 4 of 7 frames are in {tmp_path / out}"
+    assert engine.closed
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_ctrl_c_before_the_first_frame_leaves_nothing(engine: DissolvingEngine, pair, tmp_path: Path, capsys) -> None:
+    engine.at = ctrl_c(1)
+    assert main(["generate", *pair, "--out", str(tmp_path / "out")]) == CANCELLED
+    assert not (tmp_path / "out").exists()
+    assert capsys.readouterr().err.splitlines()[-1] == "sfserver: cancelled; nothing was made"
+
+
+@pytest.mark.parametrize("is_guarded", [True, False], ids=["guarded", "control"])
+def test_ctrl_c_while_a_frame_is_written_waits_until_it_is_whole(
+    engine: DissolvingEngine, pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_guarded: bool
+) -> None:
+    """In the control Ctrl-C is not held back: the frame is on disk but missing from the clip."""
+    write = SequenceWriter.write
+
+    def write_and_interrupt(self: SequenceWriter, index: int, image: np.ndarray) -> Path:
+        path = write(self, index, image)
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return path
+
+    monkeypatch.setattr(SequenceWriter, "write", write_and_interrupt)
+    if not is_guarded:
+        monkeypatch.setattr(generate.Interrupts, "deferred", lambda self: generate.contextlib.nullcontext())
+    out = tmp_path / "out"
+    assert main(["generate", *pair, "--frames", "9", "--out", str(out)]) == CANCELLED
+    assert len(names(out / "frames")) == 4
+    assert clip_frames(out / "clip.mp4") == (4 if is_guarded else 3)
+
+
+def test_ctrl_c_works_as_before_after_the_run(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    main(["generate", *pair, "--frames", "3", "--out", str(tmp_path / "out")])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_media_error_names_what_to_do() -> None:
+    with pytest.raises(MediaError, match="choose another place with --out"):
+        SequenceWriter(Path(os.devnull) / "frames")
