@@ -181,7 +181,7 @@ class WanEngine:
 
 
 class Pace:
-    """Keeps the host at most one pass ahead of the device, so that a Step means what it says and a cancel is in time."""
+    """Keeps the host at most one pass ahead of the device: a Step means what it says, and a cancel is in time."""
 
     def __init__(self, device: torch.device):
         self._on_cuda = device.type == "cuda"

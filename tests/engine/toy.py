@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 import torch
-from sfwire.messages import EngineInfo
+from networks import random_weights
 
 from sfserver.config import ServerConfig
 from sfserver.engine import wan
@@ -30,21 +30,6 @@ if TYPE_CHECKING:
 PRESET = attrs.evolve(SELF_FORCING_VACE, dit=TOY_VACE, steps=(1000, 500))
 """Two steps: every rule of a rollout shows with two, in half the time."""
 CPU = torch.device("cpu")
-Module = TypeVar("Module", bound=torch.nn.Module)
-
-
-def random_weights(module: Module, seed: int) -> Module:
-    """The module with weights under which signals neither die nor explode, and every parameter matters."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            fan_in = parameter[0].numel()
-            if name.endswith("gamma") or ("norm" in name and name.endswith("weight")):
-                parameter.copy_(1 + 0.1 * noise)
-            else:
-                parameter.copy_(noise * (0.1 if fan_in == 1 else fan_in**-0.5))
-    return module.requires_grad_(False)
 
 
 def embed_prompt(prompt: str) -> torch.Tensor:

@@ -1,0 +1,142 @@
+"""What a pass costs, counted: FLOPs against the budget, calls a layer, waits for the device, compilations."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from networks import COLUMNS, ROWS, at, latents, prompt, table, toy_dit
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from sfserver.model.cache import CacheShape, KvCache
+from sfserver.model.config import WAN_1_3B, WAN_1_3B_VACE, DitConfig
+from sfserver.model.dit import EAGER, Dit, How, TextKv
+from sfserver.model.rope import RopeTable
+from sfserver.model.vace import Vace
+
+BUDGET = Path(__file__).parents[3] / "shared" / "tools" / "budget.py"
+MAX_CALLS_PER_LAYER = 250
+WAITS = {"aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::is_nonzero"}
+
+
+@pytest.fixture(scope="module")
+def budget() -> ModuleType:
+    if not BUDGET.is_file():
+        pytest.skip(f"no budget: {BUDGET} does not exist")
+    spec = importlib.util.spec_from_file_location("budget", BUDGET)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def text_of(config: DitConfig, blocks: int) -> list[TextKv]:
+    kv = torch.empty(1, config.text_len, config.heads, config.head_dim, device="meta")
+    return [TextKv(kv, kv)] * blocks
+
+
+@pytest.mark.parametrize("held", [3, 12, 21])
+def test_flops_of_a_cached_pass_equal_the_budget(budget: ModuleType, held: int) -> None:
+    rows, columns = 30, 52  # 832 x 480
+    with torch.device("meta"):
+        dit = Dit(WAN_1_3B).requires_grad_(False)
+        rope = RopeTable(128, 21, rows, columns, device="meta")
+        shape = CacheShape(30, 12, 128, rows * columns, window=held)
+        cache = KvCache(shape, rope, device="meta", dtype=torch.float32)
+        for start in range(0, held, 3):
+            cache.seat(start, 3)
+        with FlopCounterMode(display=False) as counter:
+            flow = dit(torch.empty(1, 3, 16, 60, 104), at(625.0), text_of(WAN_1_3B, 30), cache.rotation, cache)
+    assert flow.shape == (1, 3, 16, 60, 104)
+    expected = sum(budget.pass_flops(budget.MODELS["wan1.3b"], 3 * 1560, held * 1560).values())
+    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
+
+
+def test_flops_of_the_vace_branch_equal_the_budget(budget: ModuleType) -> None:
+    rows, columns = 30, 52
+    tokens = 3 * rows * columns
+    with torch.device("meta"):
+        vace = Vace(WAN_1_3B_VACE).requires_grad_(False)
+        rope = RopeTable(128, 3, rows, columns, device="meta")
+        context = torch.empty(1, 3, 96, 60, 104)
+        stream, time = torch.empty(1, tokens, 1536), torch.empty(1, 1, 6, 1536)
+        with FlopCounterMode(display=False) as counter:
+            vace(stream, time, context, text_of(WAN_1_3B_VACE, 15), rope.at(0, 3))
+    flops = budget.pass_flops(budget.MODELS["wan1.3b"], tokens, tokens, vace=15, vace_text_cached=True)
+    entering = tokens * 2 * (1536 * 1536 + 4 * 96 * 1536)  # the budget leaves the way in out
+    assert counter.get_total_flops() == pytest.approx(flops["vace_linear"] + flops["vace_attn"] + entering, rel=1e-3)
+
+
+class Calls(TorchDispatchMode):
+    """Counts the ATen calls made while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names[f"{func.namespace}::{func._opname}"] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_calls(**guidance: Any) -> tuple[Calls, int]:
+    """ATen calls of one pass over a block in mid-clip, and the number of layers."""
+    dit, rope = toy_dit(), table(6)
+    config = dit.config
+    shape = CacheShape(config.layers, config.heads, config.head_dim, ROWS * COLUMNS, window=6)
+    cache, text = KvCache(shape, rope), dit.embed_prompt(prompt(), **guidance)
+    cache.seat(0, 3)
+    dit(latents(3), at(0.0), text, cache.rotation, cache)
+    x, t = latents(3), at(937.5)
+    with Calls() as calls:
+        cache.seat(3, 3)
+        dit(x, t, text, cache.rotation, cache)
+    return calls, config.layers
+
+
+@pytest.mark.parametrize("negative", [None, prompt(1)], ids=["plain", "guided"])
+def test_a_layer_makes_few_calls_and_never_waits_for_the_device(negative: torch.Tensor | None) -> None:
+    calls, layers = count_calls(negative=negative)
+    assert calls.names.total() / layers <= MAX_CALLS_PER_LAYER
+    assert not WAITS & set(calls.names)
+
+
+def test_counter_sees_a_wait() -> None:
+    with Calls() as calls:
+        torch.ones(1).item()
+    assert WAITS & set(calls.names)
+
+
+@pytest.fixture
+def compiled() -> Iterator[How]:
+    torch._dynamo.reset()
+    yield How.compiled(backend="eager")
+    torch._dynamo.reset()
+
+
+def test_nothing_is_compiled_again_over_30_blocks(compiled: How) -> None:
+    dit, blocks = toy_dit(), 30
+    config = dit.config
+    rope = table(3 * blocks)
+    shape = CacheShape(config.layers, config.heads, config.head_dim, ROWS * COLUMNS, window=10, sink=1)
+    cache, text = KvCache(shape, rope), dit.embed_prompt(prompt())
+    graphs = []
+    for block in range(blocks):
+        cache.seat(3 * block, 3)
+        for t in (1000.0, 937.5, 0.0):
+            flow = dit(latents(3, seed=block), at(t), text, cache.rotation, cache, how=compiled)
+            if block == 0:
+                torch.testing.assert_close(
+                    flow, dit(latents(3, seed=block), at(t), text, cache.rotation, cache, how=EAGER)
+                )
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] == 2, "one graph for each stage, shared by all layers"
+    assert graphs[-1] == graphs[0]
