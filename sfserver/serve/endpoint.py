@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 
@@ -55,11 +54,3 @@ def withdraw(path: Path) -> None:
             path.unlink()
     except (NoConnectionFile, OSError):
         pass
-
-
-def is_loopback(host: str) -> bool:
-    """A name other than localhost counts as somewhere else."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

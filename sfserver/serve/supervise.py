@@ -22,6 +22,7 @@ from typing import IO, cast
 import psutil
 from attrs import define, field
 from sfwire.channel import ServerKeys
+from sfwire.connection import is_loopback
 
 from ..config import ServerConfig
 from . import endpoint
@@ -44,7 +45,7 @@ def serve(config: ServerConfig, worker_command: Sequence[str] = WORKER_COMMAND) 
     """
     path = endpoint.connection_path(config)
     endpoint.require_free(path)
-    if not endpoint.is_loopback(config.host):
+    if not is_loopback(config.host):
         _say(f"listening on {config.host}: whoever holds a copy of {path} can use this server from the network")
     supervisor = Supervisor(config, path, tuple(worker_command))
     for name in {"SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"} & set(signal.Signals.__members__):

@@ -6,6 +6,7 @@ refused. The server's own secret key is never in it.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -41,8 +42,15 @@ class Connection:
 
     @property
     def is_loopback(self) -> bool:
-        host = self.endpoint.removeprefix("tcp://").rsplit(":", 1)[0]
-        return host.startswith("127.") or host in ("localhost", "[::1]")
+        return is_loopback(self.endpoint.removeprefix("tcp://").rsplit(":", 1)[0])
+
+
+def is_loopback(host: str) -> bool:
+    """A name other than localhost counts as somewhere else: who knows where it leads tomorrow."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def default_path(environment: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:

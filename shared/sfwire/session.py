@@ -29,9 +29,7 @@ REPEAT_S = 1.0
 GAP_S = 2.0
 """How long a missing frame may be late before it counts as lost."""
 MAX_TRIES = 5
-"""Attempts in a row without a single new frame before a request is given up."""
-MAX_ASKS = 3
-"""Times a Generate is sent under one id before its silence is an answer."""
+"""Attempts in a row without a single new frame, or Generates without any answer, before a request is given up."""
 
 
 @frozen(eq=False)
@@ -319,7 +317,7 @@ class Session:
         if run.at is _At.WAITING and now >= run.not_before:
             return self._ask(run, now)
         if run.at is _At.ASKED and now - run.asked_at >= L.ACCEPT_TIMEOUT_S:
-            if run.asks >= MAX_ASKS:
+            if run.asks >= self._max_tries:
                 return self._end(run, ServerSilent("the server answers, but not to this request; is it too large?"))
             return self._ask(run, now)
         if run.behind_since is not None and now - run.behind_since >= GAP_S:

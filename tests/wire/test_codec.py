@@ -1,0 +1,191 @@
+"""Bytes become objects in one function, and it raises one exception."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from sfwire import limits as L
+from sfwire import messages as m
+from sfwire.codec import decode_to_client, decode_to_server, encode
+from sfwire.errors import BadMessage
+from wire_examples import PICTURE, SIDE, request, to_client, to_server
+
+
+@given(to_server)
+def test_what_a_client_says_arrives_as_it_was_said(case: tuple[m.ToServer, list[bytes]]) -> None:
+    message, buffers = case
+    assert decode_to_server(encode(message, buffers)) == (message, buffers)
+
+
+@given(to_client)
+def test_what_the_server_says_arrives_as_it_was_said(case: tuple[m.ToClient, list[bytes]]) -> None:
+    message, buffers = case
+    assert decode_to_client(encode(message, buffers)) == (message, buffers)
+
+
+def body() -> dict[str, Any]:
+    message, buffers = request()
+    return msgpack.unpackb(bytes(encode(message, buffers)[0]))
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> list[bytes]:
+    header = body()
+    change(header)
+    return [msgpack.packb(header), PICTURE, PICTURE]
+
+
+REFUSED = {
+    "an unknown field": (lambda b: b.update(path="/etc/passwd"), ""),
+    "an unknown field further in": (lambda b: b["keyframes"][1].update(path="x"), "keyframes[1]"),
+    "an unknown type": (lambda b: b.update(type="shutdown"), "type"),
+    "a type that only the server says": (lambda b: b.update(type="done"), "type"),
+    "a type that is no text": (lambda b: b.update(type=["generate"]), "type"),
+    "a missing field": (lambda b: b.pop("seed"), "seed"),
+    "a missing field further in": (lambda b: b["keyframes"][0].pop("at"), "keyframes[0].at"),
+    "text for a number": (lambda b: b.update(width="16"), "width"),
+    "true for a number": (lambda b: b.update(width=True), "width"),
+    "a fraction for a whole number": (lambda b: b.update(seed=1.0), "seed"),
+    "bytes for text": (lambda b: b.update(prompt=b"x"), ""),
+    "text for an array": (lambda b: b.update(keyframes="abc"), "keyframes"),
+    "a map for an array": (lambda b: b.update(keyframes={}), "keyframes"),
+    "a number in an array of maps": (lambda b: b.update(keyframes=[1, 2]), "keyframes[0]"),
+    "no keyframe": (lambda b: b.update(keyframes=[]), "keyframes"),
+    "nine keyframes": (lambda b: b.update(keyframes=b["keyframes"][:1] * 9), "keyframes"),
+    "a negative position": (lambda b: b["keyframes"][1].update(at=-1), "keyframes[1].at"),
+    "a seed of 64 bits": (lambda b: b.update(seed=2**63), "seed"),
+    "a picture 1 pixel wide": (lambda b: b.update(width=1), "width"),
+    "a picture 20,000 pixels wide": (lambda b: b.update(width=20_000), "width"),
+    "an encoding that is none": (lambda b: b.update(encoding="pickle"), "encoding"),
+    "an encoding that cannot be hashed": (lambda b: b.update(encoding=["raw"]), "encoding"),
+    "a prompt over the limit": (lambda b: b.update(prompt="x" * (L.MAX_PROMPT_CHARS + 1)), "prompt"),
+    "control characters": (lambda b: b.update(prompt="\x1b[2J"), "prompt"),
+    "an id with a path in it": (lambda b: b.update(id="../x"), "id"),
+    "an id over the limit": (lambda b: b.update(id="x" * 65), "id"),
+    "a parameter that is not a number": (lambda b: b.update(params={"a": float("nan")}), "params"),
+    "a parameter that is an array": (lambda b: b.update(params={"a": [1]}), "params[a]"),
+    "33 parameters": (lambda b: b.update(params={f"p{i}": 1 for i in range(33)}), "params"),
+    "too much credit": (lambda b: b.update(credit=65), "credit"),
+    "a buffer that is not there": (lambda b: b["keyframes"][1].update(buffer=5), "buffers"),
+    "a buffer that nobody uses": (lambda b: b["keyframes"][1].update(buffer=0), "buffers"),
+    "a size that its buffer has not": (lambda b: b["keyframes"][0].update(width=32), "keyframes[0].buffer"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_refused_and_the_field_is_named(name: str) -> None:
+    change, path = REFUSED[name]
+    with pytest.raises(BadMessage) as refused:
+        decode_to_server(changed(change))
+    assert refused.value.field == path
+
+
+def test_the_message_that_all_those_were_made_from_is_good() -> None:
+    message, buffers = decode_to_server(changed(lambda b: None))
+    assert isinstance(message, m.Generate)
+    assert buffers == [PICTURE, PICTURE]
+
+
+def test_a_refusal_names_the_request_if_it_can_be_read() -> None:
+    with pytest.raises(BadMessage) as refused:
+        decode_to_server(changed(lambda b: b.update(width=0)))
+    assert refused.value.id == "r1"
+    with pytest.raises(BadMessage) as refused:
+        decode_to_server(changed(lambda b: b.update(id="no id", width=0)))
+    assert refused.value.id is None
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    twice = b"\x82" + msgpack.packb("type") + msgpack.packb("status") + msgpack.packb("type") + msgpack.packb("bye")
+    with pytest.raises(BadMessage, match="twice"):
+        decode_to_server([twice])
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[], [b""], [b"\xc1"], [b"\x93\x01\x02"], [msgpack.packb(7)], [b"\xdf\xff\xff\xff\xff"], [b"\x91" * 2000]],
+    ids=["nothing", "empty", "not msgpack", "truncated", "a number", "a map of 4 billion", "nested 2,000 deep"],
+)
+def test_bytes_that_are_no_message_are_refused(parts: list[bytes]) -> None:
+    with pytest.raises(BadMessage):
+        decode_to_server(parts)
+
+
+def test_size_and_count_are_checked_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfwire.codec._unpack", lambda header: pytest.fail("it was decoded"))
+    for parts in ([bytes(L.MAX_HEADER_BYTES + 1)], [b"\x80"] * (L.MAX_PARTS + 1)):
+        with pytest.raises(BadMessage):
+            decode_to_server(parts)
+    with pytest.raises(pytest.fail.Exception):  # the control: a header of a good size does get there
+        decode_to_server([b"\x80"])
+
+
+def test_a_frame_of_the_wrong_length_is_refused() -> None:
+    frame = m.Frame("r1", 1, SIDE, SIDE, "raw")
+    with pytest.raises(BadMessage, match="768"):
+        decode_to_client(encode(frame, [PICTURE[:-1]]))
+    with pytest.raises(BadMessage):
+        decode_to_client(encode(frame, []))
+
+
+def test_50_000_mutated_messages_raise_nothing_but_bad_message() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201
+    rng = random.Random(seed)
+    accepted = refused = 0
+    for _ in range(50_000):
+        try:
+            decode_to_server(mutated(rng))
+            accepted += 1
+        except BadMessage:
+            refused += 1
+    assert refused > 10 * accepted, (accepted, refused)  # else the mutations are too tame to show anything
+
+
+def mutated(rng: random.Random) -> list[bytes]:
+    """A good message with bytes flipped, cut, inserted, or with values swapped for absurd ones."""
+    if rng.random() < 0.5:
+        header = body()
+        for _ in range(rng.randint(1, 3)):
+            keyframes: Any = header.get("keyframes")
+            inner = keyframes[0] if isinstance(keyframes, list) and keyframes else None
+            where = inner if isinstance(inner, dict) and rng.random() < 0.5 else header
+            where[rng.choice([*where, "extra", "id"])] = rng.choice(ABSURD)
+        packed = msgpack.packb(header)
+    else:
+        data = bytearray(encode(*request())[0])
+        for _ in range(rng.randint(1, 8)):
+            at = rng.randrange(len(data))
+            kind = rng.randrange(3)
+            if kind == 0:
+                data[at] = rng.randrange(256)
+            elif kind == 1:
+                del data[at : at + rng.randint(1, 5)]
+            else:
+                data[at:at] = rng.randbytes(rng.randint(1, 5))
+            data = data or bytearray(b"\0")
+        packed = bytes(data)
+    return [packed, *[PICTURE] * rng.choice([2, 2, 2, 0, 1, 9])]
+
+
+ABSURD = (
+    None,
+    True,
+    -1,
+    2**64 - 1,
+    -(2**63),
+    1e308,
+    float("nan"),
+    "",
+    "x" * 5000,
+    b"x",
+    [],
+    [[]],
+    {},
+    {"": {}},
+    "\x00",
+)

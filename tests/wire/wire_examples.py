@@ -1,0 +1,95 @@
+"""One valid message of each kind, and hypothesis strategies for any of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import hypothesis.strategies as st
+from sfwire import limits as L
+from sfwire import messages as m
+from sfwire.errors import ErrorCode
+
+SIDE = 16
+PICTURE = bytes(SIDE * SIDE * 3)
+
+ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
+texts = st.text(st.characters(min_codepoint=32, exclude_characters="\x7f", exclude_categories=["Cs"]), max_size=40)
+values = st.one_of(st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False, allow_infinity=False), texts)
+sides = st.just(SIDE)
+places = st.integers(0, L.MAX_FRAMES - 1)
+seeds = st.integers(0, L.MAX_SEED)
+counts = st.integers(0, 1000)
+nonces = st.integers(0, 2**63)
+
+parameters = st.builds(
+    m.Parameter, ids, st.sampled_from(["bool", "int", "float", "choice"]), values, texts, choices=st.tuples(texts)
+)
+engines = st.builds(
+    m.EngineInfo,
+    ids,
+    texts,
+    texts,
+    texts,
+    texts,
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    missing=st.lists(texts, max_size=3).map(tuple),
+    parameters=st.lists(parameters, max_size=3).map(tuple),
+)
+
+
+@st.composite
+def generates(draw: st.DrawFn) -> tuple[m.Generate, list[bytes]]:
+    at = draw(st.lists(places, min_size=1, max_size=8))
+    keyframes = tuple(m.Keyframe(a, i, SIDE, SIDE) for i, a in enumerate(at))
+    message = m.Generate(
+        draw(ids),
+        draw(ids),
+        SIDE,
+        SIDE,
+        draw(st.integers(2, L.MAX_FRAMES)),
+        keyframes,
+        draw(seeds),
+        draw(texts),
+        draw(texts),
+        draw(st.dictionaries(ids, values, max_size=4)),
+        draw(st.integers(0, L.MAX_FRAMES)),
+        draw(st.integers(0, L.MAX_CREDIT_AHEAD)),
+        draw(st.sampled_from(["raw", "png"])),
+    )
+    return message, [PICTURE] * len(at)
+
+
+def alone(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, list[bytes]]]:
+    return strategy.map(lambda message: (message, []))
+
+
+to_server = st.one_of(
+    alone(st.builds(m.Hello, counts, texts, ids)),
+    generates(),
+    alone(st.builds(m.Credit, ids, counts)),
+    alone(st.builds(m.Cancel, ids)),
+    alone(st.builds(m.Ping, nonces)),
+    alone(st.just(m.Status())),
+    alone(st.just(m.Bye())),
+)
+to_client = st.one_of(
+    alone(st.builds(m.Welcome, counts, ids, texts, st.lists(engines, max_size=2).map(tuple), ids, texts)),
+    alone(st.builds(m.Accepted, ids, counts)),
+    alone(st.builds(m.Progress, ids, texts, counts, counts)),
+    st.builds(m.Frame, ids, places, sides, sides, st.just("raw"), st.none() | st.floats(0, 1, allow_nan=False)).map(
+        lambda frame: (frame, [PICTURE])
+    ),
+    alone(st.builds(m.Done, ids, st.sampled_from(["finished", "cancelled"]), counts, seeds, ids, texts)),
+    alone(st.builds(m.Failed, st.none() | ids, st.sampled_from(list(ErrorCode)), texts, texts, st.booleans())),
+    alone(st.builds(m.Pong, nonces, ids, counts, counts, st.just(("idle", "dead")), st.just((m.LiveRequest("a", 1),)))),
+)
+
+
+def request(**changes: Any) -> tuple[m.Generate, list[bytes]]:
+    """A small request that the fake engine can do."""
+    keyframes = (m.Keyframe(0, 0, SIDE, SIDE), m.Keyframe(8, 1, SIDE, SIDE))
+    message = m.Generate("r1", "fake", SIDE, SIDE, 9, keyframes, 1, params={"delay_ms": 0.0})
+    return attrs.evolve(message, **changes), [PICTURE, PICTURE]
