@@ -17,8 +17,8 @@ HERE = Path(__file__).parent
 SIZE_PX = (832, 480)
 SAMPLES = 64
 POSES = {
-    "toy_start": {"head": -13, "lift": 20, "elbow": 30, "lean": -1.5, "roll": -0.08, "orbit": -1.4},
-    "toy_end": {"head": 11, "lift": 36, "elbow": 44, "lean": 1.5, "roll": 0.18, "orbit": 1.4},
+    "toy_start": {"head": -13, "lift": 20, "elbow": 30, "lean": -1.5, "roll": -0.04, "orbit": -1.4},
+    "toy_end": {"head": 11, "lift": 36, "elbow": 44, "lean": 1.5, "roll": 0.11, "orbit": 1.4},
 }
 """Angles in degrees, the ball's way in metres. Kept to what an interpolation can follow: at most some 50 pixels."""
 

@@ -46,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command.main(arguments, prog_name="sfserver", standalone_mode=False) or 0
     except TyperException as error:
-        return _complain(f"{error.format_message()} (see {_help_command(arguments)})")
+        message = error.format_message()  # empty where the help was printed instead
+        return _complain(f"{message} (see {_help_command(arguments)})") if message else USER_ERROR
     except (KeyboardInterrupt, Abort):
-        return _complain("cancelled; nothing was made", CANCELLED)
+        return _complain("cancelled", CANCELLED)
     except (UserError, ConfigError, Refused, WireError) as error:
         return _complain(error)
     except OSError as error:
@@ -183,7 +184,7 @@ class Bar:
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
-            TextColumn("{task.description:<14}"),
+            TextColumn("{task.description:<14}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("frames, left"),

@@ -6,6 +6,7 @@ order -> keyframes read -> engine chosen -> clip planned and checked -> outputs 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -219,6 +220,7 @@ def _value(text: str, name: str, info: m.EngineInfo) -> m.Value:
 def frames_from_here(plan: Plan, config: ServerConfig) -> Generator[Event, None, None]:
     """Load the engine in this process and run the job. Closing the generator cancels it."""
     yield base.Step("loading", 0, 0)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it once: threads that spin starve a busy machine
     engine = table.load(plan.info.id, config)
     with closing(engine.open(plan.job)) as events:
         for event in events:

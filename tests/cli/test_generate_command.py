@@ -136,6 +136,22 @@ def test_notes_say_what_the_user_should_know(engine: DissolvingEngine, pair, tmp
         assert part in err
 
 
+def test_threads_of_torch_are_told_not_to_spin_before_it_is_loaded(
+    engine: DissolvingEngine, pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    def load(engine_id: str, config: object) -> DissolvingEngine:
+        seen.append(os.environ.get("OMP_WAIT_POLICY"))
+        return engine
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # so that the variable is put back after the test
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(generate.table, "load", load)
+    main(["generate", *pair, "--frames", "3", "--out", str(tmp_path / "out")])
+    assert seen == ["PASSIVE"]
+
+
 def test_same_command_gives_the_same_bytes(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
     for out in ("a", "b"):
         main(["generate", *pair, "--frames", "5", "--out", str(tmp_path / out)])
@@ -264,6 +280,17 @@ def test_full_disk_leaves_whole_frames_and_no_clip(engine: DissolvingEngine, pai
     assert names(out) == ["frames/0000.png", "frames/0001.png", "frames/0002.png"]
     assert "the disk is full; free some space" in capsys.readouterr().err.splitlines()[-1]
     assert engine.closed
+
+
+@needs_dev_full
+def test_disk_that_is_full_at_the_last_file_leaves_what_is_whole(engine, pair, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "contact_sheet.png.part").symlink_to("/dev/full")
+    assert main(["generate", *pair, "--frames", "3", "--out", str(out)]) == USER_ERROR
+    assert names(out) == ["clip.mp4", "frames/0000.png", "frames/0001.png", "frames/0002.png"]
+    assert clip_frames(out / "clip.mp4") == 3
+    assert "contact_sheet.png: the disk is full" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_mistake_of_ours_keeps_its_traceback_but_no_half_clip(engine: DissolvingEngine, pair, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`sfserver doctor` and `sfserver models`: each line is ok, or says what to do."""
+"""`sfserver doctor`, `models` and what is no command: each line is ok, or says what to do."""
 
 from __future__ import annotations
 
@@ -155,3 +155,17 @@ def test_help_waits_for_no_codec_and_no_torch() -> None:
     code = "import sys, sfserver.cli; print(sorted({'torch', 'numpy', 'PIL', 'av', 'OpenEXR'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_without_a_command_the_help_is_all_that_is_said(capsys) -> None:
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert "generate" in captured.out
+    assert captured.err == ""
+
+
+def test_unknown_command_is_one_line(capsys) -> None:
+    assert main(["generatte"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "sfserver: No such command 'generatte'. Did you mean 'generate'? (see sfserver --help)"
+    ]
