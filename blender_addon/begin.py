@@ -40,27 +40,31 @@ def find_engine(choice: str) -> EngineInfo:
 
 def find_gap(scene: bpy.types.Scene) -> Gap:
     """The gap that Fill Gap fills. Raises CannotFill."""
-    gap = plan.gap_to_fill(sequencer.selected_spans(scene), sequencer.spans(scene), scene.frame_current)
-    _refuse_if_growing(gap)
-    return gap
+    growing = _growing()
+    selected, shown = sequencer.selected_spans(scene, growing), sequencer.spans(scene, growing)
+    return _not_growing(plan.gap_to_fill(selected, shown, scene.frame_current))
 
 
 def find_gaps(scene: bpy.types.Scene) -> list[Gap]:
     """The gaps that Fill All Gaps fills. Raises CannotFill."""
-    gaps = plan.gaps_between(sequencer.selected_spans(scene))
+    gaps = plan.gaps_between(sequencer.selected_spans(scene, _growing()))
     if not gaps:
-        raise CannotFill("Select three strips or more with gaps between them")
-    for gap in gaps:
-        _refuse_if_growing(gap)
-    return gaps
+        raise CannotFill("Select strips with gaps between them")
+    return [_not_growing(gap) for gap in gaps]
 
 
-def _refuse_if_growing(gap: Gap) -> None:
+def _growing() -> set[str]:
+    pump = runtime.running_pump()
+    return pump.jobs if pump is not None else set()
+
+
+def _not_growing(gap: Gap) -> Gap:
     pump = runtime.running_pump()
     for fill in pump.fills if pump is not None else ():
         span = sequencer.bounds(fill.job, fill.place)
         if span is not None and gap.start <= span.left < gap.end:
             raise CannotFill("This gap is being filled: wait for it, or cancel it in the queue")
+    return gap
 
 
 def new_record(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo) -> Record:
@@ -124,7 +128,10 @@ def begin(
     replaces: tuple[str, sequencer.Place] | None = None,
     above: int = 0,
 ) -> Fill:
-    """Capture the two keyframes, put a strip of one picture on the timeline and queue the request. Raises CannotFill."""
+    """Capture the keyframes, put a strip of one picture on the timeline, queue the request. Raises CannotFill.
+
+    `replaces` is the take that this one stands in for, `above` the channel that the new strip must lie above.
+    """
     from .fill import Fill
     from .sfwire.messages import Refused
     from .sfwire.request import Request

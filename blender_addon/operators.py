@@ -235,8 +235,7 @@ def _parent() -> Path:
 def _unused() -> dict[str, int]:
     """Jobs beside this file that no strip uses and that are not being made, with their bytes."""
     pump = runtime.running_pump()
-    busy = {fill.job for fill in pump.fills} if pump is not None else set()
-    used = sequencer.jobs_in_use() | busy
+    used = sequencer.jobs_in_use() | (pump.jobs if pump is not None else set())
     return {job: size for job, size in frames.jobs_on_disk(_parent()).items() if job not in used}
 
 

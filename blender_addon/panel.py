@@ -214,7 +214,7 @@ class INBETWEEN_PT_settings(bpy.types.Panel):
             layout.prop(chosen, "negative_prompt")
         for parameter in engine.parameters:
             name = settings.key(engine, parameter)
-            if name in chosen.parameters.keys():
+            if name in chosen.parameters:
                 layout.prop(chosen.parameters, f'["{name}"]', text=parameter.name.replace("_", " ").title())
 
     def _draw_size(self, scene: bpy.types.Scene, engine: EngineInfo) -> None:

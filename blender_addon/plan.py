@@ -115,7 +115,7 @@ def check_engine(engine: EngineInfo) -> None:
 
 
 def fitted_size(width_px: int, height_px: int, scale: float, engine: EngineInfo) -> tuple[int, int]:
-    """The size to make for a picture of the given size: `scale` of it, or the largest of its shape that the engine takes.
+    """The size to make for a picture of the given size: `scale` of it, or the largest that the engine takes.
 
     Rounded to the engine's multiples, so the shape may change by a little; the strip stretches it back. Raises
     CannotFill where the shape leaves no such size.

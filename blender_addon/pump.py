@@ -18,7 +18,7 @@ BUSY_S = 0.03
 IDLE_S = 0.25
 """Between ticks while something is being made, and while there is only a connection to watch."""
 MAX_ON_THE_WIRE = 2
-"""Requests that the server has at a time: one to make, one to go on with. The rest wait here, where they cost nothing."""
+"""Requests that the server has at a time: one to make, one to go on with. The rest wait here and cost it nothing."""
 GIVE_UP_AFTER_S = 900.0
 """How long fills wait for a server that is gone: time to start it again."""
 MAX_REMEMBERED = 200
@@ -75,6 +75,10 @@ class Pump:
 
     def find(self, job: str) -> Fill | None:
         return next((fill for fill in self.fills if fill.job == job), None)
+
+    @property
+    def jobs(self) -> set[str]:
+        return {fill.job for fill in self.fills}
 
     def cancel(self, job: str = "") -> None:
         """Stop one fill, or all of them."""
@@ -141,9 +145,6 @@ class Pump:
         self.fills.clear()
         self.ended.clear()
         self.message = ""
-
-    def after_load(self) -> None:
-        sequencer.settle_orphans(fill.job for fill in self.fills)
 
     def leave(self) -> None:
         """Blender or the extension ends. Strips keep what is on disk."""

@@ -85,7 +85,7 @@ def _finder(file: str, online_access: bool) -> Callable[[], Connection]:
     return find
 
 
-# The timer ---------------------------------------------------------------------------------------------------------------
+# The timer
 
 
 def wake() -> None:
@@ -104,7 +104,7 @@ def _on_timer() -> float | None:
         if _pump is not None:
             _pump.forget()
             _pump.message = f"Something went wrong inside the extension: {error}"
-        sequencer.settle_orphans(())
+        sequencer.settle_orphans()
         return WAIT_S
 
 
@@ -138,7 +138,7 @@ def _offer_parameters(pump: Pump) -> None:
         settings.offer_parameters(scene, engine)
 
 
-# What Blender tells ------------------------------------------------------------------------------------------------------
+# What Blender tells
 
 
 @persistent
@@ -170,7 +170,7 @@ def _on_load_begin(*_: object) -> None:
 @persistent
 def _on_load_end(*_: object) -> None:
     _occupied.clear()
-    sequencer.settle_orphans(())
+    sequencer.settle_orphans()
 
 
 @persistent

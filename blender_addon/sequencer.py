@@ -1,4 +1,4 @@
-"""The Video Sequencer as the rest of the extension sees it. The only module that knows what Blender's versions call things.
+"""The Video Sequencer as the rest of the extension sees it. Only this module knows how Blender's versions differ.
 
 4.2 has `sequences` and `frame_final_*`, 4.5 to 5.1 `strips`, 5.2 `left_handle` and a scene of the sequencer's own. No
 reference to a strip outlives the function that looked it up: after an undo, a deletion or a file load it would point
@@ -7,7 +7,7 @@ into freed memory. Strips are found again by the job that is written on them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ _SILENT = frozenset({"SOUND", "ADJUSTMENT"})
 _HAS_HANDLES = hasattr(bpy.types, "ImageStrip") and "left_handle" in bpy.types.ImageStrip.bl_rna.properties
 
 
-# What the versions call differently ------------------------------------------------------------------------------------
+# What the versions call differently
 
 
 def edited_scene(context: bpy.types.Context) -> bpy.types.Scene | None:
@@ -76,26 +76,30 @@ def make_png(settings: bpy.types.ImageFormatSettings) -> None:
     settings.compression = 15
 
 
-# Looking -----------------------------------------------------------------------------------------------------------------
+# Looking
 
 
-def spans(scene: bpy.types.Scene) -> list[Span]:
-    """What shows a picture where the user is editing: at the top level, or inside the open meta strip."""
-    return [_span(strip) for strip in _strips(_level(scene)) if _shows_picture(strip)] if scene.sequence_editor else []
+def spans(scene: bpy.types.Scene, growing: Collection[str] = ()) -> list[Span]:
+    """What shows a picture where the user is editing: at the top level, or inside the open meta strip.
 
-
-def selected_spans(scene: bpy.types.Scene) -> list[Span]:
+    Strips of the jobs `growing` do not count: they are what fills a gap.
+    """
     if not scene.sequence_editor:
         return []
-    return [_span(s) for s in _strips(_level(scene)) if s.select and s.type != "SOUND" and not s.mute]
+    shown = (s for s in _strips(_level(scene)) if s.type not in _SILENT and not s.mute)
+    return [_span(strip) for strip in shown if strip.get(JOB) not in growing]
+
+
+def selected_spans(scene: bpy.types.Scene, growing: Collection[str] = ()) -> list[Span]:
+    """The same of the strips that are selected; an adjustment that the user has selected counts."""
+    if not scene.sequence_editor:
+        return []
+    chosen = (s for s in _strips(_level(scene)) if s.select and s.type != "SOUND" and not s.mute)
+    return [_span(strip) for strip in chosen if strip.get(JOB) not in growing]
 
 
 def _span(strip: Any) -> Span:
     return Span(left(strip), right(strip), strip.name, strip.channel)
-
-
-def _shows_picture(strip: Any) -> bool:
-    return strip.type not in _SILENT and not strip.mute
 
 
 def _level(scene: bpy.types.Scene) -> Any:
@@ -166,7 +170,7 @@ def bounds(job: str, place: Place) -> Span | None:
     return _span(found[1]) if found else None
 
 
-# Changing ----------------------------------------------------------------------------------------------------------------
+# Changing
 
 
 def place_strip(scene: bpy.types.Scene, gap: Gap, title: str, picture: Path, record: Record, above: int = 0) -> Place:
@@ -245,9 +249,8 @@ def settle(job: str, place: Place, record: Record) -> None:
     strip.color_tag = FINISHED if record.state == "finished" else STOPPED
 
 
-def settle_orphans(growing: Iterable[str]) -> None:
-    """Unlock strips that were saved while they grew and that no job of ours fills any more."""
-    growing = set(growing)
+def settle_orphans(growing: Collection[str] = ()) -> None:
+    """Unlock strips that were saved while they grew and that none of the jobs `growing` fills any more."""
     for _, strip in _ours():
         record = _record(strip)
         if record and record.state == "growing" and record.job not in growing:

@@ -65,7 +65,7 @@ class InbetweenSettings(bpy.types.PropertyGroup):
     )
     scale: bpy.props.IntProperty(
         name="Size",
-        description="Size of the frames that are made, in percent of the scene's; an engine may make them smaller still",
+        description="Size of the frames that are made, in percent of the scene's; an engine may need it smaller",
         default=100,
         min=10,
         max=100,
@@ -91,7 +91,7 @@ def offer_parameters(scene: bpy.types.Scene, engine: EngineInfo) -> None:
     values = of(scene).parameters
     for parameter in _offered(engine):
         name = key(engine, parameter)
-        if name not in values.keys() or _value(values[name], parameter) is None:
+        if name not in values or _value(values[name], parameter) is None:
             _offer(values, name, parameter)
 
 
@@ -100,7 +100,7 @@ def _offered(engine: EngineInfo) -> Iterable[Parameter]:
 
 
 def _offer(values: InbetweenParameters, name: str, parameter: Parameter) -> None:
-    if name in values.keys():
+    if name in values:
         del values[name]
     if parameter.kind == "choice":
         values[name] = parameter.choices.index(parameter.default)
@@ -119,7 +119,7 @@ def _offer(values: InbetweenParameters, name: str, parameter: Parameter) -> None
 
 
 def _value(stored: object, parameter: Parameter) -> Value | None:
-    """A stored value in the parameter's kind and range, None where it is of another kind. A .blend may hold anything."""
+    """A stored value in the parameter's range, None where it is of another kind: a .blend may hold anything."""
     if parameter.kind == "choice":
         fits = type(stored) is int and 0 <= stored < len(parameter.choices)
         return parameter.choices[stored] if fits else None
@@ -136,5 +136,5 @@ def _value(stored: object, parameter: Parameter) -> Value | None:
 def chosen_parameters(scene: bpy.types.Scene, engine: EngineInfo) -> dict[str, Value]:
     """What the scene sets for the engine. What is missing or of the wrong kind is left to the engine's default."""
     stored = of(scene).parameters
-    chosen = {p.name: _value(stored[key(engine, p)], p) for p in _offered(engine) if key(engine, p) in stored.keys()}
+    chosen = {p.name: _value(stored[key(engine, p)], p) for p in _offered(engine) if key(engine, p) in stored}
     return {name: value for name, value in chosen.items() if value is not None}

@@ -189,6 +189,15 @@ class FakeServer:
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
 
+    def fresh(self) -> None:
+        """Running and behaving well; the same process for many tests, since starting one takes half a second."""
+        if self.process is not None and self.process.poll() is None:
+            self.behave(**GOOD)
+            CONNECTION_FILE.write_bytes(self.connection)
+            CONNECTION_FILE.chmod(0o600)
+        else:
+            self.start()
+
     def start(self, **behaviour: Any) -> None:
         CONNECTION_FILE.unlink(missing_ok=True)
         command = [SERVER_PYTHON, Path(__file__).with_name("fake_server.py"), CONNECTION_FILE]
@@ -200,6 +209,7 @@ class FakeServer:
             assert self.process.poll() is None, "the fake server ended"
             assert time.monotonic() < deadline, "the fake server did not start"
             time.sleep(0.01)
+        self.connection = CONNECTION_FILE.read_bytes()
 
     def behave(self, **behaviour: Any) -> None:
         assert self.process is not None
@@ -207,13 +217,32 @@ class FakeServer:
         self.process.stdin.write(json.dumps(behaviour) + "\n")
         self.process.stdin.flush()
 
+    def hide(self) -> None:
+        CONNECTION_FILE.unlink(missing_ok=True)
+
     def kill(self) -> None:
         assert self.process is not None
+        assert self.process.stdin is not None
         self.process.kill()
         self.process.wait(timeout=10)
+        self.process.stdin.close()
 
     def stop(self) -> None:
-        if self.process is not None and self.process.stdin is not None:
-            self.process.kill()
-            self.process.wait(timeout=10)
-            self.process.stdin.close()
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+
+GOOD: dict[str, Any] = {
+    "frame_s": 0.001,
+    "hold_at": None,
+    "accept": True,
+    "fail_at": None,
+    "fail_code": "internal",
+    "retryable": False,
+    "die_at": None,
+    "not_a_png_at": None,
+    "wrong_size_at": None,
+    "deaf": False,
+    "engine": {},
+}
+"""fake_server.Behaviour as it is by itself."""

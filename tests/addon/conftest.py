@@ -43,12 +43,16 @@ def scene() -> Iterator[object]:
     blender_under_test.let_go()
 
 
-@pytest.fixture
-def fake(tmp_path: Path) -> Iterator[object]:
-    """A scriptable server that listens where the extension looks."""
-    from blender_under_test import FakeServer
-
-    server = FakeServer()
-    server.start()
+@pytest.fixture(scope="session")
+def fake_process() -> Iterator[object]:
+    server = blender_under_test.FakeServer()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def fake(fake_process: object) -> Iterator[object]:
+    """A scriptable server that listens where the extension looks, behaving well."""
+    fake_process.fresh()
+    yield fake_process
+    fake_process.hide()

@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,8 @@ class Fake:
         return m.Welcome(limits.PROTOCOL, self.boot, "fake", (engine,), "fake", "the only one")
 
     def send(self, peer: bytes, message: Any, *buffers: bytes) -> None:
-        try:
+        with suppress(zmq.ZMQError):  # the peer is gone
             self.socket.send_multipart([peer, *encode(message, buffers)], zmq.NOBLOCK)
-        except zmq.ZMQError:
-            pass  # the peer is gone
 
     def turn(self) -> None:
         if self.socket.poll(2):
