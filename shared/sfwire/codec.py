@@ -19,7 +19,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from . import limits as L
 from . import messages as m
-from .errors import BadMessage
+from .errors import BadMessage, ErrorCode
 
 Buffer = bytes | bytearray | memoryview
 """A picture as it travels. Received ones may point into ZeroMQ's own memory and are read-only."""
@@ -181,7 +181,7 @@ def _strict_converter() -> Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook_func(lambda kind: kind == m.Value, _value)
     converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _literal)
-    converter.register_structure_hook_func(lambda kind: isinstance(kind, type) and issubclass(kind, Enum), _enum)
+    converter.register_structure_hook(ErrorCode, _enum)  # by name: being a str, it would be taken for one
     converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, _tuple_factory)
     converter.register_structure_hook_factory(lambda kind: get_origin(kind) is Mapping, _mapping_factory)
     converter.register_structure_hook_factory(lambda kind: isinstance(kind, type) and attrs.has(kind), _class_factory)

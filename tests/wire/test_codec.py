@@ -12,7 +12,7 @@ from hypothesis import given
 from sfwire import limits as L
 from sfwire import messages as m
 from sfwire.codec import decode_to_client, decode_to_server, encode
-from sfwire.errors import BadMessage
+from sfwire.errors import BadMessage, ErrorCode
 from wire_examples import PICTURE, SIDE, request, to_client, to_server
 
 
@@ -122,6 +122,16 @@ def test_size_and_count_are_checked_before_anything_is_decoded(monkeypatch: pyte
             decode_to_server(parts)
     with pytest.raises(pytest.fail.Exception):  # the control: a header of a good size does get there
         decode_to_server([b"\x80"])
+
+
+def test_an_error_code_is_one_of_ours_and_nothing_else() -> None:
+    failed = m.Failed("r1", ErrorCode.HELLO_FIRST, "x")
+    back, _ = decode_to_client(encode(failed))
+    assert isinstance(back, m.Failed)
+    assert back.code is ErrorCode.HELLO_FIRST  # a plain str would be equal, and no `is` would ever notice it
+    header = msgpack.unpackb(bytes(encode(failed)[0]))
+    with pytest.raises(BadMessage):
+        decode_to_client([msgpack.packb(header | {"code": "nonsense"})])
 
 
 def test_a_frame_of_the_wrong_length_is_refused() -> None:

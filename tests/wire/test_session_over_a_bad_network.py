@@ -160,17 +160,7 @@ class BadNetwork(RuleBasedStateMachine):
             self.cancelled.add(ticket)
         self.perform_client(self.session.cancel(ticket))
 
-    # What the network does
-
-    @precondition(lambda self: self.to_server or self.to_client)
-    @rule(pick=st.integers(0, 1000), fate=st.sampled_from(["deliver"] * 6 + ["drop", "double"]))
-    def network(self, pick: int, fate: str) -> None:
-        lines = [line for line in (self.to_server, self.to_client) if line]
-        line = lines[pick % len(lines)]
-        at = (pick // 2) % min(len(line), 4) if pick % 3 == 0 else 0
-        message = line[at] if fate == "double" else line.pop(at)
-        if fate != "drop":
-            self.deliver(line is self.to_server, message)
+    # What happens without anybody wishing it
 
     def deliver(self, to_server: bool, message: tuple[bytes, Parts]) -> None:
         peer, parts = message
@@ -179,27 +169,47 @@ class BadNetwork(RuleBasedStateMachine):
         elif peer == self.peer:
             self.perform_client(self.session.receive(*decode_to_client(parts), self.now))
 
-    # What the server does
-
-    @rule()
     def worker_steps(self) -> None:
         said = self.worker.step()
         if said:
             self.perform_server(self.broker.on_worker(0, *said, self.now))
 
-    @rule()
-    def worker_dies(self) -> None:
-        self.perform_server(self.broker.on_worker_gone(0, "killed", self.now))
-
-    @rule()
-    def server_restarts(self) -> None:
-        self.start_server()
-
-    @rule(seconds=st.sampled_from([0.1, 1.1, 3.0, 12.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.perform_client(self.session.tick(self.now))
         self.perform_server(self.broker.tick(self.now))
+
+    @rule(turns=st.integers(1, 8))
+    def all_goes_well(self, turns: int) -> None:
+        for _ in range(turns):
+            self.time_passes(0.1)
+            for line in (self.to_server, self.to_client):
+                if line:
+                    self.deliver(line is self.to_server, line.pop(0))
+            self.worker_steps()
+
+    @precondition(lambda self: self.to_server or self.to_client)
+    @rule(pick=st.integers(0, 7), fate=st.sampled_from(["drop", "double", "overtake", "late"]))
+    def the_network_errs(self, pick: int, fate: str) -> None:
+        line = self.to_client if (pick % 4 and self.to_client) or not self.to_server else self.to_server
+        at = pick % len(line)
+        if fate == "drop":
+            line.pop(at)
+        elif fate == "double":
+            self.deliver(line is self.to_server, line[at])
+        elif fate == "overtake":
+            self.deliver(line is self.to_server, line.pop(at))
+        else:
+            line.append(line.pop(at))
+
+    @rule(mishap=st.sampled_from(["worker dies", "server restarts", "a pause", "a long silence"]))
+    def mishap(self, mishap: str) -> None:
+        if mishap == "worker dies":
+            self.perform_server(self.broker.on_worker_gone(0, "killed", self.now))
+        elif mishap == "server restarts":
+            self.start_server()
+        else:
+            self.time_passes(3.0 if mishap == "a pause" else 12.0)
 
     # What must hold
 
@@ -226,9 +236,7 @@ class BadNetwork(RuleBasedStateMachine):
         for _ in range(600):
             if all(events and isinstance(events[-1], Ended) for events in self.events.values()):
                 break
-            self.now += 0.25
-            self.perform_client(self.session.tick(self.now))
-            self.perform_server(self.broker.tick(self.now))
+            self.time_passes(0.25)
             while self.to_server or self.to_client or self.untaken:
                 for line in (self.to_server, self.to_client):
                     if line:
@@ -248,7 +256,7 @@ class BadNetwork(RuleBasedStateMachine):
 
 
 SETTINGS = settings(
-    max_examples=120, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestBadNetwork = BadNetwork.TestCase
 TestBadNetwork.settings = SETTINGS
@@ -285,6 +293,6 @@ def test_the_bad_network_finds_a_session_without_a_guard(broken: type[Session]) 
     class Control(BadNetwork):
         session_class = broken
 
-    quick = settings(SETTINGS, max_examples=60, derandomize=True, phases=[Phase.generate], database=None)
+    quick = settings(SETTINGS, max_examples=500, derandomize=True, phases=[Phase.generate], database=None)
     with pytest.raises((AssertionError, IndexError)):
         run_state_machine_as_test(Control, settings=quick)
