@@ -1,19 +1,30 @@
-"""The engine of all Wan 2.1 models: what there is on this machine, how it is loaded, and how one job runs.
+"""All Wan 2.1 models: which of them this machine has, what each says of itself, and how one is loaded.
 
-The job itself is told here as it happens: prompt, keyframes, then `Rollout`, whose blocks leave as frames. Torch and
-everything built on it is imported when a model is loaded, not when one is asked about.
+Asking imports no torch; loading does. How a job runs is in `wan_engine.py`.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import cattrs
+from attrs import evolve
+from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo, Parameter
 
 from ..config import ServerConfig
+from ..model.config import DitConfig
+from ..weights.files import WeightsError
+from ..weights.manifest import Manifest, problem
+from ..weights.manifest import describe_folder as read_manifest
 from . import capacity
 from .geometry import SIZE_MULTIPLE
-from .presets import PRESETS, TRAINED_LATENTS, Preset
+from .presets import PRESETS, SELF_FORCING, SELF_FORCING_VACE, TRAINED_LATENTS, Part, Preset, Role, find
+
+if TYPE_CHECKING:
+    from .base import Engine
 
 VERSION = "1"
 """Of the pixels that these engines make; raised whenever the same request gives others."""
@@ -23,16 +34,56 @@ MAX_PIXELS = 1280 * 720
 
 def describe(config: ServerConfig) -> tuple[EngineInfo, ...]:
     """What every preset says of itself on this machine, complete or not."""
-    return tuple(info_of(preset, config.models_dir, config) for preset in PRESETS)
+    return tuple(info_of(preset, config.models_dir, config, f"run: sfserver fetch {preset.id}") for preset in PRESETS)
 
 
-def info_of(preset: Preset, folder: Path, config: ServerConfig) -> EngineInfo:
-    """An EngineInfo of a preset whose parts lie below `folder`."""
-    missing = tuple(
-        f"{folder / part.path} is not there; run: sfserver fetch {preset.id}"
-        for part in preset.parts
-        if not part.optional and not (folder / part.path).exists()
-    )
+def load(engine_id: str, config: ServerConfig) -> Engine:
+    """The engine of a preset. Raises RequestError where there is no such preset or it cannot be loaded."""
+    preset = find(engine_id)
+    if preset is None:
+        known = ", ".join(preset.id for preset in PRESETS)
+        raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no model {engine_id!r}; there are: {known}", "engine")
+    (info,) = (info for info in describe(config) if info.id == engine_id)
+    return _load(preset, info, config.models_dir, config)
+
+
+def describe_folder(path: Path, config: ServerConfig) -> EngineInfo:
+    """What a folder of converted weights, given in place of an engine's id, says of itself.
+
+    Raises RequestError where the folder does not say what it holds.
+    """
+    preset = _preset_of(path)
+    return info_of(preset, path, config, "convert it into the same folder")
+
+
+def load_folder(path: Path, config: ServerConfig) -> Engine:
+    """The engine of a folder of converted weights. Raises RequestError where it cannot be loaded."""
+    return _load(_preset_of(path), describe_folder(path, config), path, config)
+
+
+def _preset_of(path: Path) -> Preset:
+    """The preset that a folder names, its parts all in the folder and its sizes those of its weights."""
+    try:
+        manifest = read_manifest(path)
+        preset = find(manifest.preset) or (SELF_FORCING_VACE if "vace" in manifest.components else SELF_FORCING)
+        sizes = _dit_config(manifest) or preset.dit
+    except WeightsError as error:
+        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
+    parts = tuple(evolve(part, path=Path(part.path).name) for part in preset.parts if part.role != "lora")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-._") or "folder"
+    return evolve(preset, id=name[:60], title=f"{preset.title} in {path.name}"[:80], dit=sizes, parts=parts)
+
+
+def _dit_config(manifest: Manifest) -> DitConfig | None:
+    """Sizes of the transformer, with those of the VACE branch if there is one."""
+    component = manifest.components.get("vace") or manifest.components.get("dit")
+    return cattrs.structure(component.config, DitConfig) if component else None
+
+
+def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> EngineInfo:
+    """An EngineInfo of a preset whose parts lie below `folder`. `remedy` is what to do about missing ones."""
+    problems = (problem(folder / part.path, part.role) for part in _needed(preset))
+    missing = tuple(f"{what}; {remedy}" for what in problems if what)
     return EngineInfo(
         id=preset.id,
         title=preset.title,
@@ -48,11 +99,34 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig) -> EngineInfo:
         min_frames=preset.frames[0],
         max_frames=preset.frames[1],
         memory_bytes=capacity.usual_bytes(preset),
-        parameters=tuple(_parameters(preset, folder)),
+        parameters=tuple(parameters_of(preset, has_tae=_has(preset, "tae", folder))),
     )
 
 
-def _parameters(preset: Preset, folder: Path) -> list[Parameter]:
+def _needed(preset: Preset) -> list[Part]:
+    return [part for part in preset.parts if not part.optional and part.role != "lora"]
+
+
+def _has(preset: Preset, role: Role, folder: Path) -> bool:
+    part = preset.part(role)
+    return part is not None and problem(folder / part.path, role) is None
+
+
+def _load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> Engine:
+    if not info.available:
+        raise RequestError(
+            ErrorCode.ENGINE_UNAVAILABLE, f"engine {info.id} cannot run here: {'; '.join(info.missing)}", "engine"
+        )
+    from . import wan_load  # from here on with torch
+
+    try:
+        return wan_load.load(preset, info, folder, config)
+    except WeightsError as error:
+        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
+
+
+def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
+    """What a client may set for a preset."""
     parameters = [
         Parameter(
             "strategy",
@@ -99,8 +173,7 @@ def _parameters(preset: Preset, folder: Path) -> list[Parameter]:
                 "negative_strength", "float", 11.0, "How far to keep from the negative prompt", low=1.0, high=30.0
             )
         )
-    tae = preset.part("tae")
-    if tae and (folder / tae.path).exists():
+    if has_tae:
         parameters.append(
             Parameter(
                 "decoder",

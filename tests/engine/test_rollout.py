@@ -12,8 +12,8 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sfwire.errors import ErrorCode, RequestError
-from toy import embed_prompt, weights
 from torch import Tensor
+from toy import embed_prompt, weights
 
 from sfserver.engine.base import Step
 from sfserver.engine.geometry import Geometry, plan

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PRESET = attrs.evolve(SELF_FORCING_VACE, dit=TOY_VACE, steps=(1000, 500))
 """Two steps: every rule of a rollout shows with two, in half the time."""
 CPU = torch.device("cpu")
+WIDTH, HEIGHT = 48, 32
 
 
 def embed_prompt(prompt: str) -> torch.Tensor:
@@ -40,25 +41,32 @@ def embed_prompt(prompt: str) -> torch.Tensor:
     return rows
 
 
-@cache
 def weights(config: DitConfig = TOY_VACE) -> Weights:
     """Shared by tests, which never write to it."""
-    vace = random_weights(Vace(config), 2) if config.vace_layers else None
+    return _shared_weights(config)
+
+
+def fresh_weights(config: DitConfig = TOY_VACE) -> Weights:
     return Weights(
         dit=random_weights(Dit(config), 1),
         vae=random_weights(WanVae(VaeConfig(dim=6)), 3),
         embed=embed_prompt,
-        vace=vace,
+        vace=random_weights(Vace(config), 2) if config.vace_layers else None,
         tae=random_weights(Tae(TaeConfig(decoder_widths=(16, 12, 8, 8), encoder_width=8)), 4),
     )
 
 
-def engine(preset: Preset = PRESET, loaded: Weights | None = None) -> WanEngine:
-    info = attrs.evolve(wan.info_of(preset, Path("/nowhere"), ServerConfig()), available=True, missing=())
+_shared_weights = cache(fresh_weights)
+
+
+def engine(preset: Preset = PRESET, loaded: Weights | None = None, has_tae: bool = False) -> WanEngine:
+    info = wan.info_of(preset, Path("/nowhere"), ServerConfig(), remedy="")
+    parameters = tuple(wan.parameters_of(preset, has_tae))
+    info = attrs.evolve(info, available=True, missing=(), parameters=parameters)
     return WanEngine(info, preset, loaded or weights(preset.dit), CPU)
 
 
-def picture(seed: int, width: int = 64, height: int = 48) -> Picture:
+def picture(seed: int, width: int = WIDTH, height: int = HEIGHT) -> Picture:
     """A smooth picture, so that a VAE has something to work with."""
     random = np.random.default_rng(seed)
     coarse = torch.from_numpy(random.uniform(0, 255, (1, 3, 3, 4)))
@@ -67,9 +75,9 @@ def picture(seed: int, width: int = 64, height: int = 48) -> Picture:
 
 
 def job(num_frames: int = 25, at: tuple[int, ...] = (0, 24), **fields: Any) -> Job:
-    """A clip of 64 x 48 with a picture of its own at each of `at`; not `checked` yet."""
+    """A small clip with a picture of its own at each of `at`; not `checked` yet."""
     keyframes = fields.pop("keyframes", tuple(Keyframe(a, picture(a)) for a in at))
-    return Job(width=64, height=48, num_frames=num_frames, keyframes=keyframes, prompt="a cat", **fields)
+    return Job(width=WIDTH, height=HEIGHT, num_frames=num_frames, keyframes=keyframes, prompt="a cat", **fields)
 
 
 def run(request: Job, with_engine: WanEngine | None = None) -> list[Event]:

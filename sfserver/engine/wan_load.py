@@ -1,0 +1,66 @@
+"""Loading one Wan 2.1 model: its networks onto their devices, its prompts through a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from sfwire.errors import ErrorCode, RequestError
+from sfwire.messages import EngineInfo
+
+from ..config import ServerConfig
+from ..model.text import PromptCache, PromptEncoder
+from ..weights import loading
+from .presets import Preset, Role
+from .wan_engine import WanEngine, Weights
+
+TEXT_DEVICE = torch.device("cpu")
+"""Eleven gigabytes that are used once per prompt have no place on the GPU."""
+
+
+def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> WanEngine:
+    """The engine of a preset whose parts lie below `folder`. Raises WeightsError, or RequestError without a device."""
+    device = choose_device(config)
+    dtype = choose_dtype(config, device)
+    if device.type == "cuda" and dtype == torch.float32:
+        torch.backends.cudnn.allow_tf32 = False  # who asks for float32 wants its precision
+
+    def home(role: Role) -> Path:
+        part = preset.part(role)
+        assert part is not None, role
+        return (folder / part.path).parent
+
+    has_tae = any(parameter.name == "decoder" for parameter in info.parameters)
+    vace_home = home("vace") if preset.dit.vace_layers else None
+    dit, vace = loading.load_transformer(home("dit"), vace_home, device, dtype, expect=preset.dit)
+    weights = Weights(
+        dit=dit,
+        vace=vace,
+        vae=loading.load_vae(home("vae"), device, dtype),
+        tae=loading.load_tae(home("tae"), device, dtype) if has_tae else None,
+        embed=_prompt_encoder(home("text"), home("tokenizer"), config, dtype),
+    )
+    return WanEngine(info, preset, weights, device)
+
+
+def _prompt_encoder(text: Path, tokenizer: Path, config: ServerConfig, dtype: torch.dtype) -> PromptEncoder:
+    cache = PromptCache(config.cache_dir / "prompts", f"{loading.text_identity(text, tokenizer)}-{dtype}")
+    return PromptEncoder(lambda: loading.load_text_encoder(text, tokenizer, TEXT_DEVICE, dtype), cache)
+
+
+def choose_device(config: ServerConfig) -> torch.device:
+    """The device that is asked for, or the best there is. Raises RequestError where it is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if config.device == "auto":
+        return torch.device(next(name for name, is_there in there.items() if is_there))
+    if not there[config.device]:
+        message = f"device {config.device} is not on this machine; choose --device auto"
+        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, message, "engine")
+    return torch.device(config.device)
+
+
+def choose_dtype(config: ServerConfig, device: torch.device) -> torch.dtype:
+    """bfloat16 on CUDA and float32 elsewhere, unless told."""
+    if config.precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if config.precision == "bf16" else torch.float32
