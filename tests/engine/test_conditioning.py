@@ -1,0 +1,152 @@
+"""What the model is told about keyframes, wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import torch
+import toy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfserver.engine import conditioning
+from sfserver.engine.base import Keyframe, Step
+from sfserver.engine.conditioning import (
+    GreyClip,
+    Strategy,
+    encode_context,
+    encode_stills,
+    plan_clip,
+    shown_at,
+    to_pixels,
+)
+from sfserver.engine.geometry import frames_of, latent_of
+from sfserver.engine.presets import PRESETS, SELF_FORCING_VACE
+
+T = TypeVar("T")
+places = st.sets(st.integers(0, 60), min_size=1, max_size=8).map(sorted)
+
+
+def result_of(generator: Generator[Step, None, T]) -> T:
+    with torch.no_grad():
+        while True:
+            try:
+                next(generator)
+            except StopIteration as stop:
+                return stop.value
+
+
+def keyframes(*at: int) -> tuple[Keyframe, ...]:
+    return tuple(Keyframe(a, toy.picture(a)) for a in at)
+
+
+def context_of(given: tuple[Keyframe, ...], num_frames: int, fill_latents: bool) -> torch.Tensor:
+    vae = toy.weights().vae
+    geometry = conditioning.plan(toy.WIDTH, toy.HEIGHT, num_frames, None)
+    return result_of(encode_context(vae, GreyClip(vae), given, geometry, fill_latents, toy.CPU))
+
+
+@settings(max_examples=100)
+@given(at=places, fill=st.booleans())
+def test_a_keyframe_is_held_to_the_end_of_its_latent_and_no_further(at: list[int], fill: bool) -> None:
+    given = tuple(Keyframe(a, np.empty(0, np.uint8)) for a in at)
+    shown = shown_at(given, fill)
+    for frame in range(70):
+        before = [a for a in at if a <= frame and latent_of(a) == latent_of(frame)]
+        in_latent = [a for a in at if latent_of(a) == latent_of(frame)]
+        expected = before[-1] if before else in_latent[0] if fill and in_latent else None
+        assert (shown[frame].at if frame in shown else None) == expected
+
+
+def test_a_still_is_a_latent_of_four_equal_frames() -> None:
+    vae = toy.weights().vae
+    (still,) = result_of(encode_stills(vae, keyframes(8), toy.CPU))
+    pixels = to_pixels(keyframes(8)[0].image, toy.CPU).expand(-1, 5, -1, -1, -1)
+    assert still.at == 2
+    assert torch.equal(still.latent, vae.encode(pixels)[:, 1:])
+
+
+def test_the_first_frame_is_a_latent_by_itself() -> None:
+    vae = toy.weights().vae
+    (still,) = result_of(encode_stills(vae, keyframes(0), toy.CPU))
+    assert still.latents.shape[1] == 1
+    assert torch.equal(still.latent, vae.encode(to_pixels(keyframes(0)[0].image, toy.CPU)))
+
+
+def test_two_keyframes_in_one_latent_are_one_still() -> None:
+    given = keyframes(5, 7)
+    (still,) = result_of(encode_stills(toy.weights().vae, given, toy.CPU))
+    assert still.keyframes == given
+    (alone,) = result_of(encode_stills(toy.weights().vae, given[:1], toy.CPU))
+    assert not torch.equal(still.latent, alone.latent)
+
+
+def test_context_of_end_keyframes_is_what_vace_was_trained_with() -> None:
+    vae, given = toy.weights().vae, keyframes(0, 8)
+    pixels = torch.zeros(1, 9, 3, toy.HEIGHT, toy.WIDTH)
+    for keyframe in given:
+        pixels[:, keyframe.at] = to_pixels(keyframe.image, toy.CPU)[0]
+    context = context_of(given, 9, fill_latents=False)
+    torch.testing.assert_close(context[:, :, :16], vae.encode(pixels), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(context[:, :, 16:32], vae.encode(torch.zeros_like(pixels)), atol=1e-5, rtol=1e-5)
+
+
+def test_a_picture_in_all_of_its_latent_shows_in_the_mask() -> None:
+    by_latent, by_frame = (context_of(keyframes(6), 13, fill)[:, :, 32:] for fill in (True, False))
+    assert by_latent[:, 2].max() == 0
+    assert by_latent[:, [0, 1, 3]].min() == 1
+    assert by_frame[:, [0, 1, 3]].min() == 1
+
+
+def test_grey_clip_of_another_length_is_the_same_clip() -> None:
+    vae = toy.weights().vae
+    grey = GreyClip(vae)
+    geometries = [conditioning.plan(toy.WIDTH, toy.HEIGHT, n, None) for n in (5, 13, 9)]
+    clips = [result_of(grey.latents(geometry, toy.CPU)) for geometry in geometries]
+    assert [clip.shape[1] for clip in clips] == [2, 4, 3]
+    assert torch.equal(clips[1][:, :3], clips[2])
+    assert torch.equal(clips[1], result_of(GreyClip(vae).latents(geometries[1], toy.CPU)))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("anchor", Strategy(anchor=True)),
+        ("chunk", Strategy(vace=True)),
+        ("lookahead+anchor", Strategy(anchor=True, vace=True, lookahead=True)),
+        ("joint", Strategy(vace=True, whole=True)),
+        ("joint+anchor", Strategy(anchor=True, vace=True, whole=True)),
+    ],
+)
+def test_strategies_are_what_their_names_say(name: str, expected: Strategy) -> None:
+    assert Strategy.parse(name, has_vace=True) == expected
+    without = Strategy.parse(name, has_vace=False)
+    assert not without.vace
+    assert without.anchor == expected.anchor
+
+
+def test_every_preset_names_strategies_that_tell_it_about_keyframes() -> None:
+    for preset in PRESETS:
+        for name in preset.strategies:
+            strategy = Strategy.parse(name, bool(preset.dit.vace_layers))
+            assert strategy.anchor or strategy.vace, (preset.id, name)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "at", "counts"),
+    [
+        ("anchor", (0, 24), [1, 3, 3]),
+        ("anchor", (5, 24), [3, 3, 3]),
+        ("chunk", (0, 24), [3, 3, 3]),
+        ("joint+anchor", (0, 24), [7]),
+    ],
+)
+def test_blocks_of_a_strategy(strategy: str, at: tuple[int, ...], counts: list[int]) -> None:
+    job: Any = toy.job(25, at)
+    parsed = Strategy.parse(strategy, has_vace=True)
+    geometry = plan_clip(job.width, job.height, job.num_frames, job.keyframes, SELF_FORCING_VACE, parsed)
+    assert [block.count for block in geometry.blocks] == counts
+    assert frames_of(geometry.latents - 1).stop >= job.num_frames

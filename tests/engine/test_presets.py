@@ -1,0 +1,78 @@
+"""The table of models: complete, consistent, and true to memory that can be counted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sfwire.limits import MAX_FRAMES
+
+from sfserver.config import ServerConfig
+from sfserver.engine import capacity, wan
+from sfserver.engine.geometry import plan
+from sfserver.engine.noise import make_schedule
+from sfserver.engine.presets import LONGLIVE, PRESETS, SELF_FORCING, TRAINED_LATENTS, Preset, find
+from sfserver.engine.rollout import Memory, cache_shape
+from sfserver.model.config import TOY_VACE, WAN_1_3B, WAN_1_3B_VACE, WAN_14B, DitConfig
+from sfserver.model.dit import Dit
+from sfserver.model.vace import Vace
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.id)
+def test_a_preset_is_consistent(preset: Preset) -> None:
+    assert find(preset.id) is preset
+    assert preset.window >= preset.sink + preset.per_block, "a block must fit beside the sink"
+    assert preset.window <= TRAINED_LATENTS
+    assert preset.frames[1] <= MAX_FRAMES
+    assert {"dit", "vae", "text", "tokenizer"} <= {part.role for part in preset.parts}
+    assert bool(preset.dit.vace_layers) == (preset.part("vace") is not None)
+    assert preset.licence
+    assert make_schedule(preset.steps, preset.shift, preset.warp).timesteps[0] == pytest.approx(1000)
+
+
+def test_ids_are_different() -> None:
+    assert len({preset.id for preset in PRESETS}) == len(PRESETS)
+    assert find("nothing") is None
+
+
+def test_disputed_and_non_commercial_licences_are_confirmed() -> None:
+    confirmed = {preset.id for preset in PRESETS if preset.confirm}
+    assert confirmed == {"self-forcing", "self-forcing-vace", "causvid"}
+
+
+def test_a_missing_model_says_what_was_looked_for_and_what_to_run(tmp_path) -> None:
+    infos = wan.describe(ServerConfig(models_dir=tmp_path))
+    assert [info.id for info in infos] == [preset.id for preset in PRESETS]
+    for info in infos:
+        assert not info.available
+        assert all(str(tmp_path) in what and f"sfserver fetch {info.id}" in what for what in info.missing)
+
+
+@pytest.mark.parametrize("config", [WAN_1_3B, WAN_1_3B_VACE, WAN_14B, TOY_VACE])
+def test_counted_parameters_are_those_of_the_modules(config: DitConfig) -> None:
+    with torch.device("meta"):
+        modules = [Dit(config), Vace(config)] if config.vace_layers else [Dit(config)]
+    assert capacity.dit_parameters(config) == sum(p.numel() for module in modules for p in module.parameters())
+
+
+def test_counted_cache_is_the_cache() -> None:
+    geometry = plan(832, 480, 81, 3)
+    shape = cache_shape(WAN_1_3B, geometry, Memory(12, sink=3), pinned=1)
+    need = capacity.Need(WAN_1_3B, 3, shape.seats, 0, element_bytes=2)
+    assert need.cache_bytes(832, 480) == shape.nbytes(2)
+    assert shape.nbytes(2) / shape.seats == pytest.approx(0.2875e9, rel=1e-3), "bytes a latent, as published"
+
+
+def test_a_shorter_window_needs_less_memory() -> None:
+    assert capacity.usual_bytes(LONGLIVE) < capacity.usual_bytes(SELF_FORCING) < 12e9
+
+
+def test_largest_size_fits_and_the_next_does_not() -> None:
+    geometry = plan(832, 480, 81, 3)
+    need = capacity.Need(WAN_1_3B, 3, 21, 0, element_bytes=2)
+    free = 8 * 10**9
+    size = capacity.largest_size(need, geometry, free)
+    assert size
+    width, height = size
+    assert need.at(width, height) <= free < need.at(width + 16, round((width + 16) * 480 / 832 / 16) * 16)
+    assert (width % 16, height % 16) == (0, 0)
+    assert capacity.largest_size(need, geometry, 10**9) is None
