@@ -161,6 +161,9 @@ class Fill:
         self._finish("stopped")
 
     def mend(self) -> None:
-        """After an undo or redo: give a strip that came back everything that was made for it."""
-        if self.over and self.names and sequencer.grow(self.job, self.place, self.names):
+        """After an undo or redo: give a strip that came back everything that was made for it, or take it off again."""
+        assert self.over
+        if not self.names:
+            sequencer.remove(self.job, self.place)
+        elif sequencer.grow(self.job, self.place, self.names):
             sequencer.settle(self.job, self.place, self.record)

@@ -37,6 +37,7 @@ class Pump:
         self.ended: dict[str, Fill] = {}
         self.message = ""
         """The last thing that went wrong, for the panel."""
+        self._undone = False
 
     # The connection
 
@@ -101,6 +102,8 @@ class Pump:
             fill = self.find(written.job)
             if fill is not None:
                 fill.written(written, now)
+        if self._undone:
+            self._mend()
         self._submit()
         for fill in list(self.fills):
             if self._writer is None:
@@ -133,7 +136,11 @@ class Pump:
     # What happens around it
 
     def after_undo(self) -> None:
-        """Give strips that came back what was made for them, also after they had gone."""
+        """Strips may have come back or lost frames: the next tick mends them, outside of Blender's undo."""
+        self._undone = True
+
+    def _mend(self) -> None:
+        self._undone = False
         for job in sequencer.jobs_on_timeline():
             if job in self.ended:
                 self.ended[job].mend()

@@ -177,6 +177,7 @@ def _on_load_end(*_: object) -> None:
 def _on_undo(*_: object) -> None:
     if _pump is not None:
         _pump.after_undo()
+        wake()
 
 
 _HANDLERS = {

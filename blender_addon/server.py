@@ -34,9 +34,7 @@ def find_command(command: str, environment: str) -> list[str]:
     program = shutil.which(words[0], path=places)
     if program is None:
         where = f"in {environment}" if environment else "on PATH"
-        raise CannotStart(
-            f"{words[0]} was not found {where}: install the server, or choose its folder in the preferences"
-        )
+        raise CannotStart(f"{words[0]} was not found {where}: install it, or choose its folder in the preferences")
     return [program, *words[1:]]
 
 
