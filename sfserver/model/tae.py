@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor, nn
 
-from .vae import StreamState, as_clip, as_frames, per_channel, to_channels_last
+from .vae import LATENT_MEAN, LATENT_STD, StreamState, as_clip, as_frames, per_channel, to_channels_last
 
 
 @frozen
@@ -27,10 +27,8 @@ class TaeConfig:
     z_channels: int = 16
     decoder_widths: tuple[int, int, int, int] = (256, 128, 64, 64)
     encoder_width: int = 64
-    latent_mean: tuple[float, ...] = ()
-    """Only for siblings such as LightX2V's, made for latents in the VAE's own scale; empty for taew2_1, which takes the
-    normalised latents that the transformer sees."""
-    latent_std: tuple[float, ...] = ()
+    vae_scale: bool = False
+    """Made for latents in the VAE's own scale, as LightX2V's lighttaew2_1 is; taew2_1 takes them normalised."""
 
 
 class Tae(nn.Module):
@@ -102,16 +100,16 @@ class Tae(nn.Module):
         return next(self.parameters()).dtype
 
     def _to_own_scale(self, latents: Tensor) -> Tensor:
-        if not self.config.latent_mean:
+        if not self.config.vae_scale:
             return latents.to(self._dtype)
-        mean, std = (per_channel(v, latents.device) for v in (self.config.latent_mean, self.config.latent_std))
-        return (latents.float() * std[:, 0] + mean[:, 0]).to(self._dtype)
+        mean, std = (per_channel(values, latents.device)[:, 0] for values in (LATENT_MEAN, LATENT_STD))
+        return (latents.float() * std + mean).to(self._dtype)
 
     def _from_own_scale(self, latents: Tensor) -> Tensor:
-        if not self.config.latent_mean:
+        if not self.config.vae_scale:
             return latents
-        mean, std = (per_channel(v, latents.device) for v in (self.config.latent_mean, self.config.latent_std))
-        return ((latents.float() - mean[:, 0]) / std[:, 0]).to(self._dtype)
+        mean, std = (per_channel(values, latents.device)[:, 0] for values in (LATENT_MEAN, LATENT_STD))
+        return ((latents.float() - mean) / std).to(self._dtype)
 
 
 def _run(layers: nn.Sequential, clip: Tensor, state: StreamState) -> Tensor:

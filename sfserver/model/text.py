@@ -118,7 +118,7 @@ def load_tokenizer(file: Path) -> Tokenizer:
 
 
 class PromptEncoder:
-    """Prompt -> embedding through the cache. Loads the encoder for a new prompt, and lets it go unless told to keep it."""
+    """Prompt -> embedding through the cache. Loads the encoder for a new prompt and drops it unless told to keep it."""
 
     def __init__(self, load: Callable[[], TextEncoder], cache: PromptCache, keep_loaded: bool = False) -> None:
         self._load = load

@@ -23,11 +23,11 @@ from attrs import frozen
 from einops import rearrange
 from torch import Tensor, nn
 
-_LATENT_MEAN = (
+LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
     0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
 )  # fmt: skip
-_LATENT_STD = (
+LATENT_STD = (
     2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
 )  # fmt: skip
@@ -44,8 +44,8 @@ class VaeConfig:
     """Residual blocks per level of the encoder; the decoder has one more."""
     temporal_downsample: tuple[bool, ...] = (False, True, True)
     """For each level but the last: does it halve time as well as space?"""
-    latent_mean: tuple[float, ...] = _LATENT_MEAN
-    latent_std: tuple[float, ...] = _LATENT_STD
+    latent_mean: tuple[float, ...] = LATENT_MEAN
+    latent_std: tuple[float, ...] = LATENT_STD
 
 
 class StreamState:

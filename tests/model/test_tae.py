@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfserver.model.tae import Tae, TaeConfig, _run
-from sfserver.model.vae import StreamState
+from sfserver.model.vae import LATENT_MEAN, LATENT_STD, StreamState
 
 TINY = TaeConfig(decoder_widths=(8, 8, 6, 6), encoder_width=6)
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
@@ -90,11 +90,10 @@ def test_stream_remembers_as_much_after_many_latents_as_after_one(tae: Tae) -> N
 
 
 def test_sibling_made_for_the_vaes_own_scale_gets_latents_in_it(tae: Tae) -> None:
-    mean, std = tuple(0.1 * i for i in range(16)), tuple(1 + 0.1 * i for i in range(16))
-    sibling = Tae(evolve(TINY, latent_mean=mean, latent_std=std)).requires_grad_(False)
+    sibling = Tae(evolve(TINY, vae_scale=True)).requires_grad_(False)
     sibling.load_state_dict(tae.state_dict())
     latents, pixels = random_latents(2), random_pixels(5)
-    shift, scale = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+    shift, scale = (torch.tensor(values).view(-1, 1, 1) for values in (LATENT_MEAN, LATENT_STD))
     expected = tae.decode(latents * scale + shift, StreamState())
     torch.testing.assert_close(sibling.decode(latents, StreamState()), expected, **CLOSE)
     torch.testing.assert_close(sibling.encode(pixels), (tae.encode(pixels) - shift) / scale, **CLOSE)

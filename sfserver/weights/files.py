@@ -1,0 +1,86 @@
+"""Headers, sizes and hashes of weight files, read without torch and without trusting them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import UserError
+
+MAX_HEADER_BYTES = 100_000_000
+"""The safetensors library's own limit."""
+_READ_BYTES = 16 * 1024 * 1024
+_ELEMENT_BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+}  # fmt: skip
+
+
+class WeightsError(UserError):
+    """Weights that cannot be used: one sentence that names the file, what is wrong with it and the remedy."""
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a safetensors file, its layout checked against its length. Raises WeightsError."""
+    header, data_bytes = _header(path)
+    shapes: dict[str, tuple[int, ...]] = {}
+    end = 0
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            shape, (start, stop) = tuple(map(int, entry["shape"])), map(int, entry["data_offsets"])
+            bits = _ELEMENT_BITS[entry["dtype"]]
+        except (KeyError, TypeError, ValueError):
+            raise WeightsError(f"{path}: tensor {name!r} is described in a way we cannot read: {entry}") from None
+        if min(shape, default=0) < 0 or math.prod(shape) * bits != (stop - start) * 8 or start < 0:
+            raise WeightsError(f"{path}: tensor {name!r} is {shape} but has {stop - start} bytes; the file is damaged")
+        shapes[name] = shape
+        end = max(end, stop)
+    if end != data_bytes:
+        missing = f"{end - data_bytes} bytes are missing" if end > data_bytes else f"{data_bytes - end} are too many"
+        raise WeightsError(f"{path}: {missing} at its end; download it again")
+    return shapes
+
+
+def _header(path: Path) -> tuple[dict[str, dict], int]:
+    """The header and how many bytes come behind it."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            if len(start) == 8 and 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+                header = json.loads(file.read(length))
+                if isinstance(header, dict):
+                    return header, size - 8 - length
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        pass
+    raise WeightsError(f"{path}: {_not_safetensors(start, size)}")
+
+
+def _not_safetensors(start: bytes, size: int) -> str:
+    if start.startswith(b"version "):
+        return "is a Git LFS pointer and not the file itself; fetch it with git lfs pull"
+    if start.startswith((b"PK", b"\x80")):
+        return "is a torch checkpoint under a safetensors name; rename it to .pt and convert that"
+    if start.lstrip().startswith(b"<"):
+        return "is a web page and not weights; download it again"
+    return f"is no safetensors file, or was cut off ({size} bytes); download it again"
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()

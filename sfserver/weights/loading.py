@@ -1,0 +1,160 @@
+"""A model folder's components as networks on a device. Opens safetensors alone, and only files as they were written.
+
+The networks are built on the meta device, so that loading costs each weight once and no initial values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from attrs import evolve
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ..model.config import DitConfig
+from ..model.dit import Dit
+from ..model.tae import Tae, TaeConfig
+from ..model.text import TextConfig, TextEncoder, Tokenizer, load_tokenizer, umt5_stack
+from ..model.vace import Vace
+from ..model.vae import VaeConfig, WanVae
+from .files import Shapes, WeightsError, safetensors_shapes, sha256_of
+from .identify import compared, model_name
+from .manifest import Component, describe_folder, size_problem
+
+Network = TypeVar("Network", bound=nn.Module)
+Config = Mapping[str, Any]
+
+
+def load_transformer(
+    dit_folder: Path,
+    vace_folder: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    expect: DitConfig | None = None,
+) -> tuple[Dit, Vace | None]:
+    """The transformer, and the VACE branch of another folder, or of the same. Large matrices are in `dtype`.
+
+    Raises WeightsError, also where they are not of one size, or not of the size that the preset expects.
+    """
+    component = component_of(dit_folder, "dit")
+    vace_component = component_of(vace_folder, "vace") if vace_folder else None
+    wanted = expect.dim if expect else component.config.get("dim")
+    _check_width(dit_folder, component, wanted)
+    if vace_folder and vace_component:
+        _check_width(vace_folder, vace_component, wanted)
+        told = {"vace_layers": vace_component.config.get("vace_layers", ())}
+        component = evolve(component, config={**component.config, **told})
+    dit = _loaded(dit_folder, component, "dit", Dit, device).set_compute_dtype(dtype)
+    if not (vace_folder and vace_component):
+        return dit, None
+    return dit, _loaded(vace_folder, vace_component, "vace", Vace, device).set_compute_dtype(dtype)
+
+
+def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> WanVae:
+    """Raises WeightsError."""
+    vae = _loaded(folder, component_of(folder, "vae"), "vae", WanVae, device).to(dtype)
+    vae.use_channels_last()
+    return vae
+
+
+def load_tae(folder: Path, device: torch.device, dtype: torch.dtype) -> Tae:
+    """Raises WeightsError."""
+    tae = _loaded(folder, component_of(folder, "tae"), "tae", Tae, device).to(dtype)
+    tae.use_channels_last()
+    return tae
+
+
+def load_text_encoder(folder: Path, tokenizer_folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    """The text encoder of one folder with the tokenizer of another, or of the same. Raises WeightsError."""
+    stack = _loaded(folder, component_of(folder, "text"), "text", nn.Module, device).to(dtype)
+    return TextEncoder(stack, _tokenizer(tokenizer_folder))
+
+
+def text_identity(folder: Path, tokenizer_folder: Path) -> str:
+    """Names the weights and the tokenizer that embeddings come from, for `PromptCache`. Opens neither."""
+    return component_of(folder, "text").sha256 + component_of(tokenizer_folder, "tokenizer").sha256
+
+
+def component_of(folder: Path, role: str) -> Component:
+    """Raises WeightsError where the folder has none."""
+    components = describe_folder(folder).components
+    if role not in components:
+        raise WeightsError(f"{folder}: holds no {role}, only {', '.join(components) or 'nothing'}; fetch or convert it")
+    return components[role]
+
+
+def network(role: str, config: Config) -> nn.Module:
+    """An empty network on the meta device. Raises TypeError or ValueError for sizes that make no network."""
+    with torch.device("meta"):
+        return _BUILD[role]({name: tuple(v) if isinstance(v, list) else v for name, v in config.items()})
+
+
+def expected_shapes(role: str, config: Config) -> Shapes:
+    """Names and shapes of the tensors that such a network has."""
+    return {name: tuple(value.shape) for name, value in network(role, config).state_dict().items()}
+
+
+_BUILD: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    "dit": lambda sizes: Dit(DitConfig(**sizes)),
+    "vace": lambda sizes: Vace(DitConfig(**sizes)),
+    "vae": lambda sizes: WanVae(VaeConfig(**sizes)),
+    "tae": lambda sizes: Tae(TaeConfig(**sizes)),
+    "text": lambda sizes: umt5_stack(TextConfig(**sizes)),
+}
+
+
+def _loaded(folder: Path, component: Component, role: str, kind: type[Network], device: torch.device) -> Network:
+    path = checked_file(folder, component)
+    try:
+        net = network(role, component.config)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{folder}: describes a {role} that cannot be built ({error}); convert it again") from None
+    assert isinstance(net, kind)
+    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    misfit = compared(role, safetensors_shapes(path), expected)
+    if misfit:
+        raise WeightsError(f"{path}: {misfit}; convert it again")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            net.load_state_dict({name: file.get_tensor(name) for name in expected}, assign=True)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error}); convert or fetch it again") from None
+    return net.eval().requires_grad_(False)
+
+
+def checked_file(folder: Path, component: Component) -> Path:
+    """The component's file, once its length and hash were found to be those written. Raises WeightsError."""
+    reason = size_problem(folder, component)
+    path = folder / component.file
+    if reason:
+        raise WeightsError(reason)
+    if _hash(path, path.stat().st_mtime_ns) != component.sha256:
+        raise WeightsError(f"{path}: is not what was written, its hash differs; convert or fetch it again")
+    return path
+
+
+@cache
+def _hash(path: Path, mtime_ns: int) -> str:
+    """Once per process and file: the text encoder, the largest file, is loaded for each new prompt."""
+    return sha256_of(path)
+
+
+def _check_width(folder: Path, component: Component, wanted: Any) -> None:
+    dim = component.config.get("dim")
+    if dim != wanted:
+        raise WeightsError(
+            f"{folder / component.file}: is of a {model_name(dim)} model where {model_name(wanted)} is needed; "
+            "choose the preset that fits it"
+        )
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    path = checked_file(folder, component_of(folder, "tokenizer"))
+    try:
+        return load_tokenizer(path)
+    except (OSError, ValueError) as error:
+        raise WeightsError(str(error)) from None
