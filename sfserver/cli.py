@@ -87,7 +87,7 @@ def generate(
     fit: Annotated[
         Literal["crop", "pad", "stretch"], typer.Option(help="How pictures of another shape come to that size")
     ] = "crop",
-    engine: Annotated[str, typer.Option(help="Id of an engine, see: sfserver models")] = "auto",
+    engine: Annotated[str, typer.Option(help="Id of an engine, see: sfserver models; or a folder of weights")] = "auto",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter of the engine", metavar="NAME=VALUE")
     ] = None,
@@ -263,6 +263,60 @@ def _model_row(info: EngineInfo) -> tuple[str, ...]:
     memory = f"{info.memory_bytes / 1e9:.1f} GB" if info.memory_bytes else "small"
     state = "ready" if info.available else f"{len(info.missing)} missing"
     return info.id, info.title, state, "used" if info.uses_prompt else "ignored", memory, info.licence
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A published file of weights, or a folder of them", metavar="SOURCE")],
+    folder: Annotated[Path, typer.Argument(help="Of the model; what else it holds stays", metavar="FOLDER")],
+    preset: Annotated[str, typer.Option(help="Id of the model they are for, see: sfserver models")] = "",
+    lora: Annotated[
+        list[str] | None, typer.Option(help="To be merged into the transformer", metavar="FILE[=STRENGTH]")
+    ] = None,
+    precision: Annotated[Literal["bf16", "fp32"], typer.Option(help="Of what is written")] = "bf16",
+) -> None:
+    """Turn published weights into safetensors that the engines open: the only command that reads checkpoints."""
+    import torch
+
+    from .weights import convert as conversion
+
+    with Progress(console=Console(stderr=True)) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(role: str, done: int, of: int) -> None:
+            if role not in tasks:
+                tasks[role] = progress.add_task(role, total=of)
+            progress.update(tasks[role], completed=done)
+
+        wish = conversion.Wish(
+            preset=preset,
+            loras=tuple(_lora(text) for text in lora or ()),
+            dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[precision],
+            expect_dim=_preset_dim(preset),
+            on_progress=show,
+        )
+        manifest = conversion.convert(source, folder, wish)
+    typer.echo(f"{folder} holds: {', '.join(sorted(manifest.components))}")
+
+
+def _preset_dim(preset: str) -> int | None:
+    from .engine.presets import PRESETS, find
+
+    found = find(preset)
+    if preset and not found:
+        known = ", ".join(one.id for one in PRESETS)
+        raise typer.BadParameter(f"there is no model {preset!r}; there are: {known}", param_hint="--preset")
+    return found.dit.dim if found else None
+
+
+def _lora(text: str) -> tuple[Path, float]:
+    path, equals, strength = text.rpartition("=")
+    try:
+        return (Path(path), float(strength)) if equals else (Path(text), 1.0)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{strength!r} is not a strength, as in style.safetensors=0.8", param_hint="--lora"
+        ) from None
 
 
 @app.command()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -24,7 +25,7 @@ from sfwire.errors import ErrorCode, RequestError, ServerUnavailable, WireError
 from sfwire.request import Ended, Interrupted, Picture, Request
 
 from .config import ServerConfig
-from .engine import base, table
+from .engine import base, table, wan
 from .errors import UserError
 from .media import ClipShape, FitRule, Outputs, check_name, clip_size, fit_all, read_picture
 
@@ -54,6 +55,7 @@ class Order:
     """(width, height), or None for the start picture's."""
     fit: FitRule = "crop"
     engine: str = "auto"
+    """`auto`, an id, or, in this process alone, a folder of converted weights."""
     settings: Mapping[str, str] = field(factory=dict[str, str])
     """Values for the engine's parameters, as typed."""
     seed: int = 0
@@ -69,6 +71,14 @@ class Plan:
     request: Request
     job: base.Job
     info: m.EngineInfo
+
+
+@frozen
+class Choice:
+    """An engine: what it says of itself, and how to get it into this process."""
+
+    info: m.EngineInfo
+    load: Callable[[], base.Engine]
 
 
 @frozen
@@ -109,13 +119,13 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
             watcher.note(note)
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(_client(config)) if order.connect else None
-        info = _choose_engine(order, config, client, watcher)
-        plan = _plan(order, {at: one.image for at, one in loaded.items()}, info, watcher)
+        choice = _choose_engine(order, config, client, watcher)
+        plan = _plan(order, {at: one.image for at, one in loaded.items()}, choice.info, watcher)
         outputs = Outputs(
             order.out,
             ClipShape(plan.job.width, plan.job.height, order.num_frames, tuple(loaded), order.fps),
         )
-        source = frames_from_server(client, plan.request) if client else frames_from_here(plan, config)
+        source = frames_from_server(client, plan.request) if client else frames_from_here(choice, plan.job)
         return _write_all(order, plan, source, outputs, watcher)
 
 
@@ -142,28 +152,34 @@ def _client(config: ServerConfig) -> Client:
     return Client(config.connection_file, name="sfserver generate")
 
 
-def _choose_engine(order: Order, config: ServerConfig, client: Client | None, watcher: Watcher) -> m.EngineInfo:
-    """The description of the engine that is meant. Raises RequestError where there is none of that name."""
+def _choose_engine(order: Order, config: ServerConfig, client: Client | None, watcher: Watcher) -> Choice:
+    """The engine that is meant. Raises RequestError where there is none of that name."""
     if client:
         welcome = client.wait_ready()
-        infos, (best, reason) = welcome.engines, (welcome.default_engine, welcome.default_reason)
+        infos, wanted, reason = welcome.engines, welcome.default_engine, welcome.default_reason
     else:
         infos = table.describe_all(config)
-        best, reason = table.choose(infos) if order.engine == "auto" else (order.engine, "")
-    wanted = best if order.engine == "auto" else order.engine
-    info = next((info for info in infos if info.id == wanted), None)
-    if info is None:
-        known = ", ".join(info.id for info in infos)
-        raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {wanted!r}; there are: {known}", "engine")
+        wanted, reason = table.choose(infos) if order.engine == "auto" else (order.engine, "")
     if order.engine == "auto":
         watcher.note(reason)
-    for text, is_used, name in (
-        (order.prompt, info.uses_prompt, "prompt"),
-        (order.negative_prompt, info.uses_negative_prompt, "negative prompt"),
-    ):
-        if text and not is_used:
-            watcher.note(f"engine {info.id} ignores the {name}")
-    return info
+    else:
+        wanted = order.engine
+    choice = next((Choice(info, partial(table.load, info.id, config)) for info in infos if info.id == wanted), None)
+    if choice is None and client is None and Path(wanted).is_dir():
+        folder = Path(wanted)
+        choice = Choice(wan.describe_folder(folder, config), partial(wan.load_folder, folder, config))
+    if choice is None:
+        known = ", ".join(info.id for info in infos)
+        raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {wanted!r}; there are: {known}", "engine")
+    _note_what_is_ignored(order, choice.info, watcher)
+    return choice
+
+
+def _note_what_is_ignored(order: Order, info: m.EngineInfo, watcher: Watcher) -> None:
+    if order.prompt and not info.uses_prompt:
+        watcher.note(f"engine {info.id} ignores the prompt")
+    if order.negative_prompt and not info.uses_negative_prompt:
+        watcher.note(f"engine {info.id} ignores the negative prompt")
 
 
 def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, watcher: Watcher) -> Plan:
@@ -217,12 +233,12 @@ def _value(text: str, name: str, info: m.EngineInfo) -> m.Value:
 # Frames
 
 
-def frames_from_here(plan: Plan, config: ServerConfig) -> Generator[Event, None, None]:
+def frames_from_here(choice: Choice, job: base.Job) -> Generator[Event, None, None]:
     """Load the engine in this process and run the job. Closing the generator cancels it."""
     yield base.Step("loading", 0, 0)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it once: threads that spin starve a busy machine
-    engine = table.load(plan.info.id, config)
-    with closing(engine.open(plan.job)) as events:
+    engine = choice.load()
+    with closing(engine.open(job)) as events:
         for event in events:
             if isinstance(event, base.Chunk):
                 yield from event.frames

@@ -178,6 +178,7 @@ BAD = {
     "size over protocol": (["{start}", "{end}", "--size", "9000x16"], "more than 4096 pixels"),
     "fit": (["{start}", "{end}", "--fit", "zoom"], "'zoom' is not one of"),
     "engine": (["{start}", "{end}", "--engine", "nope"], "there is no engine 'nope'; there are: fake"),
+    "folder without weights": (["{start}", "{end}", "--engine", "{folder}"], "{folder}"),
     "unknown setting": (["{start}", "{end}", "--set", "speed=1"], "has no parameter 'speed'; it has: style"),
     "setting type": (["{start}", "{end}", "--set", "level=high"], "must be a whole number"),
     "setting range": (["{start}", "{end}", "--set", "level=10"], "must lie between 0 and 9"),
@@ -239,7 +240,7 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
     lines = [line for line in err.splitlines() if not line.startswith("note: ")]
     assert len(lines) == 1, err
     assert lines[0].startswith("sfserver: ")
-    assert sentence in lines[0]
+    assert sentence.format(**places) in lines[0]
     assert sorted(tmp_path.rglob("*")) == before
     assert engine.jobs == []
 

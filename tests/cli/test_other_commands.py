@@ -169,3 +169,24 @@ def test_unknown_command_is_one_line(capsys) -> None:
     assert capsys.readouterr().err.splitlines() == [
         "sfserver: No such command 'generatte'. Did you mean 'generate'? (see sfserver --help)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{nowhere}", "{out}"], "nowhere"),
+        (["{text}", "{out}"], "text.safetensors"),
+        (["{text}", "{out}", "--preset", "nope"], "there is no model 'nope'; there are: self-forcing"),
+        (["{text}", "{out}", "--lora", "a.safetensors=much"], "'much' is not a strength"),
+    ],
+)
+def test_weights_that_cannot_be_converted_are_one_line(
+    tmp_path: Path, capsys, arguments: list[str], sentence: str
+) -> None:
+    (tmp_path / "text.safetensors").write_text("no weights")
+    places = {"nowhere": tmp_path / "nowhere", "text": tmp_path / "text.safetensors", "out": tmp_path / "out"}
+    assert main(["convert", *[a.format(**places) for a in arguments]]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert line.startswith("sfserver: ")
+    assert sentence in line
+    assert not (tmp_path / "out").exists()
