@@ -31,9 +31,8 @@ from .front import Setup
 WORKER_COMMAND = (sys.executable, "-m", "sfserver.serve.worker")
 FRONT_COMMAND = (sys.executable, "-m", "sfserver.serve.front")
 OWNER_POLL_S = 0.5
-STEADY_S = 10.0
-"""A front that ran this long had started well; its death starts the count of failures anew."""
 MAX_CRASHES = 5
+"""Fronts in a row that end before they were ready."""
 STOP_TIMEOUT_S = 10.0
 
 
@@ -69,6 +68,8 @@ class Supervisor:
     _front: subprocess.Popen[bytes] | None = None
     _port: int = 0
     _announced: bool = False
+    _ready: bool = False
+    """The front of now has a worker that can work."""
 
     def stop(self) -> None:
         """End the front in order; `run` returns. Signal handlers and other threads may call it."""
@@ -89,13 +90,13 @@ class Supervisor:
         self._port = self.config.port
         crashes = 0
         while not self._stopping.is_set():
-            began = time.monotonic()
+            self._ready = False
             code = self._run_front(keys, client_secret)
             if self._stopping.is_set():
                 break
             if code == 2:
                 return 2  # it has said why
-            crashes = 1 if time.monotonic() - began > STEADY_S else crashes + 1
+            crashes = 1 if self._ready else crashes + 1
             if crashes > MAX_CRASHES:
                 _say(f"the server crashed {crashes} times in a row; see {self.config.log_dir / 'front.log'}")
                 return 1
@@ -129,7 +130,13 @@ class Supervisor:
             endpoint.publish(self.path, fact["endpoint"], keys, client_secret)
         elif "failed" in fact:
             _say(fact["failed"])
-        elif not self._announced:
+        else:
+            self._ready = True
+            self._announce()
+
+    def _announce(self) -> None:
+        """The one line, once."""
+        if not self._announced:
             self._announced = True
             _say(f"sfserver is ready on port {self._port}, pid {os.getpid()}; connection file {self.path}")
 

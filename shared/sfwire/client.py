@@ -88,7 +88,7 @@ class Client:
     @property
     def problem(self) -> str | None:
         """Why it is not connected, in one sentence, as far as is known."""
-        return self._problem
+        return self._problem or self._session.complaint
 
     @property
     def welcome(self) -> m.Welcome | None:
@@ -108,6 +108,8 @@ class Client:
                 raise WrongProtocol(self._problem or "the server speaks another version of the wire")
             if self._problem is not None and self.state == "connecting":
                 raise NoConnectionFile(self._problem)
+            if self._session.complaint is not None:
+                raise ServerUnavailable(self._session.complaint)
             if self.state == "closed":
                 raise ServerUnavailable("this client is closed")
             if time.monotonic() > deadline:

@@ -142,6 +142,8 @@ class Session:
         self._greeted_at = self._pinged_at = self._lost_at = float("-inf")
         self.refusal = ""
         """Why the phase is REFUSED."""
+        self.complaint: str | None = None
+        """Why the server does not say Welcome, in its words."""
 
     # Wishes
 
@@ -184,8 +186,11 @@ class Session:
                 return self._on_welcome(message, now)
             case m.Pong():
                 return self._on_pong(message, now)
+            case m.Failed(id=None) if message.code is ErrorCode.PROTOCOL_VERSION:
+                return self._on_refusal(message)
             case m.Failed(id=None):
-                return self._on_refusal(message) if message.code is ErrorCode.PROTOCOL_VERSION else []
+                self.complaint = message.message
+                return []
             case m.Report():
                 return []
             case _:
@@ -222,7 +227,7 @@ class Session:
             )
         if self.phase is Phase.READY and self.welcome is not None and self.welcome.boot == welcome.boot:
             return []
-        self.welcome, self.phase = welcome, Phase.READY
+        self.welcome, self.phase, self.complaint = welcome, Phase.READY, None
         actions: list[Action] = []
         for run in list(self._runs.values()):
             actions += self._renew(run, now)

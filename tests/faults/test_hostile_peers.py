@@ -1,0 +1,168 @@
+"""Absurd messages, strangers and slow readers on a live server, while another client's stream goes on untouched."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket as sockets
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+import zmq
+from servers import Server, assert_all_there, request, running
+from sfwire import connection as connections
+from sfwire import limits as L
+from sfwire import messages as m
+from sfwire.channel import Context, Socket, connect
+from sfwire.codec import decode_to_client, encode
+from sfwire.errors import ErrorCode
+from test_codec import PICTURE, mutated
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def raw(server: Server) -> Iterator[Socket]:
+    """A peer with the right keys and no manners."""
+    context: Context = zmq.Context()
+    socket = connect(context, connections.read(server.connection_file))
+    yield socket
+    socket.close(linger=0)
+    context.term()
+
+
+def answer(socket: Socket, timeout_ms: int = 5000) -> m.ToClient | None:
+    if not socket.poll(timeout_ms):
+        return None
+    return decode_to_client(socket.recv_multipart())[0]
+
+
+def greet(socket: Socket) -> None:
+    socket.send_multipart(encode(m.Hello(L.PROTOCOL, "raw", "raw-session")))
+    assert isinstance(answer(socket), m.Welcome)
+
+
+def test_mutated_messages_are_answered_and_other_streams_are_untouched(server: Server, raw: Socket) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201
+    rng = random.Random(seed)
+    greet(raw)
+    wanted = request(60, delay_ms=10.0)
+    with server.client() as client, client.submit(wanted) as stream:
+        pictures = iter(stream)
+        got = [next(pictures)]
+        for _ in range(2000):
+            raw.send_multipart(mutated(rng))
+            while raw.poll(0):
+                raw.recv_multipart()
+        got += list(pictures)
+        assert_all_there(got, wanted)
+        assert stream.interrupted is None
+    raw.send_multipart(encode(m.Ping(77)))
+    while not isinstance(said := answer(raw), m.Pong):  # the connection is kept
+        assert said is not None
+    assert said.nonce == 77
+
+
+def test_a_refusal_says_code_field_and_sentence(raw: Socket) -> None:
+    greet(raw)
+    message = encode(m.Generate("bad1", "fake", 16, 16, 9, (m.Keyframe(0, 0, 16, 16),), 1), [PICTURE])
+    raw.send_multipart([msgpack.packb(msgpack.unpackb(bytes(message[0])) | {"width": 1}), PICTURE])
+    failed = answer(raw)
+    assert isinstance(failed, m.Failed)
+    assert (failed.id, failed.code, failed.field) == ("bad1", ErrorCode.BAD_MESSAGE, "width")
+
+
+def test_a_malformed_message_with_a_live_requests_id_does_not_end_it(server: Server, raw: Socket) -> None:
+    greet(raw)
+    keyframe = (m.Keyframe(0, 0, 16, 16),)
+    good = m.Generate("live", "fake", 16, 16, 30, keyframe, 1, params={"delay_ms": 5.0}, credit=64)
+    raw.send_multipart(encode(good, [PICTURE]))
+    raw.send_multipart([bytes(encode(good)[0]).replace(b"raw", b"gif"), PICTURE])
+    terminal = []
+    while (said := answer(raw, 2000)) is not None:
+        if isinstance(said, m.Done | m.Failed):
+            terminal.append(said)
+    assert [(type(t), t.id) for t in terminal] == [(m.Failed, None), (m.Done, "live")]
+
+
+def test_the_same_generate_twice_is_done_once(raw: Socket) -> None:
+    greet(raw)
+    once = encode(m.Generate("twice", "fake", 16, 16, 9, (m.Keyframe(0, 0, 16, 16),), 1, credit=64), [PICTURE])
+    for _ in range(3):
+        raw.send_multipart(once)
+    indices, ends = [], 0
+    while (said := answer(raw, 1500)) is not None:
+        if isinstance(said, m.Frame):
+            indices.append(said.index)
+        ends += isinstance(said, m.Done)
+    assert indices == list(range(1, 9))
+    raw.send_multipart(once)
+    assert isinstance(answer(raw), m.Done), "asked after its end, it is answered from memory"
+
+
+def test_generate_before_hello_is_told_to_greet(raw: Socket) -> None:
+    message = m.Generate("early", "fake", 16, 16, 9, (m.Keyframe(0, 0, 16, 16),), 1)
+    raw.send_multipart(encode(message, [PICTURE]))
+    failed = answer(raw)
+    assert isinstance(failed, m.Failed)
+    assert (failed.code, failed.retryable) == (ErrorCode.HELLO_FIRST, True)
+
+
+def test_another_protocol_is_refused_with_both_numbers(raw: Socket) -> None:
+    raw.send_multipart(encode(m.Hello(99, "future", "s")))
+    failed = answer(raw)
+    assert isinstance(failed, m.Failed)
+    assert failed.code is ErrorCode.PROTOCOL_VERSION
+
+
+def test_a_client_cannot_touch_anothers_request(server: Server, raw: Socket) -> None:
+    greet(raw)
+    wanted = request(30, delay_ms=10.0)
+    with server.client() as client, client.submit(wanted) as stream:
+        pictures = iter(stream)
+        got = [next(pictures)]
+        ids = [job.id for job in client.status().jobs]
+        for request_id in ids:
+            raw.send_multipart(encode(m.Cancel(request_id)))
+        got += list(pictures)
+        assert_all_there(got, wanted)
+
+
+def test_strangers_on_the_port_disturb_nobody(server: Server) -> None:
+    port = int(connections.read(server.connection_file).endpoint.rsplit(":", 1)[1])
+    wanted = request(40, delay_ms=10.0)
+    with server.client() as client, client.submit(wanted) as stream:
+        pictures = iter(stream)
+        got = [next(pictures)]
+        for data in (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(1000), b"\xff" * 64):
+            with sockets.create_connection(("127.0.0.1", port), timeout=2) as stranger:
+                stranger.sendall(data)
+        got += list(pictures)
+        assert_all_there(got, wanted)
+
+
+def test_prompts_are_not_in_the_log(server: Server, raw: Socket) -> None:
+    greet(raw)
+    message = m.Generate("p1", "fake", 16, 16, 3, (m.Keyframe(0, 0, 16, 16),), 1, prompt="a secret film", credit=9)
+    raw.send_multipart(encode(message, [PICTURE]))
+    while not isinstance(answer(raw), m.Done):
+        pass
+    log = Path(server.log_dir / "server.log").read_text()
+    events = [json.loads(line) for line in log.splitlines()]
+    assert any(e["event"] == "request" for e in events)
+    assert "a secret film" not in log
+
+
+def test_at_debug_they_are(tmp_path: Path) -> None:
+    with running(tmp_path, log_level="debug") as server, server.client() as client:
+        import attrs
+
+        list(client.submit(attrs.evolve(request(3), prompt="a secret film")))
+        assert "a secret film" in (server.log_dir / "server.log").read_text()

@@ -1,0 +1,179 @@
+"""One server, well treated: frames, order, errors, cancelling, back-pressure, the queue."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from PIL import Image
+from servers import BLACK, SIDE, Server, assert_all_there, eventually, request
+from sfwire import messages as m
+from sfwire.client import Client
+from sfwire.errors import ErrorCode, RequestError
+from sfwire.messages import Refused
+from sfwire.request import Ended, Picture, Request
+
+
+def test_every_frame_arrives_once_in_order_with_the_right_bytes(client: Client) -> None:
+    wanted = request(33)
+    with client.submit(wanted) as stream:
+        assert_all_there(list(stream), wanted)
+    assert stream.done is not None
+    assert (stream.done.outcome, stream.done.frames, stream.done.seed) == ("finished", 31, 5)
+
+
+def test_positions_that_hold_a_keyframe_are_not_sent(client: Client) -> None:
+    wanted = Request(((3, BLACK), (0, BLACK), (9, BLACK)), SIDE, SIDE, 12)
+    with client.submit(wanted) as stream:
+        assert [p.index for p in stream] == [1, 2, 4, 5, 6, 7, 8, 10, 11]
+
+
+def test_a_png_holds_the_same_picture(client: Client) -> None:
+    import attrs
+
+    plain = request(4)
+    raw = [bytes(p.data) for p in client.submit(plain)]
+    png = list(client.submit(attrs.evolve(plain, encoding="png")))
+    assert [Image.open(io.BytesIO(p.data)).convert("RGB").tobytes() for p in png] == raw
+    assert all(p.encoding == "png" for p in png)
+
+
+def test_two_requests_of_one_client_both_come_whole(client: Client) -> None:
+    a, b = request(9, seed=1), request(9, seed=2)
+    with client.submit(a) as first, client.submit(b) as second:
+        assert_all_there(list(second), b)
+        assert_all_there(list(first), a)
+
+
+def test_a_waiting_request_hears_its_position_move(server: Server, client: Client) -> None:
+    streams = [client.submit(request(9, delay_ms=30.0)) for _ in range(3)]
+    last = streams[2]
+    positions = [e.position for e in last.events() if isinstance(e, m.Accepted)]
+    assert positions == sorted(positions, reverse=True)
+    assert positions[0] == 2
+    assert positions[-1] == 1
+    for stream in streams:
+        stream.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("raise", ErrorCode.INTERNAL), ("refuse", ErrorCode.NOT_FINITE), ("memory", ErrorCode.OUT_OF_MEMORY)],
+)
+def test_an_engine_that_fails_ends_its_request_and_the_worker_lives_on(
+    server: Server, client: Client, fault: str, code: ErrorCode
+) -> None:
+    before = server.worker().pid
+    with pytest.raises(RequestError) as failed:
+        list(client.submit(request(fault=fault)))
+    assert failed.value.code is code
+    assert "\n" not in str(failed.value)
+    assert_all_there(list(client.submit(request(5))), request(5))
+    assert server.worker().pid == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"engine": "nonsense"}, "engine"),
+        ({"engine": "missing"}, "engine"),
+        ({"params": {"speed": 1}}, "params.speed"),
+        ({"params": {"delay_ms": -1.0}}, "params.delay_ms"),
+        ({"params": {"fault": "explode"}}, "params.fault"),
+        ({"params": {"fault_at": 1.5}}, "params.fault_at"),
+        ({"keyframes": ((0, BLACK), (0, BLACK))}, "keyframes[1].at"),
+        ({"keyframes": ((0, BLACK), (20, BLACK))}, "keyframes[1].at"),
+    ],
+    ids=lambda x: str(x)[:40] if isinstance(x, dict) else "",
+)
+def test_what_cannot_be_done_is_refused_with_its_field(client: Client, wrong: dict[str, object], field: str) -> None:
+    import attrs
+
+    with pytest.raises(RequestError) as refused:
+        list(client.submit(attrs.evolve(request(), **wrong)))  # type: ignore[arg-type]
+    assert refused.value.field == field
+    assert len(str(refused.value)) > 20
+
+
+def test_an_engine_that_lacks_files_says_which_and_how_to_get_them(client: Client) -> None:
+    import attrs
+
+    with pytest.raises(RequestError, match="sfserver fetch missing"):
+        list(client.submit(attrs.evolve(request(), engine="missing")))
+
+
+def test_what_the_protocol_does_not_allow_is_refused_before_it_is_sent(client: Client) -> None:
+    with pytest.raises(Refused):
+        client.submit(request(num_frames=5000))
+    with pytest.raises(Refused):
+        client.submit(Request(((0, BLACK),), SIDE, SIDE, 3, prompt="x" * 5000))
+
+
+def test_cancelling_ends_the_stream_at_once_and_the_worker_within_a_frame(server: Server, client: Client) -> None:
+    with client.submit(request(500, delay_ms=20.0)) as stream:
+        next(iter(stream))
+        began = time.monotonic()
+        stream.cancel()
+        rest = list(stream)
+        assert time.monotonic() - began < 0.5
+    assert stream.done is not None
+    assert stream.done.outcome == "cancelled"
+    assert len(rest) < 20
+    eventually(lambda: not client.status().jobs, 2.0)
+    assert_all_there(list(client.submit(request(5))), request(5))
+
+
+def test_leaving_the_with_block_cancels(client: Client) -> None:
+    with client.submit(request(500, delay_ms=20.0)) as stream:
+        next(iter(stream))
+    eventually(lambda: not client.status().jobs, 2.0)
+
+
+def test_a_client_that_takes_nothing_stops_the_engine_and_loses_nothing(server: Server) -> None:
+    wanted = request(200)
+    with server.client(window=4) as client, client.submit(wanted) as stream:
+        eventually(lambda: any(j.frames == 4 for j in client.status().jobs))
+        time.sleep(0.5)
+        assert [j.frames for j in client.status().jobs] == [4], "only what credit allows was made and sent"
+        assert_all_there(list(stream), wanted)
+
+
+def test_polling_never_blocks_and_ends_with_ended(client: Client) -> None:
+    wanted = request(9, delay_ms=10.0)
+    stream = client.submit(wanted)
+    events: list[object] = []
+    slowest = 0.0
+    while not stream.ended:
+        began = time.perf_counter()
+        events += stream.poll(4)
+        slowest = max(slowest, time.perf_counter() - began)
+        time.sleep(0.005)
+    assert_all_there([e for e in events if isinstance(e, Picture)], wanted)
+    assert isinstance(events[-1], Ended)
+    assert slowest < 0.1
+
+
+def test_a_client_that_goes_away_gives_its_worker_back(server: Server, client: Client) -> None:
+    with server.client() as other:
+        stream = other.submit(request(500, delay_ms=20.0))
+        next(iter(stream))
+        assert client.status().jobs
+    eventually(lambda: not client.status().jobs, 3.0)
+
+
+def test_more_requests_than_the_queue_holds_are_refused(client: Client) -> None:
+    streams = [client.submit(request(9, delay_ms=50.0)) for _ in range(70)]
+    with pytest.raises(RequestError, match="waiting"):
+        list(streams[-1])
+    for stream in streams:
+        stream.close()
+    eventually(lambda: not client.status().jobs, 5.0)
+
+
+def test_the_welcome_describes_each_engine_well_enough_to_draw_its_settings(client: Client) -> None:
+    welcome = client.wait_ready()
+    fake = next(e for e in welcome.engines if e.id == "fake")
+    assert [(p.name, p.kind, p.default) for p in fake.parameters][1] == ("fault", "choice", "none")
+    assert next(e for e in welcome.engines if e.id == "missing").missing
+    assert welcome.default_engine == "fake"
