@@ -88,7 +88,9 @@ def seeded_noise(seed: int, geometry: Geometry, device: torch.device | str = "cp
 
     def draw(block: int, step: int) -> Tensor:
         shape = geometry.latent_shape(geometry.made[block].count)
-        values = np.random.default_rng((seed, block, step)).standard_normal(shape, dtype=np.float32)
-        return torch.from_numpy(values).to(device)
+        values = torch.from_numpy(np.random.default_rng((seed, block, step)).standard_normal(shape, dtype=np.float32))
+        if torch.device(device).type == "cuda":  # from pageable memory, the copy would wait for the pass under way
+            return values.pin_memory().to(device, non_blocking=True)
+        return values.to(device)
 
     return draw

@@ -126,6 +126,7 @@ class Rollout:
         self._noise, self._guide, self._decode, self._device = noise, guide or Guide(), decode, device
         self._unplaced = _placements(geometry, self._guide)
         self._unremembered: tuple[Block, Tensor] | None = None
+        self._beginnings: dict[int, Tensor] = {}
         self._next = 0
         self._passes = 0
         self.total_passes = self._count_passes(cached=memory is not None)
@@ -152,6 +153,7 @@ class Rollout:
             yield from self.remember()
             latents = yield from self._denoise(block)
             self._next += 1
+            self._beginnings.pop(block.index, None)
             self._unremembered = None if block.given else (block, latents)
             yield Made(block, latents, self._pixels(block, latents))
 
@@ -182,8 +184,8 @@ class Rollout:
         if block.given:
             return self._known(block)
         schedule = self._schedule(block)
-        noise = self._noise(block.index, 0)
-        future = self._future_noise(block)
+        noise = self._beginning(block)
+        future = self._future(block)
         self._seat(block)
         x = noise
         try:
@@ -237,13 +239,20 @@ class Rollout:
         return timesteps
 
     def _schedule(self, block: Block) -> Schedule:
-        return self._sampling.first_schedule or self._sampling.schedule if block.index == 0 else self._sampling.schedule
+        first = self._sampling.first_schedule
+        return first if first and block.index == 0 else self._sampling.schedule
 
-    def _future_noise(self, block: Block) -> Tensor:
-        """What the latents after the block are as yet, [B, F, C, H, W]: the very noise they will be made from."""
+    def _beginning(self, block: Block) -> Tensor:
+        """The noise that a block begins as. Kept until then, for look-ahead shows it to the blocks before."""
+        if block.index not in self._beginnings:
+            self._beginnings[block.index] = self._noise(block.index, 0)
+        return self._beginnings[block.index]
+
+    def _future(self, block: Block) -> Tensor:
+        """What the latents after the block are as yet, [B, F, C, H, W], as far as look-ahead goes."""
         later = [b for b in self._geometry.made if block.stop <= b.start < block.stop + self._guide.lookahead]
         nothing = torch.empty(self._geometry.latent_shape(0), device=self._device)
-        return torch.cat([nothing, *(self._noise(b.index, 0) for b in later)], dim=1)[:, : self._guide.lookahead]
+        return torch.cat([nothing, *(self._beginning(b) for b in later)], dim=1)[:, : self._guide.lookahead]
 
     def _known(self, block: Block) -> Tensor:
         """Clean latents of a block that is known as a whole."""

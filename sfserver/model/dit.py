@@ -36,7 +36,7 @@ class TimeEmbedding(NamedTuple):
     """[B, F, 6, d]"""
 
 
-@frozen(eq=False)
+@frozen
 class Nag:
     """Strengths of Normalized Attention Guidance (arXiv 2505.21179): a negative prompt without a second pass."""
 
@@ -109,7 +109,7 @@ class Dit(nn.Module):
         return TimeEmbedding(head, self.time_projection(head).unflatten(-1, (6, -1)))
 
     def embed_text(self, embeds: Tensor) -> Tensor:
-        """Output of the text encoder, at most `text_len` rows [B, T, text_dim], to [B, text_len, d].
+        """Output of the text encoder [B, T, text_dim] to [B, text_len, d]; rows beyond `text_len` are cut off.
 
         Missing rows are zeros here and a constant key afterwards; there is no mask, and the model counts on that.
         """
@@ -346,8 +346,9 @@ def project(linear: nn.Linear, x: Tensor) -> Tensor:
 def sinusoid(t: Tensor, width: int) -> Tensor:
     """Timesteps [...] to [..., width] float32, cosines first. Angles in float64: t reaches 1000 and is not whole."""
     half = width // 2
-    frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
-    angles = t.double()[..., None] * frequencies
+    precise = torch.float32 if t.device.type == "mps" else torch.float64  # MPS has no float64; the error is 1e-5
+    frequencies = 10000.0 ** (-torch.arange(half, dtype=precise, device=t.device) / half)
+    angles = t.to(precise)[..., None] * frequencies
     return torch.cat((angles.cos(), angles.sin()), dim=-1).float()
 
 

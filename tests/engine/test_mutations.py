@@ -104,7 +104,7 @@ def hints_in_the_clean_pass(patch: pytest.MonkeyPatch) -> None:
     flow = rollout.Rollout._flow
 
     def told(self: rollout.Rollout, x: torch.Tensor, t: float, block: Any, future: Any = None) -> torch.Tensor:
-        return flow(self, x, t, block, self._future_noise(block))
+        return flow(self, x, t, block, self._future(block))
 
     patch.setattr(rollout.Rollout, "_flow", told)
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sfserver.model.cache import CacheShape, KvCache
 from sfserver.model.config import WAN_1_3B, WAN_1_3B_VACE, DitConfig
-from sfserver.model.dit import EAGER, Dit, How, TextKv
+from sfserver.model.dit import EAGER, Dit, How, Nag, TextKv
 from sfserver.model.rope import RopeTable
 from sfserver.model.vace import Vace
 
@@ -122,14 +122,15 @@ def compiled() -> Iterator[How]:
     torch._dynamo.reset()
 
 
-def test_nothing_is_compiled_again_over_30_blocks(compiled: How) -> None:
+@pytest.mark.parametrize("guided", [False, True])
+def test_nothing_is_compiled_again_over_30_blocks(compiled: How, guided: bool) -> None:
     dit, blocks = toy_dit(), 30
     config = dit.config
     rope = table(3 * blocks)
     shape = CacheShape(config.layers, config.heads, config.head_dim, ROWS * COLUMNS, window=10, sink=1)
-    cache, text = KvCache(shape, rope), dit.embed_prompt(prompt())
-    graphs = []
+    cache, graphs = KvCache(shape, rope), []
     for block in range(blocks):
+        text = dit.embed_prompt(prompt(block), *((prompt(1), Nag()) if guided else ()))  # another request, as it were
         cache.seat(3 * block, 3)
         for t in (1000.0, 937.5, 0.0):
             flow = dit(latents(3, seed=block), at(t), text, cache.rotation, cache, how=compiled)

@@ -1,0 +1,116 @@
+"""From files as they are published to frames: convert, describe, load, generate. All at toy size, nothing skipped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+import torch
+import toy
+from published import write_official_repository
+from sfwire.errors import ErrorCode, RequestError
+
+from sfserver.config import ServerConfig
+from sfserver.engine import wan, wan_load
+from sfserver.engine.base import Engine
+from sfserver.weights.convert import Wish, convert
+
+JOB = toy.job(9, (0, 8), params={"strategy": "anchor"})
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "my toy"
+    convert(write_official_repository(tmp_path_factory.mktemp("hub") / "published"), folder, Wish(dtype=torch.float32))
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ServerConfig:
+    return ServerConfig(models_dir=tmp_path / "models", cache_dir=tmp_path / "cache", device="cpu")
+
+
+def generate(engine: Engine) -> np.ndarray:
+    return toy.pixels(toy.run(JOB, engine))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_folder_of_converted_weights_generates(converted: Path, config: ServerConfig) -> None:
+    info = wan.describe_folder(converted, config)
+    assert info.available, info.missing
+    assert info.id == "my-toy"
+    assert "vace_strength" in {p.name for p in info.parameters}
+    engine = wan.load_folder(converted, config)
+    assert generate(engine).shape == (7, toy.HEIGHT, toy.WIDTH, 3)
+
+
+def test_a_repeated_prompt_needs_no_text_encoder(
+    converted: Path, config: ServerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = generate(wan.load_folder(converted, config))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the text encoder was loaded")
+
+    monkeypatch.setattr(wan_load.loading, "load_text_encoder", refuse)
+    assert np.array_equal(generate(wan.load_folder(converted, config)), first)
+    with pytest.raises(AssertionError, match="text encoder was loaded"):
+        toy.run(attrs.evolve(JOB, prompt="something new"), wan.load_folder(converted, config))  # pyright: ignore
+
+
+def test_bfloat16_runs_and_stays_near_float32(converted: Path, config: ServerConfig) -> None:
+    exact = generate(wan.load_folder(converted, config)).astype(int)
+    rounded = generate(wan.load_folder(converted, attrs.evolve(config, precision="bf16")))
+    assert np.abs(rounded - exact).mean() < 2, "0.9 of 255 was measured"
+
+
+def test_a_preset_is_loaded_from_the_parts_that_presets_share(converted: Path, config: ServerConfig) -> None:
+    for home in ("self-forcing", "wan-vace", "wan2.1"):
+        (config.models_dir / home).parent.mkdir(exist_ok=True)
+        (config.models_dir / home).symlink_to(converted)
+    infos = {info.id: info for info in wan.describe(config)}
+    assert infos["self-forcing-vace"].available
+    assert not infos["longlive"].available
+    with pytest.raises(RequestError, match=r"1\.3B is needed") as caught:
+        wan.load("self-forcing-vace", config)
+    assert caught.value.code is ErrorCode.ENGINE_UNAVAILABLE
+
+
+def test_a_folder_without_a_part_says_which(converted: Path, config: ServerConfig, tmp_path: Path) -> None:
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    for path in converted.iterdir():
+        if path.name != "vae.safetensors":
+            (partial / path.name).symlink_to(path)
+    info = wan.describe_folder(partial, config)
+    assert not info.available
+    assert any("vae.safetensors is not there" in what for what in info.missing)
+    with pytest.raises(RequestError, match=r"vae\.safetensors is not there"):
+        wan.load_folder(partial, config)
+
+
+def test_a_folder_of_something_else_is_refused(config: ServerConfig, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="is no model folder") as caught:
+        wan.describe_folder(tmp_path, config)
+    assert caught.value.code is ErrorCode.ENGINE_UNAVAILABLE
+
+
+def test_unknown_models_and_devices_are_refused(config: ServerConfig) -> None:
+    with pytest.raises(RequestError, match="there is no model 'nothing'; there are: self-forcing-vace"):
+        wan.load("nothing", config)
+    if not torch.cuda.is_available():
+        with pytest.raises(RequestError, match="device cuda is not on this machine"):
+            wan_load.choose_device(attrs.evolve(config, device="cuda"))
+
+
+def test_asking_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['numpy'] = None\n"
+        "from sfserver.config import ServerConfig\n"
+        "from sfserver.engine import wan\n"
+        "assert wan.describe(ServerConfig())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

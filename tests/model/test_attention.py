@@ -1,0 +1,58 @@
+"""The switch between attention kernels, as far as it shows without a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sfserver.model import attention
+from sfserver.model.attention import attend, choose_attention, kernel_preference
+
+CPU = torch.device("cpu")
+
+
+def qkv(queries: int = 5, keys: int = 7) -> tuple[Tensor, Tensor, Tensor]:
+    q = torch.randn(1, queries, 3, 8)
+    k, v = torch.randn(2, 1, keys, 3, 8)
+    return q, k, v
+
+
+def test_attend_is_softmax_of_scaled_products() -> None:
+    q, k, v = qkv()
+    weights = (torch.einsum("blnd,bknd->bnlk", q, k) / 8**0.5).softmax(-1)
+    torch.testing.assert_close(attend(q, k, v), torch.einsum("bnlk,bknd->blnd", weights, v))
+
+
+def test_order_of_keys_does_not_matter() -> None:
+    q, k, v = qkv()
+    shuffled = torch.randperm(k.shape[1])
+    torch.testing.assert_close(attend(q, k[:, shuffled], v[:, shuffled]), attend(q, k, v))
+
+
+def test_preference_changes_no_result_and_ends() -> None:
+    q, k, v = qkv()
+    with kernel_preference():
+        preferred = attend(q, k, v)
+    torch.testing.assert_close(preferred, attend(q, k, v))
+
+
+def test_cpu_uses_torch_s_own() -> None:
+    assert choose_attention("auto", CPU) is attend
+    assert choose_attention("sdpa", torch.device("cuda")) is attend
+
+
+def test_gpu_takes_flash_attention_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Package:
+        flash_attn_func = object()
+
+    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: name == "flash_attn" or None)
+    monkeypatch.setattr(attention.importlib, "import_module", lambda name: Package)
+    assert choose_attention("auto", torch.device("cuda")) is Package.flash_attn_func
+    assert choose_attention("auto", CPU) is attend
+
+
+def test_asking_for_a_kernel_that_is_not_there_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="needs the package flash-attn"):
+        choose_attention("flash", torch.device("cuda"))
