@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .dialects import RENAME
+from .dialects import RENAME, unwrapped
 from .files import Shapes, WeightsError, sha256_of
 from .identify import compared, foreign, given_sizes, guess, model_name, roles_in, sizes_of
 from .loading import expected_shapes
@@ -193,7 +193,8 @@ def _recognised(source: Source) -> tuple[Source, tuple[str, ...]]:
 
 def _check_known(source: Source, roles: Sequence[str], wish: Wish) -> None:
     if not roles:
-        raise WeightsError(f"{source.path}: holds no weights of Wan 2.1; it seems to be {guess(source.shapes)}")
+        seeming = guess(RenamedSource(source, unwrapped).shapes)
+        raise WeightsError(f"{source.path}: holds no weights of Wan 2.1; it seems to be {seeming}")
     if not set(roles) & set(wish.roles):
         raise WeightsError(
             f"{source.path}: holds a {' and a '.join(roles)} where a {' or '.join(wish.roles)} is wanted"

@@ -64,17 +64,19 @@ def _header(path: Path) -> tuple[dict[str, dict], int]:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         pass
-    raise WeightsError(f"{path}: {_not_safetensors(start, size)}")
+    raise WeightsError(f"{path}: {_not_safetensors(start, length, size)}")
 
 
-def _not_safetensors(start: bytes, size: int) -> str:
+def _not_safetensors(start: bytes, length: int, size: int) -> str:
+    if length <= MAX_HEADER_BYTES:  # begins as one does
+        return f"is cut off or damaged ({size} bytes); download it again"
     if start.startswith(b"version "):
         return "is a Git LFS pointer and not the file itself; fetch it with git lfs pull"
     if start.startswith((b"PK", b"\x80")):
         return "is a torch checkpoint under a safetensors name; rename it to .pt and convert that"
     if start.lstrip().startswith(b"<"):
         return "is a web page and not weights; download it again"
-    return f"is no safetensors file, or was cut off ({size} bytes); download it again"
+    return "is no safetensors file; download it again"
 
 
 def sha256_of(path: Path) -> str:

@@ -90,6 +90,8 @@ def sizes_of(role: str, shapes: Shapes, given: Mapping[str, Any], source_name: s
     """
     try:
         return _SIZES[role](shapes, given, source_name)
+    except WeightsError:
+        raise
     except KeyError as error:
         raise WeightsError(f"{source_name}: resembles a {role} but lacks {error}; it is incomplete") from None
     except (IndexError, ValueError):

@@ -82,7 +82,9 @@ def describe_folder(folder: Path) -> Manifest:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:
         raise WeightsError(f"{path}: is not JSON; convert or fetch the model again") from None
-    if isinstance(table, dict) and isinstance(table.get("format"), int) and table["format"] > FORMAT:
+    if not isinstance(table, dict):
+        raise WeightsError(f"{path}: does not describe a model; convert or fetch it again")
+    if isinstance(table.get("format"), int) and table["format"] > FORMAT:
         raise WeightsError(f"{path}: has format {table['format']}, this version reads {FORMAT}; update sfserver")
     try:
         return cattrs.structure(table, Manifest)

@@ -1,0 +1,383 @@
+"""Files that are not what they should be: refused by name, in one sentence, before anything in them runs or is kept."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import published
+import pytest
+import torch
+from published import dit_tensors, save, write_config
+
+from sfserver.model.config import TOY_VACE, WAN_1_3B
+from sfserver.weights import WeightsError, describe_folder, problem
+from sfserver.weights.convert import Wish, convert
+from sfserver.weights.files import safetensors_shapes
+from sfserver.weights.loading import load_tae, load_text_encoder, load_transformer
+
+CPU = torch.device("cpu")
+
+
+def refusal(source: Path, tmp_path: Path, wish: Wish | None = None) -> str:
+    """The sentence with which a file is refused; nothing may be left of it."""
+    with pytest.raises(WeightsError) as error:
+        convert(source, tmp_path / "model", wish)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    assert not any((tmp_path / "model").glob("*.safetensors*"))
+    assert not (tmp_path / "model" / "model.json").exists()
+    return sentence
+
+
+# Files that are not weights, or not all of them -----------------------------------------------------------------------
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def cut_in_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def too_long(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+def lfs_pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+
+
+def web_page(path: Path) -> None:
+    path.write_text("<!doctype html><html>Sign in</html>")
+
+
+def nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def torch_checkpoint(path: Path) -> None:
+    torch.save({}, path)
+
+
+def overlapping_shape(path: Path) -> None:
+    header = json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 16]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+
+
+def other_bytes(path: Path) -> None:
+    path.write_bytes(b"\xff" * 64)
+
+
+def header_of_lists(path: Path) -> None:
+    header = b"[" * 100_000
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (cut_off, "100 bytes are missing at its end; download it again"),
+        (too_long, "4 are too many at its end; download it again"),
+        (cut_in_header, "is cut off or damaged (200 bytes); download it again"),
+        (nothing, "is cut off or damaged (0 bytes); download it again"),
+        (lfs_pointer, "is a Git LFS pointer and not the file itself"),
+        (web_page, "is a web page and not weights"),
+        (torch_checkpoint, "is a torch checkpoint under a safetensors name"),
+        (overlapping_shape, "tensor 'x' is (1099511627776,) but has 16 bytes"),
+        (header_of_lists, "is cut off or damaged"),
+        (other_bytes, "is no safetensors file; download it again"),
+    ],
+)
+def test_spoiled_safetensors_file_is_refused(spoil: Callable[[Path], None], sentence: str, tmp_path: Path) -> None:
+    source = save(tmp_path / "taew2_1.safetensors", published.tae_tensors())
+    spoil(source)
+    assert refusal(source, tmp_path) == refusal(source, tmp_path)
+    assert sentence in refusal(source, tmp_path)
+    assert str(source) in refusal(source, tmp_path)
+
+
+class Bomb:
+    """Unpickled without care, it leaves a file behind."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
+
+
+def test_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    mark, source = tmp_path / "it ran", tmp_path / "model.pt"
+    torch.save({"generator": {"x": torch.zeros(1)}, "extra": Bomb(mark)}, source)
+    assert "holds more than tensors and could run code; refused" in refusal(source, tmp_path)
+    assert not mark.exists()
+    torch.load(source, weights_only=False)
+    assert mark.exists(), "the bomb must be a live one, or this test proves nothing"
+
+
+def test_old_pickle_without_an_archive_is_refused_unread(tmp_path: Path) -> None:
+    mark, source = tmp_path / "it ran", tmp_path / "old.pth"
+    source.write_bytes(pickle.dumps(Bomb(mark)))
+    assert "is no torch checkpoint of version 1.6 or later, or was cut off" in refusal(source, tmp_path)
+    assert not mark.exists()
+
+
+def test_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
+    torch.save(dict(published.tae_tensors()), tmp_path / "tae.pth")
+    cut_off(tmp_path / "tae.pth")
+    assert "or was cut off; download it again" in refusal(tmp_path / "tae.pth", tmp_path)
+
+
+def test_archive_that_swells_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    source = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(50_000_000))
+    assert "would unpack to more than its" in refusal(source, tmp_path)
+
+
+def test_tensor_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(1).expand(10**9)}, tmp_path / "bomb.pt")
+    assert "x claims 4000000000 bytes and holds fewer" in refusal(tmp_path / "bomb.pt", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ([torch.zeros(1)], "holds a list and not a dictionary of tensors"),
+        ({"step": 3, "note": "hello"}, "holds no tensors, only step, note"),
+        ({}, "holds no tensors, only nothing"),
+    ],
+)
+def test_checkpoint_without_tensors_is_refused(content: object, sentence: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "model.pt")
+    assert sentence in refusal(tmp_path / "model.pt", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("model.onnx", "is not a weight file by its name"), ("gone.pt", "is not there")]
+)
+def test_file_of_another_kind_or_none_is_refused(name: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    assert sentence in refusal(tmp_path / name, tmp_path)
+
+
+# Weights, but others --------------------------------------------------------------------------------------------------
+
+
+def renamed_dit(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    tensors = dit_tensors()
+    for name, value in changes.items():
+        tensors.pop(name)
+        if value is not None:
+            tensors[name] = value
+    return tensors
+
+
+def wide_patches(channels: int) -> dict[str, torch.Tensor]:
+    return renamed_dit(**{"patch_embedding.weight": torch.zeros(TOY_VACE.dim, channels, 1, 2, 2)})
+
+
+FOREIGN = {
+    "I2V by its channels": (wide_patches(36), "an image-to-video (I2V) or control checkpoint (36 input channels)"),
+    "I2V by its encoder": (
+        dit_tensors() | {"img_emb.proj.0.weight": torch.zeros(1)},
+        "an image-to-video (I2V) checkpoint",
+    ),
+    "Wan 2.2 5B": (wide_patches(48), "a transformer of Wan 2.2 TI2V-5B"),
+    "Wan 2.2 VAE": (
+        dict(published.vae_tensors()) | {"conv2.weight": torch.zeros(48, 48, 1, 1, 1)},
+        "a Wan 2.2 VAE (48 latent channels)",
+    ),
+    "LoRA": ({"diffusion_model.blocks.0.ffn.0.lora_up.weight": torch.zeros(4, 4)}, "a LoRA; give it together with"),
+    "Stable Diffusion": (
+        {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(4, 4)},
+        "a Stable Diffusion checkpoint",
+    ),
+    "Flux": ({"double_blocks.0.img_attn.proj.weight": torch.zeros(4, 4)}, "a transformer of another family"),
+    "CLIP": ({"text_model.embeddings.position_ids": torch.zeros(4, 4)}, "a CLIP encoder"),
+    "another VAE": ({"decoder.mid.block_1.conv1.weight": torch.zeros(4, 4)}, "an autoencoder of another family"),
+    "unknown": ({"a": torch.zeros(1), "b": torch.zeros(1)}, "nothing we know; its first tensors are a, b"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_weights_are_told_what_they_seem_to_be(kind: str, tmp_path: Path) -> None:
+    tensors, sentence = FOREIGN[kind]
+    write_config(tmp_path)
+    assert f"seems to be {sentence}" in refusal(save(tmp_path / "file.safetensors", tensors), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        (renamed_dit(**{"blocks.1.ffn.2.bias": None}), "tensors are missing, the first is blocks.1.ffn.2.bias"),
+        (dit_tensors() | {"blocks.1.extra": torch.zeros(1)}, "1 are unexpected, the first is blocks.1.extra"),
+        (
+            renamed_dit(**{"blocks.1.ffn.2.bias": torch.zeros(5)}),
+            "1 have another shape, the first is blocks.1.ffn.2.bias, (5,) for (96,)",
+        ),
+        (renamed_dit(**{"head.head.weight": None}), "lacks 'head.head.weight'; it is incomplete"),
+        (renamed_dit(**{"blocks.1.ffn.2.bias": torch.full((96,), torch.nan)}), "values that are not finite"),
+        (
+            renamed_dit(**{"blocks.1.ffn.2.bias": torch.zeros(96, dtype=torch.int8)}),
+            "is torch.int8, which is no weight",
+        ),
+    ],
+)
+def test_transformer_that_does_not_fit_says_where(
+    tensors: dict[str, torch.Tensor], sentence: str, tmp_path: Path
+) -> None:
+    write_config(tmp_path)
+    assert sentence in refusal(save(tmp_path / "file.safetensors", tensors), tmp_path)
+
+
+def test_14b_in_a_preset_for_the_1_3b_is_told_so(tmp_path: Path) -> None:
+    tensors = renamed_dit(**{"patch_embedding.weight": torch.zeros(5120, 16, 1, 2, 2)})
+    sentence = refusal(
+        save(tmp_path / "14b.safetensors", tensors), tmp_path, Wish(preset="self-forcing", expect_dim=WAN_1_3B.dim)
+    )
+    assert "is of a 14B model, self-forcing needs 1.3B" in sentence
+
+
+def test_unusual_width_needs_to_be_told_its_heads(tmp_path: Path) -> None:
+    source = save(tmp_path / "file.safetensors", dit_tensors())
+    assert "put the model's config.json beside it for its heads" in refusal(source, tmp_path)
+    write_config(tmp_path, {"num_heads": 7})
+    assert "no dit can be built with its sizes (7 heads do not divide" in refusal(source, tmp_path)
+
+
+def test_role_that_is_not_wanted_is_told_so(tmp_path: Path) -> None:
+    source = save(tmp_path / "vae.safetensors", published.vae_tensors())
+    assert "holds a vae where a dit is wanted" in refusal(source, tmp_path, Wish(roles=("dit",)))
+
+
+def test_folder_with_two_files_for_one_role_or_none_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "published"
+    source.mkdir()
+    assert "holds no dit or vace" in refusal(source, tmp_path, Wish(roles=("dit", "vace")))
+    save(source / "a.safetensors", published.tae_tensors())
+    save(source / "b.safetensors", published.tae_tensors())
+    assert "has two files for the tae, b.safetensors is one; name the one to convert" in refusal(source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shard", "sentence"),
+    [("../secret.safetensors", "which is not a file beside it"), ("gone.safetensors", "is listed in")],
+)
+def test_index_that_leads_elsewhere_is_refused(shard: str, sentence: str, tmp_path: Path) -> None:
+    source = tmp_path / "published"
+    source.mkdir()
+    (source / "m.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": shard}}))
+    assert sentence in refusal(source, tmp_path)
+
+
+# A model folder that has changed since --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    convert(save(tmp_path / "tae.safetensors", published.tae_tensors()), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_component_that_was_cut_off_is_refused_without_torch_and_with(folder: Path) -> None:
+    cut_off(folder / "tae.safetensors")
+    reason = problem(folder / "tae.safetensors", "tae")
+    assert reason is not None
+    assert "were written; convert or fetch it again" in reason
+    with pytest.raises(WeightsError, match="were written; convert or fetch it again"):
+        load_tae(folder, CPU, torch.float32)
+
+
+def test_component_with_one_bit_changed_is_refused(folder: Path) -> None:
+    path = folder / "tae.safetensors"
+    load_tae(folder, CPU, torch.float32)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    safetensors_shapes(path)  # only its hash tells
+    with pytest.raises(WeightsError, match=r"tae\.safetensors: is not what was written, its hash differs"):
+        load_tae(folder, CPU, torch.float32)
+
+
+def test_component_that_is_gone_is_named(folder: Path) -> None:
+    (folder / "tae.safetensors").unlink()
+    assert problem(folder / "tae.safetensors", "tae") == f"{folder / 'tae.safetensors'} is not there"
+    with pytest.raises(WeightsError, match="is not there"):
+        load_tae(folder, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("not json", "is not JSON"),
+        ("[]", "does not describe a model"),
+        ('{"components": {"tae": 3}}', "does not describe a model"),
+        ('{"format": 2}', "has format 2, this version reads 1; update sfserver"),
+    ],
+)
+def test_manifest_that_cannot_be_read_is_named(text: str, sentence: str, folder: Path) -> None:
+    (folder / "model.json").write_text(text)
+    with pytest.raises(WeightsError) as error:
+        describe_folder(folder)
+    assert sentence in str(error.value)
+    assert problem(folder / "tae.safetensors", "tae") == str(error.value)
+
+
+def test_manifest_cannot_name_a_file_elsewhere(folder: Path) -> None:
+    table = json.loads((folder / "model.json").read_text())
+    table["components"]["tae"]["file"] = "../../secret.safetensors"
+    (folder / "model.json").write_text(json.dumps(table))
+    with pytest.raises(WeightsError, match="does not describe a model"):
+        describe_folder(folder)
+
+
+def test_folder_without_a_manifest_or_the_role_is_told_so(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"is no model folder \(model\.json is missing\)"):
+        describe_folder(tmp_path)
+    with pytest.raises(WeightsError, match="holds no dit, only tae; fetch or convert it"):
+        load_transformer(folder, None, CPU, torch.float32)
+    (folder / "dit.safetensors").touch()
+    reason = problem(folder / "dit.safetensors", "dit")
+    assert reason is not None
+    assert "knows of no dit" in reason
+
+
+def test_transformer_of_another_size_than_the_presets_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    convert(save(tmp_path / "file.safetensors", dit_tensors()), tmp_path / "model")
+    with pytest.raises(WeightsError, match=r"is of a 96 wide model where 1\.3B is needed; choose the preset that fits"):
+        load_transformer(tmp_path / "model", None, CPU, torch.float32, expect=WAN_1_3B)
+
+
+def test_tokenizer_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
+    source = published.write_official_repository(tmp_path / "published")
+    (source / "google" / "umt5-xxl" / "spiece.model").write_bytes(b"nonsense")
+    convert(source, tmp_path / "model", Wish(roles=("text", "tokenizer")))
+    with pytest.raises(WeightsError, match=r"spiece\.model: is not a SentencePiece model"):
+        load_text_encoder(tmp_path / "model", tmp_path / "model", CPU, torch.float32)
+
+
+def test_manifest_with_sizes_that_build_nothing_is_refused(folder: Path) -> None:
+    table = json.loads((folder / "model.json").read_text())
+    table["components"]["tae"]["config"]["breadth"] = 3
+    (folder / "model.json").write_text(json.dumps(table))
+    with pytest.raises(WeightsError, match="describes a tae that cannot be built"):
+        load_tae(folder, CPU, torch.float32)
+
+
+def test_conversion_that_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sfserver.weights.convert.save_file", full_disk)
+    source = save(tmp_path / "tae.safetensors", published.tae_tensors())
+    with pytest.raises(OSError, match="No space left"):
+        convert(source, tmp_path / "model")
+    assert list((tmp_path / "model").iterdir()) == []
