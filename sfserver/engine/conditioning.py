@@ -60,8 +60,8 @@ def plan_clip(
     width: int, height: int, num_frames: int, keyframes: Sequence[Keyframe], preset: Preset, strategy: Strategy
 ) -> Geometry:
     """The blocks of a request. A first frame that is anchored is a block by itself, as in image-to-video rollouts."""
-    lead = int(strategy.anchor and not strategy.whole and any(k.at == 0 for k in keyframes))
-    return plan(width, height, num_frames, None if strategy.whole else preset.per_block, lead)
+    given = [1] if strategy.anchor and not strategy.whole and any(k.at == 0 for k in keyframes) else []
+    return plan(width, height, num_frames, None if strategy.whole else preset.per_block, given)
 
 
 class GreyClip:

@@ -6,6 +6,8 @@ together. A clip rounds up to whole blocks; what lies past its end is made, if a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import frozen
 
 FRAMES_PER_LATENT = 4
@@ -33,7 +35,7 @@ class Block:
     """Latents `start` to `stop` of the clip, made together. `given` ones are known beforehand and not made at all."""
 
     index: int
-    """Counts the blocks that are made, from 0; the given one has -1."""
+    """Counts the blocks that are made, from 0; given ones have -1."""
     start: int
     count: int
 
@@ -102,18 +104,20 @@ class Geometry:
 
 
 def plan(
-    width: int, height: int, num_frames: int, per_block: int | None, lead: int = 0, lead_given: bool = True
+    width: int, height: int, num_frames: int, per_block: int | None, given: Sequence[int] = (), first: int = 0
 ) -> Geometry:
-    """The blocks of a clip: a leading one of `lead` latents if any, then as many times `per_block` as it takes.
+    """The blocks of a clip: those `given`, as counts of latents, then as many of `per_block` as it takes.
 
-    `per_block` None makes all of the rest one block. Sizes are in pixels, multiples of `SIZE_MULTIPLE`.
+    `per_block` None makes all of the rest one block; `first` above 0 is the count of the first block that is made,
+    where it is another. Sizes are in pixels, multiples of `SIZE_MULTIPLE`.
     """
     assert width % SIZE_MULTIPLE == height % SIZE_MULTIPLE == 0, (width, height)
     assert num_frames > 0, num_frames
     needed = latent_of(num_frames - 1) + 1
-    blocks = [Block(-1 if lead_given else 0, 0, lead)] if lead else []
-    per_block = per_block or max(1, needed - lead)
-    while not blocks or blocks[-1].stop < needed:
-        start = blocks[-1].stop if blocks else 0
-        blocks.append(Block(blocks[-1].index + 1 if blocks else 0, start, per_block))
+    blocks = [Block(-1, sum(given[:i]), count) for i, count in enumerate(given)]
+    start, index = sum(given), 0
+    while start < needed or not blocks:
+        count = first if first and index == 0 else per_block or max(1, needed - start)
+        blocks.append(Block(index, start, count))
+        start, index = start + count, index + 1
     return Geometry(width, height, num_frames, tuple(blocks))

@@ -210,16 +210,18 @@ def out_of_memory_explained(geometry: Geometry, need: Need, device: torch.device
     What is certain to be needed, the cache, is looked at beforehand: a CPU's memory does not run out with an error.
     """
     free = free_bytes(device)
-    if need.cache_bytes(geometry.width, geometry.height) > free:
+    fits = need.cache_bytes(geometry.width, geometry.height) <= free
+    if fits:
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError):
+            fits = False
+        except RuntimeError as error:
+            if "memory" not in str(error).lower():  # neither torch's CPU allocator nor MPS has a type of its own
+                raise
+            fits = False
+    if not fits:  # raised out here: what was caught above holds on to every tensor of the pass that failed
         raise _too_large(geometry, need, free)
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError):
-        raise _too_large(geometry, need, free) from None
-    except RuntimeError as error:
-        if "memory" not in str(error).lower():  # neither torch's CPU allocator nor MPS has a type of its own for it
-            raise
-        raise _too_large(geometry, need, free) from error
 
 
 def _too_large(geometry: Geometry, need: Need, free: int) -> RequestError:

@@ -102,11 +102,13 @@ def run_causal(case: Case) -> None:
     """Any rollout of the reference: text to video, from given latents, windowed, with sinks, with VACE."""
     sidecar, networks = case.sidecar, load_networks(case)
     initial = case.take("initial_latent") if "initial_latent" in case else None
-    lead = initial.shape[1] if initial is not None else int(sidecar.get("independent_first_frame", False))
+    known = {i: initial[:, i : i + 1] for i in range(initial.shape[1])} if initial is not None else {}
+    per_block, lead = sidecar["num_frame_per_block"], int(sidecar.get("independent_first_frame", False))
+    given = [1] * lead + [per_block] * ((len(known) - lead) // per_block) if known else []
     latents = case.tensors["latents"].shape[1]
     height, width = (PIXELS_PER_LATENT * side for side in sidecar["latent_hw"])
-    geometry = plan(width, height, 4 * latents - 3, sidecar["num_frame_per_block"], lead, initial is not None)
-    assert geometry.latents == latents
+    geometry = plan(width, height, 4 * latents - 3, per_block, given, first=0 if known else lead)
+    assert (geometry.latents, sum(given)) == (latents, len(known))
 
     all_noise, first = case.take("noise"), geometry.made[0].start
 
@@ -120,7 +122,6 @@ def run_causal(case: Case) -> None:
     case.expect("denoising_timesteps", torch.tensor(schedule.timesteps))
     prompt = embed_prompt(networks, case.take("prompt_embeds"))
     context = case.take("vace_context").transpose(0, 1)[None] if networks.vace else None
-    known = {i: initial[:, i : i + 1] for i in range(lead)} if initial is not None else {}
     window = sidecar.get("local_attn_size", -1)
     rollout = Rollout(
         networks,
@@ -131,9 +132,7 @@ def run_causal(case: Case) -> None:
         Guide(known, context),
         Memory(window if window > 0 else latents, sidecar.get("sink_size", 0)),
     )
-    labels = iter(
-        list(_labels(sidecar["num_frame_per_block"], lead if known else 0, len(geometry.made), len(schedule)))
-    )
+    labels = _labels(len(given), len(geometry.made), len(schedule))
     trace = iter(sidecar["trace"])
     networks.dit.register_forward_hook(partial(_compare_pass, case, labels, trace, schedule))
     made = [event for event in rollout.run() if isinstance(event, Made)]
@@ -147,10 +146,10 @@ def run_causal(case: Case) -> None:
         case.expect(f"crossattn/layer{i}/v", layer.v)
 
 
-def _labels(per_block: int, prefilled: int, blocks: int, steps: int) -> Iterator[tuple[str, list[str]]]:
+def _labels(given: int, blocks: int, steps: int) -> Iterator[tuple[str, list[str]]]:
     """How the files name each pass, in order, and what they call the cache after it."""
-    if prefilled:
-        yield "prefill0", []
+    for block in range(given):
+        yield f"prefill{block}", []
     for block in range(blocks):
         for step in range(steps):
             yield f"block{block}/step{step}", [f"kv_after_block{block}_step{step}"]

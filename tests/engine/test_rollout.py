@@ -37,7 +37,7 @@ def latents(count: int, seed: int) -> Tensor:
 
 
 def clip(num_frames: int = 33, per_block: int | None = 3, lead: int = 0) -> Geometry:
-    return plan(48, 32, num_frames, per_block, lead)
+    return plan(48, 32, num_frames, per_block, [lead] if lead else [])
 
 
 def make(

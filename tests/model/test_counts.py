@@ -118,6 +118,7 @@ def test_counter_sees_a_wait() -> None:
 @pytest.fixture
 def compiled() -> Iterator[How]:
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     yield How.compiled(backend="eager")
     torch._dynamo.reset()
 
