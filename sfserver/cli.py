@@ -320,6 +320,25 @@ def _lora(text: str) -> tuple[Path, float]:
 
 
 @app.command()
+def bench(
+    out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON")] = None,
+) -> int:
+    """Measure this installation, each figure as a ratio to a yardstick of the same run."""
+    import os
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for the server's workers, before torch is imported
+    from .bench import road
+    from .bench.report import as_table, write_json
+
+    console = Console(stderr=True, highlight=False)
+    measures = road.measure(lambda stage: console.print(f"measuring: {stage}"))
+    Console(highlight=False).print(as_table(measures))
+    if out:
+        write_json(measures, out)
+    return 0 if all(m.met for m in measures) else 1
+
+
+@app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> int:
     """Check this machine: each line is ok, or says what to do."""
     from . import doctor as doctors

@@ -1,0 +1,1 @@
+"""Measurements as ratios: both sides in one run on one machine, so that the figures mean something on any other."""

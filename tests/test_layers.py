@@ -1,0 +1,106 @@
+"""Who may import whom. A line of code that moves into the wrong room fails here."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BASE = "sfserver.config", "sfserver.errors", "sfserver.engine.base", "sfwire"
+ALLOWED = {
+    "sfserver.model": ("sfserver.model",),
+    "sfserver.weights": ("sfserver.weights", "sfserver.model", "sfserver.errors"),
+    "sfserver.media": ("sfserver.media", "sfserver.errors", "sfwire.limits"),
+    "sfserver.engine": ("sfserver.engine", "sfserver.model", "sfserver.weights", *BASE),
+    "sfserver.serve": ("sfserver.serve", *BASE, "sfserver.__version__"),
+    "sfwire": ("sfwire",),
+    "blender_addon": ("blender_addon", "sfwire"),
+}
+"""A room, and what of ours its files may name in an import. `cli.py` and its neighbours may import all."""
+EXCEPTIONS = {
+    "sfserver/serve/worker.py": ("sfserver.engine.table",),
+}
+HEAVY = "torch", "numpy", "bpy", "PIL", "av", "transformers"
+
+
+def modules(room: str) -> Iterator[Path]:
+    folder = ROOT / ("shared/sfwire" if room == "sfwire" else room.replace(".", "/"))
+    yield from sorted(folder.rglob("*.py"))
+
+
+def imports(path: Path, package: str) -> Iterator[str]:
+    """Absolute names of everything that the file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{stem}.{alias.name}" for alias in node.names)
+
+
+def package_of(path: Path) -> str:
+    relative = path.relative_to(ROOT / "shared" if "shared" in path.parts else ROOT)
+    return ".".join(relative.parent.parts)
+
+
+def violations(room: str, path: Path) -> list[str]:
+    allowed = ALLOWED[room] + EXCEPTIONS.get(str(path.relative_to(ROOT)), ())
+    ours = [
+        name
+        for name in imports(path, package_of(path))
+        if name.split(".")[0] in {"sfserver", "sfwire", "blender_addon"}
+    ]
+    return [name for name in ours if not any(name == a or name.startswith(a + ".") for a in allowed)]
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_what_its_door_allows(room: str) -> None:
+    found = {str(path.relative_to(ROOT)): bad for path in modules(room) if (bad := violations(room, path))}
+    assert not found
+    assert list(modules(room)), "an empty room proves nothing"
+
+
+def test_a_forbidden_import_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    bad = tmp_path / "sfserver" / "model" / "bad.py"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("def f():\n    from ..engine import table\n")
+    assert violations("sfserver.model", bad) == ["sfserver.engine.table"]
+
+
+def test_every_import_inside_sfwire_is_relative() -> None:
+    for path in modules("sfwire"):
+        names = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and not n.level]
+        assert not [n.module for n in names if n.module and n.module.startswith("sfwire")], path
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "sfserver.serve.front",
+        "sfserver.serve.supervise",
+        *(f"sfwire.{path.stem}" for path in sorted((ROOT / "shared/sfwire").glob("*.py")) if path.stem != "__init__"),
+    ],
+)
+def test_it_imports_with_everything_heavy_blocked(module: str) -> None:
+    block = f"import sys\nfor name in {HEAVY}: sys.modules[name] = None\nimport {module}"
+    subprocess.run([sys.executable, "-c", block], check=True, timeout=60)
+
+
+def test_the_control_a_module_that_needs_torch_fails_when_it_is_blocked() -> None:
+    block = "import sys\nsys.modules['torch'] = None\nimport sfserver.model.dit"
+    assert subprocess.run([sys.executable, "-c", block], capture_output=True, timeout=60).returncode != 0
+
+
+def test_listing_the_engines_loads_no_torch() -> None:
+    code = (
+        "import sys\nfrom sfserver.engine import table\nfrom sfserver.config import load_config\n"
+        "table.choose(table.describe_all(load_config()))\nassert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
