@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 
 import psutil
@@ -59,32 +58,38 @@ class WanEngine:
     @torch.no_grad()
     def open(self, job: Job) -> Generator[Event, None, None]:
         """See `base.Engine.open`."""
-        weights, params, preset = self._weights, job.params, self._preset
-        strategy = Strategy.parse(str(params["strategy"]), weights.vace is not None)
-        geometry = conditioning.plan_clip(job.width, job.height, job.num_frames, job.keyframes, preset, strategy)
+        strategy = Strategy.parse(str(job.params["strategy"]), self._weights.vace is not None)
+        geometry = conditioning.plan_clip(job.width, job.height, job.num_frames, job.keyframes, self._preset, strategy)
         memory = self._memory(job, strategy, geometry)
         need = self._need(job, strategy, geometry, memory)
-        with out_of_memory_explained(geometry, need, self._device):
-            yield Step("text", 0, 1)
-            prompts = self._prompts(job)
-            yield Step("text", 1, 1)
-            stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
-            context = yield from self._context(job, geometry, strategy)
-            decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
-            seam = Seam(self._errors(decoder, stills) if params["seam"] else {})
-            rollout = Rollout(
-                Networks(weights.dit, weights.vace, self._how(job)),
-                geometry,
-                self._sampling(job),
-                prompts,
-                seeded_noise(job.seed, geometry, self._device),
-                conditioning.guide(strategy, geometry, stills, context, float(params.get("vace_strength", 1.0))),
-                memory,
-                partial(decoder.decode, state=decoder.new_decoder_state()),
-                self._device,
-                weights.dit.compute_dtype,
-            )
-            yield from self._deliver(job, rollout, seam)
+        run = self._run(job, strategy, geometry, memory)
+        yield from out_of_memory_explained(run, geometry, need, self._device)
+
+    def _run(
+        self, job: Job, strategy: Strategy, geometry: Geometry, memory: Memory | None
+    ) -> Generator[Event, None, None]:
+        """One job from its prompt to its last frame. Everything that belongs to it is a local of this generator."""
+        weights, params = self._weights, job.params
+        yield Step("text", 0, 1)
+        prompts = self._prompts(job)
+        yield Step("text", 1, 1)
+        stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
+        context = yield from self._context(job, geometry, strategy)
+        decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
+        seam = Seam(self._errors(decoder, stills) if params["seam"] else {})
+        rollout = Rollout(
+            Networks(weights.dit, weights.vace, self._how(job)),
+            geometry,
+            self._sampling(job),
+            prompts,
+            seeded_noise(job.seed, geometry, self._device),
+            conditioning.guide(strategy, geometry, stills, context, float(params.get("vace_strength", 1.0))),
+            memory,
+            partial(decoder.decode, state=decoder.new_decoder_state()),
+            self._device,
+            weights.dit.compute_dtype,
+        )
+        yield from self._deliver(job, rollout, seam)
 
     def _deliver(self, job: Job, rollout: Rollout, seam: Seam) -> Generator[Event, None, None]:
         """The rollout's steps as they are, its blocks as the frames that are wanted of them."""
@@ -203,9 +208,10 @@ def to_pictures(pixels: Tensor) -> Tensor:
     return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).contiguous()
 
 
-@contextmanager
-def out_of_memory_explained(geometry: Geometry, need: Need, device: torch.device) -> Iterator[None]:
-    """Turns running out of memory into a RequestError that names a size which fits.
+def out_of_memory_explained(
+    run: Generator[Event, None, None], geometry: Geometry, need: Need, device: torch.device
+) -> Generator[Event, None, None]:
+    """The events of `run`; running out of memory becomes a RequestError that names a size which fits.
 
     What is certain to be needed, the cache, is looked at beforehand: a CPU's memory does not run out with an error.
     """
@@ -213,7 +219,7 @@ def out_of_memory_explained(geometry: Geometry, need: Need, device: torch.device
     fits = need.cache_bytes(geometry.width, geometry.height) <= free
     if fits:
         try:
-            yield
+            yield from run
         except (torch.OutOfMemoryError, MemoryError):
             fits = False
         except RuntimeError as error:

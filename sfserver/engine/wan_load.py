@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from sfwire.messages import EngineInfo
 from ..config import ServerConfig
 from ..model.text import PromptCache, PromptEncoder
 from ..weights import loading
+from ..weights.files import WeightsError
 from .presets import Preset, Role
 from .wan_engine import WanEngine, Weights
 
@@ -43,9 +45,20 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
     return WanEngine(info, preset, weights, device)
 
 
-def _prompt_encoder(text: Path, tokenizer: Path, config: ServerConfig, dtype: torch.dtype) -> PromptEncoder:
+def _prompt_encoder(
+    text: Path, tokenizer: Path, config: ServerConfig, dtype: torch.dtype
+) -> Callable[[str], torch.Tensor]:
+    """Prompt to embedding. The encoder is loaded when a prompt is new: then, its files may have gone."""
     cache = PromptCache(config.cache_dir / "prompts", f"{loading.text_identity(text, tokenizer)}-{dtype}")
-    return PromptEncoder(lambda: loading.load_text_encoder(text, tokenizer, TEXT_DEVICE, dtype), cache)
+    encoder = PromptEncoder(lambda: loading.load_text_encoder(text, tokenizer, TEXT_DEVICE, dtype), cache)
+
+    def embed(prompt: str) -> torch.Tensor:
+        try:
+            return encoder(prompt)
+        except WeightsError as error:
+            raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
+
+    return embed
 
 
 def choose_device(config: ServerConfig) -> torch.device:

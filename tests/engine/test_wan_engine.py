@@ -164,6 +164,7 @@ def test_out_of_memory_names_a_size_that_fits(error: Exception) -> None:
     with pytest.raises(RequestError, match=r"48x32 needs about .* GB besides the model, .*48x32 should fit") as caught:
         toy.run(toy.job(params=QUICK), broken(error))
     assert caught.value.code is ErrorCode.OUT_OF_MEMORY
+    assert caught.value.__context__ is None, "the cause would keep the failed pass's tensors alive"
 
 
 def test_other_errors_are_not_called_out_of_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,16 @@ def test_a_repeated_prompt_needs_no_text_encoder(
     assert np.array_equal(generate(wan.load_folder(converted, config)), first)
     with pytest.raises(AssertionError, match="text encoder was loaded"):
         toy.run(attrs.evolve(JOB, prompt="something new"), wan.load_folder(converted, config))  # pyright: ignore
+
+
+def test_a_text_encoder_that_has_gone_is_named(converted: Path, config: ServerConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "short-lived"
+    shutil.copytree(converted, folder)
+    engine = wan.load_folder(folder, config)
+    (folder / "text.safetensors").unlink()
+    with pytest.raises(RequestError, match=r"text\.safetensors is not there") as caught:
+        generate(engine)
+    assert caught.value.code is ErrorCode.ENGINE_UNAVAILABLE
 
 
 def test_bfloat16_runs_and_stays_near_float32(converted: Path, config: ServerConfig) -> None:
