@@ -159,7 +159,7 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
         raise WeightsError(
             f"{path}: holds more than tensors and could run code; refused, take a safetensors file"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except Exception:  # the boundary to a stranger's bytes: a damaged pickle can make its reader raise anything
         raise WeightsError(f"{path}: is not a torch checkpoint, or is damaged; download it again") from None
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__} and not a dictionary of tensors")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfserver.model.vae import StreamState, VaeConfig, WanVae
+from sfserver.model.vae import RmsNorm, StreamState, VaeConfig, WanVae
 from sfserver.weights.dialects import vae_name
 
 TINY = VaeConfig(dim=4)
@@ -117,6 +117,25 @@ def test_decoded_pixels_lie_within_black_and_white(vae: WanVae) -> None:
     loud = 40 * random_latents(2)
     assert vae.decode_unclamped(loud, StreamState()).abs().max() > 1
     assert vae.decode(loud, StreamState()).abs().max() == 1
+
+
+def test_pixel_of_zeros_stays_zero_through_the_norm() -> None:
+    norm = RmsNorm(8)
+    x = torch.randn(1, 8, 1, 2, 2)
+    x[..., 0, 0] = 0
+    for dtype in (torch.float32, torch.bfloat16):
+        normed = norm.to(dtype)(x.to(dtype))
+        assert not normed[..., 0, 0].any()
+        torch.testing.assert_close(normed[..., 1, 1].square().mean(), torch.ones((), dtype=dtype), atol=0.02, rtol=0)
+
+
+def test_bfloat16_decodes_nearly_what_float32_does(vae: WanVae) -> None:
+    half = WanVae(TINY).requires_grad_(False)
+    half.load_state_dict(vae.state_dict())
+    half = half.to(torch.bfloat16)
+    decoded = half.decode(random_latents(2), StreamState())
+    assert decoded.dtype == torch.bfloat16
+    assert (decoded.float() - vae.decode(random_latents(2), StreamState())).abs().mean() < 0.02
 
 
 def test_activations_stay_in_the_layout_that_the_norm_needs(vae: WanVae) -> None:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import published
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from published import dit_tensors, save, write_config
+from safetensors.torch import save as safetensors_of
 
 from sfserver.model.config import TOY_VACE, WAN_1_3B
 from sfserver.weights import WeightsError, describe_folder, problem
 from sfserver.weights.convert import Wish, convert
 from sfserver.weights.files import safetensors_shapes
 from sfserver.weights.loading import load_tae, load_text_encoder, load_transformer
+from sfserver.weights.sources import open_source
 
 CPU = torch.device("cpu")
 
@@ -165,6 +173,32 @@ def test_checkpoint_without_tensors_is_refused(content: object, sentence: str, t
 def test_file_of_another_kind_or_none_is_refused(name: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"x")
     assert sentence in refusal(tmp_path / name, tmp_path)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_file_is_read_or_refused_and_nothing_else(data: st.DataObject, tmp_path: Path) -> None:
+    content, suffix = data.draw(st.sampled_from([safetensors_bytes(), checkpoint_bytes()]))
+    damaged = bytearray(content)
+    for place in data.draw(st.lists(st.integers(0, min(len(content), 6000) - 1), min_size=1, max_size=4)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    path = tmp_path / f"damaged{suffix}"
+    path.write_bytes(damaged)
+    with contextlib.suppress(WeightsError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch has things to say about strange pickles
+        open_source(path)
+
+
+@cache
+def safetensors_bytes() -> tuple[bytes, str]:
+    return safetensors_of({"x": torch.zeros(3, 4), "y": torch.zeros(2)}), ".safetensors"
+
+
+@cache
+def checkpoint_bytes() -> tuple[bytes, str]:
+    file = io.BytesIO()
+    torch.save({"generator": {"x": torch.zeros(3, 4), "y": torch.zeros(2)}, "step": 1}, file)
+    return file.getvalue(), ".pt"
 
 
 # Weights, but others --------------------------------------------------------------------------------------------------
