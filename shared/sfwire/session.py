@@ -265,6 +265,8 @@ class Session:
 
     def _on_failed(self, run: _Run, failed: m.Failed, now: float) -> list[Action]:
         error = RequestError(failed.code, failed.message, failed.field)
+        if failed.code is ErrorCode.SHUTTING_DOWN:  # somebody restarts it; a client that does not want to wait cancels
+            return self._lose(now, failed.message, reopen=False)
         if not failed.retryable:
             return self._end(run, error)
         if failed.code is ErrorCode.HELLO_FIRST:
@@ -315,7 +317,7 @@ class Session:
         return actions
 
     def _tick_run(self, run: _Run, now: float) -> list[Action]:
-        if self.phase is Phase.LOST and now - self._lost_at > self._give_up_after_s:
+        if self.phase in (Phase.GREETING, Phase.LOST) and now - self._lost_at > self._give_up_after_s:
             return self._end(run, ServerSilent(f"the server has been silent for {now - self._lost_at:.0f} s"))
         if self.phase is not Phase.READY:
             return []
@@ -339,8 +341,13 @@ class Session:
         return [Send(m.Ping(self._nonce))]
 
     def _greet(self, now: float) -> list[Action]:
-        """Hello; on a new socket if the server was lost, since it may be somewhere else now."""
-        reopen: list[Action] = [Reopen()] if self.phase is Phase.LOST and now - self._lost_at > 2 * REPEAT_S else []
+        """Hello; on a new socket if nobody answers, since the server may be somewhere else now.
+
+        So also before the first Welcome: the connection file may be what a killed server left behind.
+        """
+        if self._lost_at == float("-inf"):
+            self._lost_at = now
+        reopen: list[Action] = [Reopen()] if now - self._lost_at > 2 * REPEAT_S else []
         self._greeted_at = now
         return [*reopen, Send(m.Hello(L.PROTOCOL, self._client, self._session_id))]
 
