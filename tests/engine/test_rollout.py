@@ -145,11 +145,6 @@ def test_steps_count_every_pass_to_the_end() -> None:
     assert {step.of for step in steps} == {rollout.total_passes}
 
 
-def test_no_extra_keyframes_equal_none() -> None:
-    geometry = clip()
-    assert torch.equal(whole(make(geometry, guide=Guide(known={}))), whole(make(geometry)))
-
-
 def test_a_keyframe_enters_the_clip_as_it_is() -> None:
     known = {0: latents(1, 8), 5: latents(1, 9)}
     made = whole(make(clip(lead=1), guide=Guide(known=known)))
