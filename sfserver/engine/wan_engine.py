@@ -48,7 +48,7 @@ class WanEngine:
         self._weights = weights
         self._device = device
         self._grey = GreyClip(weights.vae)
-        self._attend = choose_attention("auto", device)
+        self._attend = choose_attention("auto", device, weights.dit.compute_dtype)
         self._compiled: How | None = None
 
     @property

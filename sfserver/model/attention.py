@@ -32,19 +32,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.transpose(1, 2)
 
 
-def choose_attention(kernel: Kernel, device: torch.device) -> Attend:
-    """The function behind `kernel`; `auto` takes FlashAttention where it is installed and the device is a GPU.
+def choose_attention(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Attend:
+    """The function behind `kernel`; `auto` takes FlashAttention where it is installed and fits device and dtype.
 
     Raises ImportError where `flash` is asked for and neither of its packages is installed.
     """
     if kernel == "auto":
-        kernel = "flash" if device.type == "cuda" and _flash_package() else "sdpa"
+        fits = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+        kernel = "flash" if fits and _flash_package() else "sdpa"
     if kernel == "sdpa":
         return attend
     package = _flash_package()
     if package is None:
         raise ImportError("attention kernel 'flash' needs the package flash-attn; install it or choose 'sdpa'")
-    return importlib.import_module(package).flash_attn_func
+    flash = importlib.import_module(package).flash_attn_func
+
+    def attend_by_flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        answer = flash(q, k, v)
+        return answer[0] if isinstance(answer, tuple) else answer  # some versions add the softmax's normaliser
+
+    return attend_by_flash
 
 
 def _flash_package() -> str | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
 
 from sfserver.model import attention
-from sfserver.model.attention import attend, choose_attention, kernel_preference
+from sfserver.model.attention import Attend, attend, choose_attention, kernel_preference
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def qkv(queries: int = 5, keys: int = 7) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,22 +39,31 @@ def test_preference_changes_no_result_and_ends() -> None:
     torch.testing.assert_close(preferred, attend(q, k, v))
 
 
-def test_cpu_uses_torch_s_own() -> None:
-    assert choose_attention("auto", CPU) is attend
-    assert choose_attention("sdpa", torch.device("cuda")) is attend
+def test_cpu_and_float32_use_torch_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, lambda q, k, v: q)
+    assert choose_attention("auto", CPU, torch.bfloat16) is attend
+    assert choose_attention("auto", GPU, torch.float32) is attend
+    assert choose_attention("sdpa", GPU, torch.bfloat16) is attend
 
 
-def test_gpu_takes_flash_attention_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Package:
-        flash_attn_func = object()
-
-    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: name == "flash_attn" or None)
-    monkeypatch.setattr(attention.importlib, "import_module", lambda name: Package)
-    assert choose_attention("auto", torch.device("cuda")) is Package.flash_attn_func
-    assert choose_attention("auto", CPU) is attend
+@pytest.mark.parametrize("answer", [lambda q, k, v: attend(q, k, v), lambda q, k, v: (attend(q, k, v), None)])
+def test_gpu_takes_flash_attention_where_it_is_installed(answer: Attend, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, answer)
+    chosen = choose_attention("auto", GPU, torch.bfloat16)
+    assert chosen is not attend
+    q, k, v = qkv()
+    assert torch.equal(chosen(q, k, v), attend(q, k, v))
 
 
 def test_asking_for_a_kernel_that_is_not_there_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: None)
+    assert choose_attention("auto", GPU, torch.bfloat16) is attend
     with pytest.raises(ImportError, match="needs the package flash-attn"):
-        choose_attention("flash", torch.device("cuda"))
+        choose_attention("flash", GPU, torch.bfloat16)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, function: Attend) -> None:
+    """Make it seem that FlashAttention 2 is installed, and is `function`."""
+    package = SimpleNamespace(flash_attn_func=function)
+    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: name == "flash_attn" or None)
+    monkeypatch.setattr(attention.importlib, "import_module", lambda name: package)
