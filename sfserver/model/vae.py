@@ -70,7 +70,7 @@ class StreamState:
 
 
 class WanVae(nn.Module):
-    """The whole VAE. `decode` and `encode` take normalised latents and pixels in [-1, 1]; both want gradients off."""
+    """Encoder and decoder. Latents are normalised, as the transformer sees them; pixels lie in [-1, 1]; no gradients."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()

@@ -1,0 +1,123 @@
+"""A model folder that has changed since it was written: refused by name, without torch where that will do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import published
+import pytest
+import torch
+from published import dit_tensors, save, write_config
+
+from sfserver.model.config import WAN_1_3B
+from sfserver.weights import WeightsError, describe_folder, problem
+from sfserver.weights.convert import Wish, convert
+from sfserver.weights.files import safetensors_shapes
+from sfserver.weights.loading import load_tae, load_text_encoder, load_transformer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    convert(save(tmp_path / "tae.safetensors", published.tae_tensors()), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_component_that_was_cut_off_is_refused_without_torch_and_with(folder: Path) -> None:
+    path = folder / "tae.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    reason = problem(folder / "tae.safetensors", "tae")
+    assert reason is not None
+    assert "were written; convert or fetch it again" in reason
+    with pytest.raises(WeightsError, match="were written; convert or fetch it again"):
+        load_tae(folder, CPU, torch.float32)
+
+
+def test_component_with_one_bit_changed_is_refused(folder: Path) -> None:
+    path = folder / "tae.safetensors"
+    load_tae(folder, CPU, torch.float32)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    safetensors_shapes(path)  # only its hash tells
+    with pytest.raises(WeightsError, match=r"tae\.safetensors: is not what was written, its hash differs"):
+        load_tae(folder, CPU, torch.float32)
+
+
+def test_component_that_is_gone_is_named(folder: Path) -> None:
+    (folder / "tae.safetensors").unlink()
+    assert problem(folder / "tae.safetensors", "tae") == f"{folder / 'tae.safetensors'} is not there"
+    with pytest.raises(WeightsError, match="is not there"):
+        load_tae(folder, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("not json", "is not JSON"),
+        ("[]", "does not describe a model"),
+        ('{"components": {"tae": 3}}', "does not describe a model"),
+        ('{"format": 2}', "has format 2, this version reads 1; update sfserver"),
+    ],
+)
+def test_manifest_that_cannot_be_read_is_named(text: str, sentence: str, folder: Path) -> None:
+    (folder / "model.json").write_text(text)
+    with pytest.raises(WeightsError) as error:
+        describe_folder(folder)
+    assert sentence in str(error.value)
+    assert problem(folder / "tae.safetensors", "tae") == str(error.value)
+
+
+def test_manifest_cannot_name_a_file_elsewhere(folder: Path) -> None:
+    table = json.loads((folder / "model.json").read_text())
+    table["components"]["tae"]["file"] = "../../secret.safetensors"
+    (folder / "model.json").write_text(json.dumps(table))
+    with pytest.raises(WeightsError, match="does not describe a model"):
+        describe_folder(folder)
+
+
+def test_folder_without_a_manifest_or_the_role_is_told_so(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"is no model folder \(model\.json is missing\)"):
+        describe_folder(tmp_path)
+    with pytest.raises(WeightsError, match="holds no dit, only tae; fetch or convert it"):
+        load_transformer(folder, None, CPU, torch.float32)
+    (folder / "dit.safetensors").touch()
+    reason = problem(folder / "dit.safetensors", "dit")
+    assert reason is not None
+    assert "knows of no dit" in reason
+
+
+def test_transformer_of_another_size_than_the_presets_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    convert(save(tmp_path / "file.safetensors", dit_tensors()), tmp_path / "model")
+    with pytest.raises(WeightsError, match=r"is of a 96 wide model where 1\.3B is needed; choose the preset that fits"):
+        load_transformer(tmp_path / "model", None, CPU, torch.float32, expect=WAN_1_3B)
+
+
+def test_tokenizer_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
+    source = published.write_official_repository(tmp_path / "published")
+    (source / "google" / "umt5-xxl" / "spiece.model").write_bytes(b"nonsense")
+    convert(source, tmp_path / "model", Wish(roles=("text", "tokenizer")))
+    with pytest.raises(WeightsError, match=r"spiece\.model: is not a SentencePiece model"):
+        load_text_encoder(tmp_path / "model", tmp_path / "model", CPU, torch.float32)
+
+
+def test_manifest_with_sizes_that_build_nothing_is_refused(folder: Path) -> None:
+    table = json.loads((folder / "model.json").read_text())
+    table["components"]["tae"]["config"]["breadth"] = 3
+    (folder / "model.json").write_text(json.dumps(table))
+    with pytest.raises(WeightsError, match="describes a tae that cannot be built"):
+        load_tae(folder, CPU, torch.float32)
+
+
+def test_conversion_that_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sfserver.weights.convert.save_file", full_disk)
+    source = save(tmp_path / "tae.safetensors", published.tae_tensors())
+    with pytest.raises(OSError, match="No space left"):
+        convert(source, tmp_path / "model")
+    assert list((tmp_path / "model").iterdir()) == []
