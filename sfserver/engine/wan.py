@@ -125,62 +125,52 @@ def _load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) 
         raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
 
 
+_SEAM = Parameter(
+    "seam",
+    "bool",
+    True,
+    "Take the colour shift of the VAE, as seen at the keyframes, out of the frames between them",
+)
+_COMPILE = Parameter(
+    "compile",
+    "bool",
+    False,
+    "Compile the model first: minutes once for each size, faster blocks ever after",
+)
+_VACE_STRENGTH = Parameter(
+    "vace_strength", "float", 1.0, "Weight of the VACE branch, 0 switches it off", low=0.0, high=2.0
+)
+_NEGATIVE_STRENGTH = Parameter(
+    "negative_strength", "float", 11.0, "How far to keep from the negative prompt", low=1.0, high=30.0
+)
+_DECODER = Parameter(
+    "decoder",
+    "choice",
+    "wan",
+    "wan is the model's own; tae is a small one, many times faster and a little softer",
+    choices=("wan", "tae"),
+)
+
+
 def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
     """What a client may set for a preset."""
+    help_text = "How the keyframes reach the model; anchor and look-ahead steer from the first block on"
     parameters = [
-        Parameter(
-            "strategy",
-            "choice",
-            preset.strategies[0],
-            "How the keyframes reach the model; anchor and look-ahead steer from the first block on",
-            choices=preset.strategies,
-        ),
-        Parameter(
-            "seam",
-            "bool",
-            True,
-            "Take the colour shift of the VAE, as seen at the keyframes, out of the frames between them",
-        ),
-        Parameter(
-            "compile",
-            "bool",
-            False,
-            "Compile the model first: minutes once for each size, faster blocks ever after",
-        ),
+        Parameter("strategy", "choice", preset.strategies[0], help_text, choices=preset.strategies),
+        _SEAM,
+        _COMPILE,
     ]
     if preset.strategies != ("joint",):
-        parameters.append(
-            Parameter(
-                "window",
-                "int",
-                preset.window,
-                "Latents of four frames that each block looks back at; fewer are faster and are forgotten sooner",
-                low=preset.sink + preset.per_block,
-                high=max(preset.window, 2 * TRAINED_LATENTS),
-            )
-        )
+        help_text = "Latents of four frames that each block looks back at; fewer are faster and are forgotten sooner"
+        low, high = preset.sink + preset.per_block, max(preset.window, 2 * TRAINED_LATENTS)
+        parameters.append(Parameter("window", "int", preset.window, help_text, low=low, high=high))
     if preset.dit.vace_layers:
-        parameters.append(
-            Parameter("vace_strength", "float", 1.0, "Weight of the VACE branch, 0 switches it off", low=0.0, high=2.0)
-        )
+        parameters.append(_VACE_STRENGTH)
     if preset.guidance > 1:
-        parameters.append(
-            Parameter("guidance", "float", preset.guidance, "How closely to follow the prompt", low=1.0, high=20.0)
-        )
+        help_text = "How closely to follow the prompt"
+        parameters.append(Parameter("guidance", "float", preset.guidance, help_text, low=1.0, high=20.0))
     else:
-        parameters.append(
-            Parameter(
-                "negative_strength", "float", 11.0, "How far to keep from the negative prompt", low=1.0, high=30.0
-            )
-        )
+        parameters.append(_NEGATIVE_STRENGTH)
     if has_tae:
-        parameters.append(
-            Parameter(
-                "decoder",
-                "choice",
-                "wan",
-                "wan is the model's own; tae is a small one, many times faster and a little softer",
-                choices=("wan", "tae"),
-            )
-        )
+        parameters.append(_DECODER)
     return parameters

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from networks import COLUMNS, ROWS, at, latents, prompt, table, toy_dit
+from networks import COLUMNS, ROWS, at, latents, prompt, random_weights, table, toy_dit
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sfserver.model.cache import CacheShape, KvCache
-from sfserver.model.config import WAN_1_3B, WAN_1_3B_VACE, DitConfig
+from sfserver.model.config import TOY_VACE, WAN_1_3B, WAN_1_3B_VACE, DitConfig
 from sfserver.model.dit import EAGER, Dit, How, Nag, TextKv
 from sfserver.model.rope import RopeTable
 from sfserver.model.vace import Vace
@@ -113,6 +113,26 @@ def test_counter_sees_a_wait() -> None:
     with Calls() as calls:
         torch.ones(1).item()
     assert WAITS & set(calls.names)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no GPU: a wait shows only where there is something to wait for"
+)
+def test_on_a_gpu_a_pass_and_its_noise_never_wait() -> None:
+    gpu = torch.device("cuda")
+    dit = random_weights(Dit(TOY_VACE), 1).to(gpu).set_compute_dtype(torch.bfloat16)
+    rope = RopeTable(TOY_VACE.head_dim, 6, ROWS, COLUMNS, gpu)
+    shape = CacheShape(TOY_VACE.layers, TOY_VACE.heads, TOY_VACE.head_dim, ROWS * COLUMNS, window=6)
+    cache, text = KvCache(shape, rope, device=gpu, dtype=torch.bfloat16), dit.embed_prompt(prompt().to(gpu))
+    x = latents(3).to(gpu)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for start in (0, 3):
+            cache.seat(start, 3)
+            dit(x, torch.full((1, 1), 937.5, device=gpu), text, cache.rotation, cache)
+            latents(3).pin_memory().to(gpu, non_blocking=True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture
