@@ -70,7 +70,7 @@ class StreamState:
 
 
 class WanVae(nn.Module):
-    """Encoder and decoder. Latents are normalised, as the transformer sees them; pixels lie in [-1, 1]; no gradients."""
+    """Encoder and decoder. Latents are normalised, as the transformer sees them; pixels lie in [-1, 1]."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()

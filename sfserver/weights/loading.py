@@ -46,6 +46,11 @@ def load_transformer(
     _check_width(dit_folder, component, wanted)
     if vace_folder and vace_component:
         _check_width(vace_folder, vace_component, wanted)
+        if vace_component.config.get("layers") != component.config.get("layers"):
+            raise WeightsError(
+                f"{vace_folder / vace_component.file}: was made for {vace_component.config.get('layers')} layers, the "
+                f"transformer has {component.config.get('layers')}; take the VACE branch of the same model"
+            )
         told = {"vace_layers": vace_component.config.get("vace_layers", ())}
         component = evolve(component, config={**component.config, **told})
     dit = _loaded(dit_folder, component, "dit", Dit, device).set_compute_dtype(dtype)

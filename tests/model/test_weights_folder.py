@@ -8,7 +8,7 @@ from pathlib import Path
 import published
 import pytest
 import torch
-from published import dit_tensors, save, write_config
+from published import OFFICIAL_CONFIG, dit_tensors, save, vace_tensors, write_config
 
 from sfserver.model.config import WAN_1_3B
 from sfserver.weights import WeightsError, describe_folder, problem
@@ -94,6 +94,15 @@ def test_transformer_of_another_size_than_the_presets_is_refused(tmp_path: Path)
     convert(save(tmp_path / "file.safetensors", dit_tensors()), tmp_path / "model")
     with pytest.raises(WeightsError, match=r"is of a 96 wide model where 1\.3B is needed; choose the preset that fits"):
         load_transformer(tmp_path / "model", None, CPU, torch.float32, expect=WAN_1_3B)
+
+
+def test_vace_branch_of_a_deeper_model_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    convert(save(tmp_path / "dit.safetensors", dit_tensors()), tmp_path / "model")
+    write_config(tmp_path, {**OFFICIAL_CONFIG, "num_layers": 4, "vace_layers": [0, 2]})
+    convert(save(tmp_path / "vace.safetensors", vace_tensors()), tmp_path / "vace")
+    with pytest.raises(WeightsError, match="was made for 4 layers, the transformer has 3"):
+        load_transformer(tmp_path / "model", tmp_path / "vace", CPU, torch.float32)
 
 
 def test_tokenizer_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
