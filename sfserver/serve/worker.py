@@ -11,6 +11,7 @@ import io
 import json
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+PROGRESS_S = 0.05
 BEAT_S = 2.0
 """While it waits for a client to take frames, it shows that it lives this often."""
 
@@ -54,6 +56,8 @@ class _Request:
         self.message = message
         self.buffers = buffers
         self.sent = 0
+        self.stage = ""
+        self.told_at = 0.0
         self._credit = message.credit
         self._cancelled = False
         self._changed = threading.Condition()
@@ -173,7 +177,11 @@ class Worker:
         return self._loaded[info.id]
 
     def _progress(self, request: _Request, step: Step) -> None:
-        self._send(m.Progress(request.message.id, step.stage, step.step, step.of))
+        """Tell how far it is: every change of stage, otherwise no more often than anybody can see."""
+        now = time.monotonic()
+        if step.stage != request.stage or now - request.told_at >= PROGRESS_S:
+            request.stage, request.told_at = step.stage, now
+            self._send(m.Progress(request.message.id, step.stage, step.step, step.of))
 
     def _deliver(self, request: _Request, chunk: Chunk) -> None:
         message = request.message

@@ -39,6 +39,8 @@ TICK_S = 0.05
 _RETRY_S = 0.5
 """Between two looks for a connection file that is not there."""
 _MESSAGES_A_TURN = 64
+_CREDITS_A_WINDOW = 4
+"""A message for each picture would cost more than it helps."""
 Finder = Callable[[], connections.Connection]
 """Says where the server is, or raises NoConnectionFile with the reason."""
 
@@ -62,6 +64,7 @@ class Client:
         of each stream that may wait here untaken. `give_up_after_s`: how long streams outlive a server that is silent.
         """
         self._source = connection
+        self._window = window
         self._session = Session(name, window=window, give_up_after_s=give_up_after_s)
         self._streams: dict[str, Stream] = {}
         self._reports: queue.SimpleQueue[m.Report] = queue.SimpleQueue()
@@ -130,10 +133,12 @@ class Client:
             self._streams[name] = stream
             return actions
 
-        def on_ticket(act: Callable[[str], list[Action]]) -> Callable[[], None]:
-            return lambda: self._wish(lambda: act(ticket[0]))  # wishes are in order, so `begin` comes before
-
-        stream = Stream(request, on_ticket(self._session.taken), on_ticket(self._session.cancel))
+        stream = Stream(
+            request,  # wishes are carried out in order, so `begin` comes before these
+            taken=lambda count: self._wish(lambda: self._session.taken(ticket[0], count)),
+            cancel=lambda: self._wish(lambda: self._session.cancel(ticket[0])),
+            batch=max(1, self._window // _CREDITS_A_WINDOW),
+        )
         self._wish(begin)
         return stream
 
@@ -230,6 +235,7 @@ class _Line:
         self.socket: Socket | None = None
         self._context = context
         self._source = source
+        self._poller: zmq.Poller | None = None
         self._next_try = 0.0
         self._why: str | None = None
 
@@ -247,19 +253,20 @@ class _Line:
         except NoConnectionFile as error:
             self._why = str(error)
             return self._why
-        self.socket = connect(self._context, found)
+        self.socket, self._poller = connect(self._context, found), None
         self._next_try = 0.0
         return None
 
     def wait(self, wake: sockets.socket, timeout_s: float) -> None:
         """Until something arrives, somebody wakes us, or the time is over."""
-        poller = zmq.Poller()
-        poller.register(wake.fileno(), zmq.POLLIN)
-        if self.socket is not None:
-            poller.register(self.socket, zmq.POLLIN)
-        poller.poll(int(timeout_s * 1000))
-        with suppress(BlockingIOError):
-            wake.recv(4096)
+        if self._poller is None:
+            self._poller = zmq.Poller()
+            self._poller.register(wake.fileno(), zmq.POLLIN)
+            if self.socket is not None:
+                self._poller.register(self.socket, zmq.POLLIN)
+        for ready, _ in self._poller.poll(int(timeout_s * 1000)):
+            if ready == wake.fileno():
+                wake.recv(4096)
 
     def send(self, action: Send) -> None:
         """Hand over one message. Where the queue is full it is dropped: the session repeats what matters."""
@@ -282,4 +289,4 @@ class _Line:
     def close(self, linger_ms: int = 0) -> None:
         if self.socket is not None:
             self.socket.close(linger=linger_ms)
-            self.socket = None
+            self.socket, self._poller = None, None

@@ -168,12 +168,12 @@ class Session:
         self._forget(run)
         return [*tell, Notify(ticket, Ended(done=done))]
 
-    def taken(self, ticket: str) -> list[Action]:
-        """The program has taken one picture: the server may send another."""
+    def taken(self, ticket: str, count: int = 1) -> list[Action]:
+        """The program has taken so many pictures more: the server may send others."""
         run = self._runs.get(ticket)
         if run is None:
             return []
-        run.taken += 1
+        run.taken += count
         return self._credit(run)
 
     # What comes in

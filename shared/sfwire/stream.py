@@ -17,7 +17,10 @@ class Stream:
     so a program that stops taking pictures stops the server making them.
     """
 
-    def __init__(self, request: Request, taken: Callable[[], None], cancel: Callable[[], None]) -> None:
+    def __init__(
+        self, request: Request, taken: Callable[[int], None], cancel: Callable[[], None], batch: int = 1
+    ) -> None:
+        """`taken` hears of pictures handed out, `batch` at a time."""
         self.request = request
         self.position: int | None = None
         """Requests before this one in the server's queue; None until it was accepted."""
@@ -30,6 +33,8 @@ class Stream:
         self._ended = False
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._taken = taken
+        self._batch = batch
+        self._untold = 0
         self._cancel = cancel
 
     @property
@@ -88,7 +93,10 @@ class Stream:
         self.interrupted = None
         match event:
             case Picture():
-                self._taken()
+                self._untold += 1
+                if self._untold >= self._batch:
+                    self._taken(self._untold)
+                    self._untold = 0
             case m.Accepted():
                 self.position = event.position
             case m.Progress():
