@@ -12,10 +12,12 @@ USUAL_SIZE = (832, 480)
 """What the 1.3B models were trained at."""
 OVERHEAD_BYTES = 900 * 1024**2
 """A CUDA context, its libraries and their workspaces."""
-VAE_WIDTH = 96
-"""Channels of the VAE's widest full-size feature maps, which dominate what decoding needs."""
-VAE_LIVE_FRAMES = 4 + 1 + 2 * 7
-"""Full-size feature maps alive at once: a latent's four frames and their sum, and two past frames of seven layers."""
+VAE_PARAMETERS = 126_900_000
+VAE_STATE_ELEMENTS = 2 * 75_664 // 64
+"""Kept between blocks per pixel: two past frames for each causal layer of the decoder, whose channels times resolution,
+in units of a latent pixel of 64 pixels, add up to 75664."""
+VAE_WORK_ELEMENTS = 5 * 4 * 96
+"""Alive at once per pixel while decoding: about five feature maps of a latent's four frames, 96 channels each."""
 
 
 @frozen
@@ -33,7 +35,7 @@ class Need:
 
     @property
     def weight_bytes(self) -> int:
-        return dit_parameters(self.config) * self.element_bytes
+        return (dit_parameters(self.config) + VAE_PARAMETERS) * self.element_bytes
 
     def cache_bytes(self, width: int, height: int) -> int:
         """Of keys and values, exactly."""
@@ -49,8 +51,9 @@ class Need:
         # either queries, keys, values and the answer or both ends of the feed-forward.
         activations = widest * (2 * c.dim * 4 + max(4 * c.dim, 2 * c.ffn_dim + c.dim) * self.element_bytes)
         hints = len(c.vace_layers) * widest * c.dim * self.element_bytes if self.vace_span else 0
-        decoding = VAE_LIVE_FRAMES * VAE_WIDTH * width * height * self.element_bytes
-        kept = self.weight_bytes + self.cache_bytes(width, height) + text
+        vae_state = VAE_STATE_ELEMENTS * width * height * self.element_bytes
+        decoding = VAE_WORK_ELEMENTS * width * height * self.element_bytes
+        kept = self.weight_bytes + self.cache_bytes(width, height) + text + vae_state
         return kept + max(activations + hints, decoding) + OVERHEAD_BYTES
 
 
@@ -75,12 +78,16 @@ def dit_parameters(config: DitConfig) -> int:
 
 
 def usual_bytes(preset: Preset) -> int:
-    """Device memory at the usual size and length, in bfloat16."""
-    vace_span = TRAINED_LATENTS if preset.dit.vace_layers else 0
+    """Device memory at the usual size and length, by the preset's first strategy, in bfloat16."""
+    parts = preset.strategies[0].split("+")
     caches = 2 if preset.guidance > 1 else 1
-    seats = 0 if preset.strategies == ("joint",) else caches * (min(preset.window, TRAINED_LATENTS) + 1)
-    per_pass = TRAINED_LATENTS if preset.strategies == ("joint",) else preset.per_block
-    return Need(preset.dit, per_pass, seats, vace_span, element_bytes=2).at(*USUAL_SIZE)
+    return Need(
+        config=preset.dit,
+        per_pass=TRAINED_LATENTS if "joint" in parts else preset.per_block,
+        seats=0 if parts == ["joint"] else caches * (preset.window + 1),
+        vace_span=(preset.per_block if "chunk" in parts else TRAINED_LATENTS) if preset.dit.vace_layers else 0,
+        element_bytes=2,
+    ).at(*USUAL_SIZE)
 
 
 def largest_size(need: Need, geometry: Geometry, available_bytes: int) -> tuple[int, int] | None:

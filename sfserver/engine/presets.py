@@ -105,7 +105,8 @@ _SHARED = (
 """The same for all: pictures to latents and back, and prompts."""
 _VACE = Part("vace", "wan-vace/vace.safetensors", _VACE_SOURCE)
 
-_WITH_VACE = ("lookahead+anchor", "lookahead", "chunk+anchor", "chunk", "anchor", "joint", "joint+anchor")
+_WITH_VACE = ("chunk+anchor", "anchor", "chunk", "lookahead+anchor", "lookahead", "joint", "joint+anchor")
+"""Those that stream come first: look-ahead runs the branch over the rest of the clip in every pass."""
 
 
 def _dit(folder: str, source: Source) -> Part:

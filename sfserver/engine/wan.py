@@ -66,18 +66,25 @@ def _preset_of(path: Path) -> Preset:
     try:
         manifest = read_manifest(path)
         preset = find(manifest.preset) or (SELF_FORCING_VACE if "vace" in manifest.components else SELF_FORCING)
-        sizes = _dit_config(manifest) or preset.dit
+        sizes = _dit_config(manifest, preset)
     except WeightsError as error:
         raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
+    except (cattrs.BaseValidationError, ValueError) as error:
+        message = f"{path}: describes a transformer that cannot be ({error}); convert it again"
+        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, message, "engine") from None
     parts = tuple(evolve(part, path=Path(part.path).name) for part in preset.parts if part.role != "lora")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-._") or "folder"
     return evolve(preset, id=name[:60], title=f"{preset.title} in {path.name}"[:80], dit=sizes, parts=parts)
 
 
-def _dit_config(manifest: Manifest) -> DitConfig | None:
-    """Sizes of the transformer, with those of the VACE branch if there is one."""
-    component = manifest.components.get("vace") or manifest.components.get("dit")
-    return cattrs.structure(component.config, DitConfig) if component else None
+def _dit_config(manifest: Manifest, preset: Preset) -> DitConfig:
+    """Sizes of the transformer, and of its VACE branch where the preset has one; without weights, the preset's own."""
+    role = "vace" if preset.part("vace") else "dit"
+    component = manifest.components.get(role)
+    if component is None:
+        return preset.dit
+    sizes = cattrs.structure(component.config, DitConfig)
+    return sizes if role == "vace" else evolve(sizes, vace_layers=())
 
 
 def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> EngineInfo:

@@ -231,7 +231,7 @@ def with_nan() -> wan_engine.Weights:
         ({"num_frames": 482}, "makes clips of 3 to 481"),
         ({"width": 56}, "needs a multiple of 16"),
         ({"params": {"window": 3}}, "window is 3; it must lie between 4 and 42"),
-        ({"params": {"strategy": "magic"}}, "choose one of lookahead"),
+        ({"params": {"strategy": "magic"}}, "choose one of chunk"),
     ],
 )
 def test_bad_values_are_refused_with_a_remedy(change: dict[str, Any], sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,33 @@ def test_a_folder_without_a_part_says_which(converted: Path, config: ServerConfi
     assert any("vae.safetensors is not there" in what for what in info.missing)
     with pytest.raises(RequestError, match=r"vae\.safetensors is not there"):
         wan.load_folder(partial, config)
+
+
+def test_a_preset_without_vace_leaves_the_folder_s_branch_alone(
+    converted: Path, config: ServerConfig, tmp_path: Path
+) -> None:
+    folder = copied_with(converted, tmp_path, preset="self-forcing")
+    assert "vace_strength" not in {p.name for p in wan.describe_folder(folder, config).parameters}
+    assert generate(wan.load_folder(folder, config)).shape[0] == 7
+
+
+def test_sizes_that_cannot_be_are_refused(converted: Path, config: ServerConfig, tmp_path: Path) -> None:
+    sizes = {"dim": 96, "ffn_dim": 160, "layers": 3, "heads": 7}
+    folder = copied_with(converted, tmp_path, preset="self-forcing", sizes=sizes)
+    with pytest.raises(RequestError, match="describes a transformer that cannot be") as caught:
+        wan.describe_folder(folder, config)
+    assert caught.value.code is ErrorCode.ENGINE_UNAVAILABLE
+
+
+def copied_with(folder: Path, home: Path, preset: str, sizes: dict[str, int] | None = None) -> Path:
+    """A copy of a model folder whose manifest names another preset, and perhaps other sizes of the transformer."""
+    copy = Path(shutil.copytree(folder, home / "copy"))
+    table = json.loads((copy / "model.json").read_text("utf-8"))
+    table["preset"] = preset
+    if sizes:
+        table["components"]["dit"]["config"] = sizes
+    (copy / "model.json").write_text(json.dumps(table), "utf-8")
+    return copy
 
 
 def test_a_folder_of_something_else_is_refused(config: ServerConfig, tmp_path: Path) -> None:
