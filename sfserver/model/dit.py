@@ -258,9 +258,9 @@ def guide_attention(z: Tensor, z_negative: Tensor, nag: Nag) -> Tensor:
     """Step from the negative prompt's answer away, no further than `tau` allows. All [B, L, d], z's dtype."""
     positive = z.float()
     guided = positive * nag.scale - z_negative.float() * (nag.scale - 1)
-    norm = positive.abs().sum(-1, keepdim=True)
-    ratio = guided.abs().sum(-1, keepdim=True) / norm
-    guided = guided * (nag.tau / ratio).clamp(max=1.0)
+    limit = nag.tau * positive.abs().sum(-1, keepdim=True)
+    norm = guided.abs().sum(-1, keepdim=True)
+    guided = guided * (limit / norm.clamp(min=1e-12)).clamp(max=1.0)
     return torch.lerp(positive, guided, nag.alpha).to(z.dtype)
 
 

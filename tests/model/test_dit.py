@@ -16,7 +16,7 @@ from torch import Tensor
 from sfserver.model.attention import attend
 from sfserver.model.cache import CacheShape, KvCache
 from sfserver.model.config import TOY, WAN_1_3B, WAN_14B, DitConfig, from_official
-from sfserver.model.dit import EAGER, Dit, How, Nag, TextKv
+from sfserver.model.dit import EAGER, Dit, How, Nag, TextKv, guide_attention
 
 FULL_SIZE = Path(__file__).parents[3] / "shared" / "reference" / "keys_fullsize.json"
 
@@ -97,11 +97,14 @@ def test_attention_guidance_steers() -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), scale=st.floats(1, 30), tau=st.floats(1, 4))
 def test_attention_guidance_grows_no_token_beyond_tau(seed: int, scale: float, tau: float) -> None:
-    from sfserver.model.dit import guide_attention
-
     z, z_negative = torch.randn(2, 1, 7, 12, generator=torch.Generator().manual_seed(seed))
     guided = guide_attention(z, z_negative, Nag(scale, tau, alpha=1.0))
     assert (guided.abs().sum(-1) <= tau * z.abs().sum(-1) * (1 + 1e-4)).all()
+
+
+def test_attention_guidance_of_nothing_is_nothing() -> None:
+    nothing = torch.zeros(1, 2, 12)
+    assert torch.equal(guide_attention(nothing, nothing, Nag()), nothing)
 
 
 def test_bfloat16_keeps_time_gates_and_residual_stream_in_float32() -> None:
