@@ -65,23 +65,26 @@ def plan_clip(
 
 
 class GreyClip:
-    """What the VAE makes of nothing but grey. Causal, so a longer clip begins like a shorter one; kept per size."""
+    """What the VAE makes of nothing but grey: the same for all requests of a size. The longest so far is kept.
+
+    The VAE is causal, so a shorter clip is the beginning of a longer one.
+    """
 
     def __init__(self, vae: WanVae):
         self._vae = vae
         self._size = (0, 0)
         self._latents: list[Tensor] = []
-        self._state = vae.new_encoder_state()
 
     def latents(self, geometry: Geometry, device: torch.device | str) -> Generator[Step, None, Tensor]:
         """[B, F, C, H, W] for all latents of the clip."""
         size = (geometry.height, geometry.width)
-        if size != self._size:
-            self._size, self._latents, self._state = size, [], self._vae.new_encoder_state()
-        for latent in range(len(self._latents), geometry.latents):
-            grey = torch.zeros(1, len(frames_of(latent)), 3, *size, device=device)
-            self._latents.append(self._vae.encode(grey, self._state).float())
-            yield Step(STAGE, latent + 1, geometry.latents)
+        if size != self._size or len(self._latents) < geometry.latents:
+            latents, state = [], self._vae.new_encoder_state()
+            for position in range(geometry.latents):
+                grey = torch.zeros(1, len(frames_of(position)), 3, *size, device=device)
+                latents.append(self._vae.encode(grey, state).float())
+                yield Step(STAGE, position + 1, geometry.latents)
+            self._size, self._latents = size, latents
         return torch.cat(self._latents[: geometry.latents], dim=1)
 
 
