@@ -15,17 +15,19 @@ from rich.table import Table
 
 @frozen
 class Measure:
-    """One figure against its target. `how` says what was divided by what."""
+    """One figure, and its target if it has one. `how` says what was divided by what."""
 
     name: str
     value: float
-    target: float
+    target: float | None
     better: Literal["high", "low"]
     unit: str
     how: str
 
     @property
     def met(self) -> bool:
+        if self.target is None:
+            return True
         return self.value >= self.target if self.better == "high" else self.value <= self.target
 
 
@@ -33,9 +35,9 @@ def as_table(measures: Iterable[Measure]) -> Table:
     table = Table("Measure", "Value", "Target", "", "How", box=None, header_style="bold", pad_edge=False)
     for m in measures:
         sign = ">=" if m.better == "high" else "<="
-        table.add_row(
-            m.name, f"{m.value:.3g} {m.unit}", f"{sign} {m.target:g} {m.unit}", "met" if m.met else "MISSED", m.how
-        )
+        target = "" if m.target is None else f"{sign} {m.target:g} {m.unit}"
+        verdict = "" if m.target is None else "met" if m.met else "MISSED"
+        table.add_row(m.name, f"{m.value:.3g} {m.unit}", target, verdict, m.how)
     return table
 
 
