@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -242,27 +243,84 @@ def serve(
 
 
 @app.command()
-def models() -> None:
+def models(
+    engine: Annotated[str, typer.Argument(help="Tell everything about one", metavar="[ENGINE]")] = "",
+) -> None:
     """List the engines: what is there, what is missing, licence, memory, whether the prompt counts."""
     from .engine import table
 
     infos = table.describe_all(load_config())
     console = Console(highlight=False)
-    grid = Table(
-        "Engine", "Title", "State", "Prompt", "Memory", "Licence", box=None, header_style="bold", pad_edge=False
-    )
+    if engine:
+        found = next((info for info in infos if info.id == engine), None)
+        if not found:
+            raise typer.BadParameter(f"there is no {engine!r}; there are: {', '.join(info.id for info in infos)}")
+        _tell_all(found, console)
+        return
+    grid = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("Engine", "State", "Prompt", "Memory"):
+        grid.add_column(heading, no_wrap=True)
+    grid.add_column("Title")
     for info in infos:
         grid.add_row(*_model_row(info))
     console.print(grid)
-    for info in infos:
-        for what in info.missing:
-            console.print(f"{info.id}: {what}", markup=False, soft_wrap=True)
+    console.print("\nsfserver models ENGINE tells all about one, sfserver fetch ENGINE downloads what is missing")
 
 
 def _model_row(info: EngineInfo) -> tuple[str, ...]:
     memory = f"{info.memory_bytes / 1e9:.1f} GB" if info.memory_bytes else "small"
     state = "ready" if info.available else f"{len(info.missing)} missing"
-    return info.id, info.title, state, "used" if info.uses_prompt else "ignored", memory, info.licence
+    return info.id, state, "used" if info.uses_prompt else "ignored", memory, info.title
+
+
+def _tell_all(info: EngineInfo, console: Console) -> None:
+    lines = [f"{info.title}: {info.summary}", f"licence: {info.licence}"]
+    lines.append(f"clips: {info.min_frames} to {info.max_frames} frames, sides in steps of {info.size_multiple}")
+    lines += [f"missing: {what}" for what in info.missing]
+    for p in info.parameters:
+        limits = ", ".join(p.choices) if p.choices else f"{p.low:g} to {p.high:g}" if p.low is not None else "on or off"
+        lines.append(f"--set {p.name}={p.default}  ({limits})  {p.help}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def fetch(
+    model: Annotated[str, typer.Argument(help="Id of a model, see: sfserver models", metavar="MODEL")],
+    accept_license: Annotated[
+        bool, typer.Option("--accept-license", help="You have read the licences shown, and they suit your use")
+    ] = False,
+) -> None:
+    """Download what a model still needs, and convert it."""
+    from . import fetch as fetching
+    from .engine.presets import PRESETS, find
+
+    preset = find(model)
+    if preset is None:
+        known = ", ".join(one.id for one in PRESETS)
+        raise typer.BadParameter(f"there is no model {model!r}; there are: {known}")
+    console = Console(stderr=True, highlight=False)
+    for licence in fetching.licences(preset):
+        console.print(f"licence of {licence}", markup=False, soft_wrap=True)
+    with _bytes_bar(console) as show:
+        notes = fetching.fetch(preset, load_config().models_dir, accept_license, show)
+    for note in notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    typer.echo(f"{model} is complete")
+
+
+@contextmanager
+def _bytes_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar for each thing that is told about: (what, bytes or tensors done, of)."""
+    with Progress(console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=of)
+            progress.update(tasks[what], completed=done, total=of)
+
+        yield show
 
 
 @app.command()
@@ -280,14 +338,7 @@ def convert(
 
     from .weights import convert as conversion
 
-    with Progress(console=Console(stderr=True)) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(role: str, done: int, of: int) -> None:
-            if role not in tasks:
-                tasks[role] = progress.add_task(role, total=of)
-            progress.update(tasks[role], completed=done)
-
+    with _bytes_bar(Console(stderr=True)) as show:
         wish = conversion.Wish(
             preset=preset,
             loras=tuple(_lora(text) for text in lora or ()),

@@ -46,8 +46,8 @@ class ServerConfig:
     device: Device = "auto"
     precision: Precision = "auto"
     """bf16 on CUDA, fp32 elsewhere, unless said otherwise."""
-    beat_timeout_s: float = 120.0
-    """A worker that shows no step for this long is replaced."""
+    beat_timeout_s: float = 300.0
+    """A worker that shows no step for this long is replaced. A first pass that compiles the model takes minutes."""
 
 
 def load_config(
@@ -65,7 +65,9 @@ def load_config(
         variable = f"SFSERVER_{name.upper()}"
         if variable in environment:
             merged[name] = (environment[variable], variable)
-    merged |= {name: (value, f"--{name.replace('_', '-')}") for name, value in (flags or {}).items() if value is not None}
+    merged |= {
+        name: (value, f"--{name.replace('_', '-')}") for name, value in (flags or {}).items() if value is not None
+    }
     return ServerConfig(**{name: _convert(name, value, origin) for name, (value, origin) in merged.items()})
 
 

@@ -167,7 +167,7 @@ def _engines(config: ServerConfig) -> Iterable[Finding]:
         if info.available:
             yield Finding(f"engine {info.id}", f"{info.title} is complete")
     try:
-        best, reason = table.choose(infos)
+        best, reason = table.choose(infos, config)
     except RequestError as error:
         yield Finding("engines", "none is complete", str(error))
         return

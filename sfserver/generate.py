@@ -159,7 +159,7 @@ def _choose_engine(order: Order, config: ServerConfig, client: Client | None, wa
         infos, wanted, reason = welcome.engines, welcome.default_engine, welcome.default_reason
     else:
         infos = table.describe_all(config)
-        wanted, reason = table.choose(infos) if order.engine == "auto" else (order.engine, "")
+        wanted, reason = table.choose(infos, config) if order.engine == "auto" else (order.engine, "")
     if order.engine == "auto":
         watcher.note(reason)
     else:

@@ -101,6 +101,7 @@ def test_the_control_a_module_that_needs_torch_fails_when_it_is_blocked() -> Non
 def test_listing_the_engines_loads_no_torch() -> None:
     code = (
         "import sys\nfrom sfserver.engine import table\nfrom sfserver.config import load_config\n"
-        "table.choose(table.describe_all(load_config()))\nassert 'torch' not in sys.modules"
+        "config = load_config({'models_dir': '/nonexistent'})\n"
+        "table.choose(table.describe_all(config), config)\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -43,7 +43,7 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
     return BlankEngine()
 
 
-def choose(infos: Iterable[EngineInfo]) -> tuple[str, str]:
+def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]:
     return INFO.id, "nothing else is measured"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sfwire.errors import ErrorCode, RequestError
+from sfwire.limits import MAX_ENGINES
 from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
@@ -15,26 +16,64 @@ from .base import Engine
 
 
 def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:
-    """What every engine says of itself on this machine, the available and the incomplete ones. Imports no torch."""
-    from . import draft
+    """What every engine says of itself on this machine, complete or not, the best first. Imports no torch.
 
-    return (draft.describe(config),)
+    A folder of converted weights below the models folder is an engine by its name, as a preset is.
+    """
+    from . import draft, wan
+
+    own = tuple(wan.describe_folder(folder, config) for folder in wan.own_folders(config))
+    return (*wan.describe(config), *own, draft.describe(config))[-MAX_ENGINES:]
 
 
 def load(engine_id: str, config: ServerConfig) -> Engine:
     """Load the engine's weights onto its device. Raises RequestError where it is unknown, incomplete or too large."""
-    from . import draft
+    from . import draft, presets, wan
 
     if engine_id == draft.ID:
         return draft.load(config)
+    if presets.find(engine_id):
+        return wan.load(engine_id, config)
+    for folder in wan.own_folders(config):
+        if wan.describe_folder(folder, config).id == engine_id:
+            return wan.load_folder(folder, config)
     known = ", ".join(info.id for info in describe_all(config))
     raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {engine_id!r}; there are: {known}", "engine")
 
 
-def choose(infos: Iterable[EngineInfo]) -> tuple[str, str]:
-    """What `auto` means here: (engine id, the reason in one sentence)."""
+def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]:
+    """What `auto` means here: (engine id, the reason in one sentence).
+
+    The first that is complete and fits the GPU's memory; without a GPU the first that needs none, since a diffusion
+    model takes minutes for a frame there, which somebody may want but nobody expects.
+    """
     usable = [info for info in infos if info.available]
     if not usable:
         raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, "no engine is complete; run sfserver models", "engine")
-    best = usable[0]
-    return best.id, f"{best.title}: the only engine that is complete on this machine"
+    large = [info for info in usable if info.memory_bytes]
+    memory = gpu_memory_bytes(config) if large else 0
+    fitting = [info for info in usable if info.memory_bytes <= memory]
+    if not fitting:
+        best = min(usable, key=lambda info: info.memory_bytes)
+        return best.id, f"{best.title}: nothing that is complete fits; this needs the least memory"
+    best = fitting[0]
+    return best.id, f"{best.title}: {_reason(best, large, memory)}"
+
+
+def gpu_memory_bytes(config: ServerConfig) -> int:
+    """All memory of the GPU that engines would use; 0 without one."""
+    if config.device == "cpu":
+        return 0
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
+
+
+def _reason(best: EngineInfo, large: list[EngineInfo], memory: int) -> str:
+    if best.memory_bytes:
+        return f"the best that is complete; needs about {best.memory_bytes / 1e9:.1f} of {memory / 1e9:.0f} GB"
+    if not large:
+        return "the only engine that is complete on this machine; see sfserver models"
+    if not memory:
+        return f"{large[0].title} is complete, but there is no GPU; ask for it by name if you can wait"
+    return f"{large[0].title} needs {large[0].memory_bytes / 1e9:.1f} GB, the GPU has {memory / 1e9:.0f}"

@@ -47,6 +47,24 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
     return _load(preset, info, config.models_dir, config)
 
 
+def own_folders(config: ServerConfig) -> list[Path]:
+    """Folders below the models folder that hold a transformer and belong to no preset, readable ones, by name."""
+    theirs = {Path(part.path).parts[0] for preset in PRESETS for part in preset.parts}
+    try:
+        folders = sorted(path for path in config.models_dir.iterdir() if path.is_dir() and path.name not in theirs)
+    except OSError:  # no models folder: no models
+        return []
+    return [path for path in folders if _holds_transformer(path, config)]
+
+
+def _holds_transformer(path: Path, config: ServerConfig) -> bool:
+    try:
+        describe_folder(path, config)
+        return "dit" in read_manifest(path).components
+    except (RequestError, WeightsError):
+        return False
+
+
 def describe_folder(path: Path, config: ServerConfig) -> EngineInfo:
     """What a folder of converted weights, given in place of an engine's id, says of itself.
 

@@ -42,7 +42,7 @@ class Engines(Protocol):
 
     def describe_all(self, config: ServerConfig) -> tuple[m.EngineInfo, ...]: ...
     def load(self, engine_id: str, config: ServerConfig) -> Engine: ...
-    def choose(self, infos: Iterable[m.EngineInfo]) -> tuple[str, str]: ...
+    def choose(self, infos: Iterable[m.EngineInfo], config: ServerConfig) -> tuple[str, str]: ...
 
 
 class Cancelled(Exception):
@@ -104,7 +104,7 @@ class Worker:
         """Say what there is, then work."""
         infos = self._engines.describe_all(self._config)
         self._infos = {info.id: info for info in infos}
-        engine, reason = self._engines.choose(infos)
+        engine, reason = self._engines.choose(infos, self._config)
         self._send(m.Welcome(L.PROTOCOL, "worker", f"sfserver {__version__}", infos, engine, reason))
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         while True:

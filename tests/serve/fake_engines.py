@@ -86,7 +86,7 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
     return FakeEngine()
 
 
-def choose(infos: Iterable[EngineInfo]) -> tuple[str, str]:
+def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]:
     return "fake", "the only one"
 
 
