@@ -7,7 +7,8 @@
                 show(picture.index, picture.data)
 
 One thread owns the socket and runs the session; nothing here blocks the caller except what says so. A host with an
-event loop of its own calls `stream.poll()` from a timer instead of iterating.
+event loop of its own calls `stream.poll()` from a timer instead of iterating, and where it bears no threads of Python
+(Blender up to 5.0) it makes the client with `threaded=False` and calls `client.turn()` there too.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ TICK_S = 0.05
 _RETRY_S = 0.5
 """Between two looks for a connection file that is not there."""
 _MESSAGES_A_TURN = 64
+MESSAGES_A_CALL = 12
+"""Taken by one call of `turn`: a host's interface waits for it, and one message costs up to 0.1 ms."""
 _CREDITS_A_WINDOW = 4
 """A message for each picture would cost more than it helps."""
 Finder = Callable[[], connections.Connection]
@@ -55,8 +58,9 @@ class Client:
         name: str = "sfwire",
         window: int = 8,
         give_up_after_s: float = 60.0,
+        threaded: bool = True,
     ) -> None:
-        """Begins to connect at once, in the background.
+        """Begins to connect at once, in the background; with `threaded=False` whenever `turn` is called.
 
         `connection`: where the server is, or the file that says so; None is `connection.default_path()`. A file is read
         again at every reconnect, since a server that was started anew may be somewhere else; a program that has rules
@@ -75,8 +79,11 @@ class Client:
         self._wake_reader, self._wake_writer = sockets.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="sfwire-client", daemon=True)
-        self._thread.start()
+        self._context = zmq.Context()
+        self._line = _Line(self._context, connection, copy=not threaded)
+        self._thread = threading.Thread(target=self._run, name="sfwire-client", daemon=True) if threaded else None
+        if self._thread is not None:
+            self._thread.start()
 
     # For the program
 
@@ -153,10 +160,22 @@ class Client:
 
     def close(self) -> None:
         """Cancel everything and let go of the server. Returns within about a tenth of a second."""
+        if self._closing.is_set():
+            return
         self._closing.set()
+        if self._thread is None:
+            self._finish()
+            return
         self._wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=2.0)
+
+    def turn(self) -> None:
+        """Send, receive and notice what is due, without waiting: for a host whose timer drives a client that has no
+        thread. A few times a second at least, so that the server does not take it for gone."""
+        assert self._thread is None
+        if not self._closing.is_set():
+            self._turn(0.0, MESSAGES_A_CALL)
 
     def __enter__(self) -> Client:
         return self
@@ -174,38 +193,39 @@ class Client:
         with suppress(OSError):  # full: it is awake already; closed: nobody sleeps there any more
             self._wake_writer.send(b"\0")
 
-    # The thread that owns the socket
+    # The thread that owns the socket, or the calls of `turn`
 
     def _run(self) -> None:
-        context = zmq.Context()
-        line = _Line(context, self._source)
         try:
             while not self._closing.is_set():
-                self._turn(line)
-            for ticket in list(self._streams):
-                self._perform(self._session.cancel(ticket), line)
-            line.send(Send(m.Bye()))
+                self._turn(TICK_S, _MESSAGES_A_TURN)
         finally:
-            for stream in self._streams.values():
-                stream.put(Ended(error=ServerUnavailable("this client is closed")))
-            line.close(linger_ms=100)  # a moment for the Bye to leave
-            context.term()
-            self._wake_reader.close()
-            self._wake_writer.close()
+            self._finish()
 
-    def _turn(self, line: _Line) -> None:
+    def _finish(self) -> None:
+        for ticket in list(self._streams):
+            self._perform(self._session.cancel(ticket))
+        for stream in self._streams.values():
+            stream.put(Ended(error=ServerUnavailable("this client is closed")))
+        self._line.close(linger_ms=100)  # a moment for a last Cancel to leave
+        self._context.term()
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def _turn(self, timeout_s: float, most: int) -> None:
         """Wait for something, take what came, do what follows."""
+        line = self._line
         if line.socket is None:
             self._problem = line.open()
-        line.wait(self._wake_reader, TICK_S)
+        line.wait(self._wake_reader, timeout_s)
         while self._wishes:
-            self._perform(self._wishes.popleft()(), line)
-        for message, buffers in line.messages():
+            self._perform(self._wishes.popleft()())
+        for message, buffers in line.messages(most):
             if isinstance(message, m.Report):
                 self._reports.put(message)
-            self._perform(self._session.receive(message, buffers, time.monotonic()), line)
+            self._perform(self._session.receive(message, buffers, time.monotonic()))
         if line.socket is not None:
-            self._perform(self._session.tick(time.monotonic()), line)
+            self._perform(self._session.tick(time.monotonic()))
         if self._session.phase is Phase.READY:
             self._ready.set()
         else:
@@ -213,7 +233,8 @@ class Client:
         if self._session.phase is Phase.REFUSED:
             self._problem = self._session.refusal
 
-    def _perform(self, actions: list[Action], line: _Line) -> None:
+    def _perform(self, actions: list[Action]) -> None:
+        line = self._line
         for action in actions:
             match action:
                 case Send():
@@ -231,8 +252,10 @@ class Client:
 class _Line:
     """The socket, while there is one, and the wait for it."""
 
-    def __init__(self, context: Context, source: connections.Connection | Path | Finder | None) -> None:
+    def __init__(self, context: Context, source: connections.Connection | Path | Finder | None, copy: bool) -> None:
+        """`copy`: hand libzmq copies. Without, pyzmq starts a thread of its own that waits for buffers to be sent."""
         self.socket: Socket | None = None
+        self._copy = copy
         self._context = context
         self._source = source
         self._poller: zmq.Poller | None = None
@@ -272,11 +295,11 @@ class _Line:
         """Hand over one message. Where the queue is full it is dropped: the session repeats what matters."""
         if self.socket is not None:
             with suppress(zmq.Again):
-                self.socket.send_multipart(encode(action.message, action.buffers), zmq.NOBLOCK, copy=False)
+                self.socket.send_multipart(encode(action.message, action.buffers), zmq.NOBLOCK, copy=self._copy)
 
-    def messages(self) -> Iterator[tuple[m.ToClient, list[Buffer]]]:
+    def messages(self, most: int) -> Iterator[tuple[m.ToClient, list[Buffer]]]:
         """What has arrived, up to a bound that keeps ticks on time. Bytes that are no message are passed over."""
-        for _ in range(_MESSAGES_A_TURN):
+        for _ in range(most):
             if self.socket is None:
                 return
             try:
