@@ -1,20 +1,41 @@
 # make demo   two pictures in, in-betweens out, under demo/
 # make test   the tests of everything but the three other Blenders
 # make test-blender   the extension inside all four Blenders
-# make lint, make bench, make extension
+# make extension      the extension's zips, under dist/
+# make lint, make bench
 
 PYTHON ?= python3
+PYTHON_FOR_BLENDER_5_2 ?= PYENV_VERSION=3.13.0 python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --disable-pip-version-check --quiet -c constraints.txt
+BPY_42 := 4.2.23
+BPY_45 := 4.5.15
+BPY_50 := 5.0.1
+BPY_52 := 5.2.3
+# Each bpy wants a numpy of its own, so the constraints are not for these.
+BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
+INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-server test-blender lint bench extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+test: test-server test-blender-50
+
+test-server: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-blender: test-blender-42 test-blender-45 test-blender-50 test-blender-52
+
+test-blender-52: INSIDE_BLENDER += -W error::DeprecationWarning
+
+test-blender-%: $(VENV)/.dev .venv-bpy%/.ready extension
+	timeout 1200 .venv-bpy$*/bin/python $(INSIDE_BLENDER)
+
+extension: $(VENV)/.dev .venv-bpy50/.ready
+	$(BIN)/python blender_addon/build.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -36,5 +57,14 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install $(PIP_FLAGS) -e '.[test,lint]'
 	touch $(VENV)/.run $@
 
+.venv-bpy52/.ready: python-of-blender = $(PYTHON_FOR_BLENDER_5_2)
+.venv-bpy%/.ready: python-of-blender = $(PYTHON)
+.venv-bpy%/.ready: constraints.txt
+	$(python-of-blender) -m venv .venv-bpy$*
+	.venv-bpy$*/bin/pip install --disable-pip-version-check --quiet bpy==$(BPY_$*) $(BLENDER_TESTS)
+	touch $@
+
+.SECONDARY:  # make would delete what only a pattern asks for
+
 clean:
-	rm -rf $(VENV) demo dist bench.json
+	rm -rf $(VENV) .venv-bpy* .wheels build demo dist bench.json
