@@ -1,4 +1,4 @@
-"""Frames on disk: where a job's pictures lie, the thread that writes them, and what may be deleted again.
+"""Frames on disk: where a job's pictures lie, how they are written, and what may be deleted again.
 
 No Blender here. A frame appears under its name only when it is whole. Deleting is bounded: only folders with the name
 of a job, in them only files with names that we give, and never through a link.
@@ -7,18 +7,22 @@ of a job, in them only files with names that we give, and never through a link.
 from __future__ import annotations
 
 import os
-import queue
 import re
-import threading
+import time
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from .record import is_job
 
 FOLDER = "inbetween"
 """Beside the .blend; one folder below it for each job."""
 FIRST_KEYFRAME, LAST_KEYFRAME = "keyframe_first.png", "keyframe_last.png"
+PIECE_BYTES = 512 * 1024
+"""Written at once: about half a millisecond on a disk of today."""
 _OURS = re.compile(r"(frame_\d{5}|keyframe_first|keyframe_last)\.png(\.part)?")
 
 
@@ -73,47 +77,71 @@ class Written:
     error: OSError | None = None
 
 
+@dataclass
+class _Order:
+    job: str
+    path: Path
+    data: bytes | memoryview
+    written_bytes: int = 0
+
+
 class Writer:
-    """A thread that writes files, so that a slow disk does not hold up the interface."""
+    """Writes files a piece at a time, so that a large picture does not hold up the interface.
+
+    Not a thread: Blender up to 5.0 runs on Python 3.11 and takes any thread's GIL for its own when it looks up its
+    context (`PyC_IsInterpreterActive`), so a thread of Python beside it crashes it sooner or later.
+    """
 
     def __init__(self) -> None:
-        self._orders: queue.SimpleQueue[tuple[str, Path, bytes | memoryview] | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[Written] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="inbetween-writer", daemon=True)
-        self._thread.start()
+        self._orders: deque[_Order] = deque()
+        self._file: BinaryIO | None = None
 
     def put(self, job: str, path: Path, data: bytes | memoryview) -> None:
-        self._orders.put((job, path, data))
+        self._orders.append(_Order(job, path, data))
 
-    def results(self) -> Iterator[Written]:
-        """What has been done since, in the order of the orders. Never blocks."""
-        while True:
+    def step(self, budget_s: float) -> list[Written]:
+        """Write for about that long; returns what is done, in the order of the orders."""
+        deadline = time.perf_counter() + budget_s
+        done: list[Written] = []
+        while self._orders and time.perf_counter() < deadline:
+            order = self._orders[0]
             try:
-                yield self._results.get_nowait()
-            except queue.Empty:
-                return
+                whole = self._write_piece(order)
+            except OSError as error:
+                self._drop()
+                done.append(Written(order.job, order.path.name, error))
+            else:
+                if whole:
+                    self._orders.popleft()
+                    done.append(Written(order.job, order.path.name))
+        return done
 
     def close(self) -> None:
-        """Finish what was ordered, within a second, and end."""
-        self._orders.put(None)
-        self._thread.join(timeout=1.0)
+        """Forget what is not written yet."""
+        if self._orders:
+            self._drop()
+        self._orders.clear()
 
-    def _run(self) -> None:
-        while (order := self._orders.get()) is not None:
-            job, path, data = order
-            try:
-                _write_whole(path, data)
-            except OSError as error:
-                self._results.put(Written(job, path.name, error))
-            else:
-                self._results.put(Written(job, path.name))
+    def _write_piece(self, order: _Order) -> bool:
+        """Whether the file is whole now, under its name. Raises OSError."""
+        part = order.path.with_name(order.path.name + ".part")
+        if self._file is None:
+            self._file = part.open("wb", buffering=0)
+        piece = order.data[order.written_bytes : order.written_bytes + PIECE_BYTES]
+        order.written_bytes += self._file.write(piece)
+        if order.written_bytes < len(order.data):
+            return False
+        self._file.close()
+        self._file = None
+        os.replace(part, order.path)
+        return True
 
-
-def _write_whole(path: Path, data: bytes | memoryview) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-    os.replace(part, path)
+    def _drop(self) -> None:
+        self._orders.popleft()
+        if self._file is not None:
+            with suppress(OSError):  # the disk is full: it has been said
+                self._file.close()
+            self._file = None
 
 
 def png_size(data: bytes | memoryview) -> tuple[int, int] | None:

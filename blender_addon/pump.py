@@ -1,6 +1,6 @@
 """All that goes on between Blender and the server, in one place: a queue of fills, a client, and `tick`.
 
-A tick costs a few tenths of a millisecond: nothing in it waits for a socket or a disk.
+A tick costs a few tenths of a millisecond: nothing in it waits. No thread of Python either, see `frames.Writer`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from .sfwire.messages import EngineInfo, Welcome
 BUSY_S = 0.03
 IDLE_S = 0.25
 """Between ticks while something is being made, and while there is only a connection to watch."""
+WRITE_BUDGET_S = 0.0015
+"""Of a tick, for the disk."""
 MAX_ON_THE_WIRE = 2
 """Requests that the server has at a time: one to make, one to go on with. The rest wait here and cost it nothing."""
 GIVE_UP_AFTER_S = 900.0
@@ -30,13 +32,14 @@ class Pump:
 
     def __init__(self, version: str) -> None:
         self._name = f"Blender {version}"
-        self._writer: Writer | None = None
+        self._writer = Writer()
         self.client: Client | None = None
         self.fills: list[Fill] = []
         """Those that are not over, in the order in which they were asked for."""
         self.ended: dict[str, Fill] = {}
         self.message = ""
         """The last thing that went wrong, for the panel."""
+        self._dropped: set[str] = set()
         self._undone = False
 
     # The connection
@@ -49,7 +52,7 @@ class Pump:
             return
         if self.client is not None:
             self.client.close()
-        self.client = Client(where, name=self._name, give_up_after_s=GIVE_UP_AFTER_S)
+        self.client = Client(where, name=self._name, give_up_after_s=GIVE_UP_AFTER_S, threaded=False)
 
     @property
     def state(self) -> str:
@@ -88,7 +91,8 @@ class Pump:
                 fill.cancel()
 
     def drop(self, job: str) -> Fill | None:
-        """Stop a fill and forget it, running or over; returns it."""
+        """Stop a fill and forget it, running or over; returns it. No undo brings its strip back for long."""
+        self._dropped.add(job)
         fill = self.find(job)
         if fill is None:
             return self.ended.pop(job, None)
@@ -98,7 +102,9 @@ class Pump:
 
     def tick(self, now: float) -> float | None:
         """Take everything one step further; returns the seconds until the next tick, None if none is needed."""
-        for written in self._writer.results() if self._writer is not None else ():
+        if self.client is not None:
+            self.client.turn()
+        for written in self._writer.step(WRITE_BUDGET_S):
             fill = self.find(written.job)
             if fill is not None:
                 fill.written(written, now)
@@ -106,8 +112,6 @@ class Pump:
             self._mend()
         self._submit()
         for fill in list(self.fills):
-            if self._writer is None:
-                self._writer = Writer()
             fill.step(self._writer, now)
             if fill.over:
                 self._retire(fill)
@@ -144,13 +148,19 @@ class Pump:
         for job in sequencer.jobs_on_timeline():
             if job in self.ended:
                 self.ended[job].mend()
+            elif job in self._dropped:
+                sequencer.remove(job)
 
     def forget(self) -> None:
         """Another file is being loaded: nothing here belongs to it."""
         for fill in self.fills:
             fill.cancel()
+        if self.client is not None:
+            self.client.turn()
+        self._writer.close()
         self.fills.clear()
         self.ended.clear()
+        self._dropped.clear()
         self.message = ""
 
     def leave(self) -> None:
@@ -160,10 +170,8 @@ class Pump:
         self.close()
 
     def close(self) -> None:
-        """Let go of the threads, without touching Blender."""
+        """Let go of the server, without touching Blender."""
         if self.client is not None:
             self.client.close()
             self.client = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._writer.close()

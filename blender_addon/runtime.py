@@ -58,7 +58,7 @@ def pump() -> Pump:
 
 def connect() -> None:
     """Look for a server from now on. Raises Unavailable."""
-    pump().connect(_finder(preferences().connection_file, bpy.app.online_access))
+    pump().connect(_finder(preferences().connection_file))
     wake()
 
 
@@ -67,8 +67,8 @@ def needs_connection() -> bool:
     return _pump is None or _pump.state in ("off", "refused")
 
 
-def _finder(file: str, online_access: bool) -> Callable[[], Connection]:
-    """Reads the connection file, in the client's thread; refuses what is not on this computer without online access."""
+def _finder(file: str) -> Callable[[], Connection]:
+    """Reads the connection file; refuses what is not on this computer while Blender is not to go online."""
     from .sfwire import connection
     from .sfwire.errors import NoConnectionFile
 
@@ -76,10 +76,8 @@ def _finder(file: str, online_access: bool) -> Callable[[], Connection]:
 
     def find() -> Connection:
         found = connection.read(path)
-        if not found.is_loopback and not online_access:
-            raise NoConnectionFile(
-                "The server is on another computer: allow online access in Preferences, System, and connect again"
-            )
+        if not found.is_loopback and not bpy.app.online_access:
+            raise NoConnectionFile("The server is on another computer: allow online access in Preferences, System")
         return found
 
     return find
@@ -217,7 +215,7 @@ def unregister() -> None:
 
 
 def _quit() -> None:
-    """Blender ends: its data is gone already, our threads and the server are not."""
+    """Blender ends: its data is gone already, our socket and the server are not."""
     if _pump is not None:
         _pump.close()
     server.let_go()

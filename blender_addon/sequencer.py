@@ -267,9 +267,9 @@ def _ours() -> Iterator[tuple[bpy.types.Scene, Any]]:
                 yield scene, strip
 
 
-def remove(job: str, place: Place) -> None:
+def remove(job: str, place: Place | None = None) -> None:
     """Take a job's strip off the timeline, if it is there."""
-    found = _find(job, place)
+    found = _find(job, place or Place("", ""))
     if found is not None:
         scene, strip = found
         _strips(strip.parent_meta() or scene.sequence_editor).remove(strip)

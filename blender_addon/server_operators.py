@@ -58,7 +58,7 @@ class INBETWEEN_OT_start_server(bpy.types.Operator):
 
 
 class INBETWEEN_OT_stop_server(bpy.types.Operator):
-    """Stop the server that was started here; what is being made is taken up again when it is back"""
+    """Stop the server that was started here; what it is making waits until it is started again, or is cancelled"""
 
     bl_idname = "inbetween.stop_server"
     bl_label = "Stop Server"

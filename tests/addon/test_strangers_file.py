@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -82,7 +81,6 @@ def test_opening_a_file_that_was_saved_in_mid_stream_connects_nowhere(scene, fak
     runtime = b.module("runtime")
     assert runtime.running_pump() is None
     assert not runtime.server.running
-    assert not [thread for thread in threading.enumerate() if thread.name == "sfwire-client"]
 
 
 def test_a_saved_file_holds_no_key_no_endpoint_and_no_command(scene, fake, tmp_path):

@@ -1,0 +1,131 @@
+"""The installed extension, the real server started from it, and the draft engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import blender_under_test as b
+import bpy
+import pytest
+
+START_S = 60.0
+GAP = 8
+
+
+@pytest.fixture(scope="module")
+def command():
+    return f"{b.SERVER_PYTHON.with_name('sfserver')} serve"
+
+
+@pytest.fixture
+def pump(scene, tmp_path, command):
+    """Connected to a server that Start Server started."""
+    preferences = bpy.context.preferences.addons[b.PACKAGE].preferences
+    preferences.command = command
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "edit.blend"))
+    assert bpy.ops.inbetween.start_server() == {"FINISHED"}
+    pump, server = b.module("runtime").pump(), b.module("runtime").server
+    b.turn_until(lambda: pump.state == "ready" or not server.running, timeout_s=START_S)
+    assert server.running, server.last_words()
+    b.turn()
+    yield pump
+    b.let_go()
+    preferences.property_unset("command")
+
+
+def whole(strip):
+    names = [f"frame_{i:05d}.png" for i in range(1, GAP + 1)]
+    return b.names_of(strip) == names and b.right(strip) - b.left(strip) == GAP and not strip.lock
+
+
+def test_a_gap_fills_from_start_server_to_the_last_frame(scene, pump, tmp_path):
+    b.two_pictures(scene, tmp_path, gap=GAP)
+    b.fill()
+    b.turn_until(lambda: not pump.fills, timeout_s=START_S)
+    assert pump.message == ""
+    assert whole(b.ours(scene)[0])
+    assert b.ours(scene)[0]["inbetween"]["engine"] == "draft"
+    reds = [b.shown_at(scene, frame, tmp_path)[0] for frame in (5, 6, 9, 13, 14)]
+    assert reds == sorted(reds, reverse=True)  # from the red picture to the green one, without a jump at either end
+    assert reds[0] - reds[1] < 60
+    assert reds[-2] - reds[-1] < 60
+
+
+def test_the_engines_own_settings_are_offered_and_sent(scene, pump, tmp_path):
+    parameters = scene.inbetween.parameters
+    assert parameters["draft.easing"] == 0
+    parameters["draft.easing"] = 1
+    b.two_pictures(scene, tmp_path, gap=GAP)
+    assert b.fill().record.params["easing"] == "in"
+    b.turn_until(lambda: not pump.fills, timeout_s=START_S)
+    assert whole(b.ours(scene)[0])
+
+
+def worker_of(server):
+    """The process that makes frames: the descendant that holds the most memory."""
+    parents = {int(stat.parent.name): int(stat.read_text().rsplit(")", 1)[1].split()[1]) for stat in stats()}
+    family, found = {server._process.pid}, -1
+    while len(family) != found:
+        found = len(family)
+        family |= {pid for pid, parent in parents.items() if parent in family}
+    return max(family, key=lambda pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]))
+
+
+def stats():
+    return [path for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+
+
+def test_a_worker_killed_in_mid_stream_leaves_no_hole(scene, pump, tmp_path):
+    scene.render.resolution_x, scene.render.resolution_y = 320, 180
+    b.two_pictures(scene, tmp_path, gap=GAP)
+    fill = b.fill()
+    b.turn_until(lambda: len(fill.names) >= 1, timeout_s=START_S)
+    os.kill(worker_of(b.module("runtime").server), signal.SIGKILL)
+    b.turn_until(lambda: not pump.fills, timeout_s=START_S)
+    assert pump.message == ""
+    assert whole(b.ours(scene)[0])
+
+
+def test_a_server_killed_and_started_again_in_mid_stream_leaves_no_hole(scene, pump, tmp_path):
+    scene.render.resolution_x, scene.render.resolution_y = 320, 180
+    b.two_pictures(scene, tmp_path, gap=GAP)
+    fill, server = b.fill(), b.module("runtime").server
+    b.turn_until(lambda: len(fill.names) >= 1, timeout_s=START_S)
+    server._process.kill()
+    b.turn_until(lambda: not server.running, timeout_s=START_S)
+    assert server.ended_badly == "The server ended with exit code -9"
+    assert bpy.ops.inbetween.start_server() == {"FINISHED"}
+    b.turn_until(lambda: not pump.fills, timeout_s=START_S)
+    assert pump.message == ""
+    assert whole(b.ours(scene)[0])
+
+
+def test_a_server_stopped_and_started_again_in_mid_stream_leaves_no_hole(scene, pump, tmp_path):
+    scene.render.resolution_x, scene.render.resolution_y = 320, 180
+    b.two_pictures(scene, tmp_path, gap=GAP)
+    fill, server = b.fill(), b.module("runtime").server
+    b.turn_until(lambda: len(fill.names) >= 1, timeout_s=START_S)
+    assert bpy.ops.inbetween.stop_server() == {"FINISHED"}
+    b.turn_until(lambda: not server.running, timeout_s=START_S)
+    assert server.ended_badly == ""
+    assert bpy.ops.inbetween.start_server() == {"FINISHED"}
+    b.turn_until(lambda: not pump.fills, timeout_s=START_S)
+    assert pump.message == ""
+    assert whole(b.ours(scene)[0])
+
+
+def test_a_connection_file_that_a_killed_server_left_does_not_mislead(scene, pump, tmp_path):
+    server = b.module("runtime").server
+    left = b.CONNECTION_FILE.read_bytes()
+    server._process.kill()
+    b.turn_until(lambda: not server.running)
+    b.turn_for(1.0)  # its front notices and ends too
+    b.CONNECTION_FILE.write_bytes(left)
+    b.CONNECTION_FILE.chmod(0o600)
+    bpy.ops.inbetween.connect()
+    b.turn_for(0.5)
+    assert pump.state == "connecting"
+    assert bpy.ops.inbetween.start_server() == {"FINISHED"}
+    b.turn_until(lambda: pump.state == "ready", timeout_s=START_S)
