@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
@@ -55,7 +55,7 @@ class Order:
     """(width, height), or None for the start picture's."""
     fit: FitRule = "crop"
     engine: str = "auto"
-    """`auto`, an id, or, in this process alone, a folder of converted weights."""
+    """`auto`, an id, or a folder of converted weights; a server must have it among its own."""
     settings: Mapping[str, str] = field(factory=dict[str, str])
     """Values for the engine's parameters, as typed."""
     seed: int = 0
@@ -154,8 +154,8 @@ def _client(config: ServerConfig) -> Client:
 
 def _choose_engine(order: Order, config: ServerConfig, client: Client | None, watcher: Watcher) -> Choice:
     """The engine that is meant. Raises RequestError where there is none of that name."""
-    if client:
-        welcome = client.wait_ready()
+    welcome = client.wait_ready() if client else None
+    if welcome:
         infos, wanted, reason = welcome.engines, welcome.default_engine, welcome.default_reason
     else:
         infos = table.describe_all(config)
@@ -165,14 +165,25 @@ def _choose_engine(order: Order, config: ServerConfig, client: Client | None, wa
     else:
         wanted = order.engine
     choice = next((Choice(info, partial(table.load, info.id, config)) for info in infos if info.id == wanted), None)
-    if choice is None and client is None and Path(wanted).is_dir():
-        folder = Path(wanted)
-        choice = Choice(wan.describe_folder(folder, config), partial(wan.load_folder, folder, config))
+    if choice is None and Path(wanted).is_dir():
+        choice = _engine_of(Path(wanted), config, welcome.engines if welcome else None)
     if choice is None:
         known = ", ".join(info.id for info in infos)
         raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {wanted!r}; there are: {known}", "engine")
     _note_what_is_ignored(order, choice.info, watcher)
     return choice
+
+
+def _engine_of(folder: Path, config: ServerConfig, served: Sequence[m.EngineInfo] | None) -> Choice:
+    """The engine of a folder of converted weights: in this process, or the server's that has the folder's name."""
+    own = wan.describe_folder(folder, config)
+    if served is None:
+        return Choice(own, partial(wan.load_folder, folder, config))
+    info = next((info for info in served if info.id == own.id), None)
+    if info is None:
+        remedy = f"move {folder} into its models folder and restart it"
+        raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"the server has no engine {own.id!r}; {remedy}", "engine")
+    return Choice(info, partial(table.load, info.id, config))
 
 
 def _note_what_is_ignored(order: Order, info: m.EngineInfo, watcher: Watcher) -> None:
