@@ -12,6 +12,7 @@ from sfwire.client import Client
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
 
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(tmp_path_factory.mktemp("server")) as server:

@@ -1,4 +1,4 @@
-"""A checkpoint as it is published, of toy size, all the way: converted, listed, and run by a real server from pictures."""
+"""A checkpoint as it is published, of toy size, all the way: converted, listed, and run by a real server."""
 
 from __future__ import annotations
 
