@@ -25,7 +25,7 @@ demo: $(VENV)/.run
 test: test-server test-blender-50
 
 test-server: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/addon
 
 test-blender: test-blender-42 test-blender-45 test-blender-50 test-blender-52
 

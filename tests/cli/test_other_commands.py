@@ -146,9 +146,12 @@ def test_models_says_what_is_missing_and_how_to_get_it(
     monkeypatch.setenv("COLUMNS", "120")
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [word for word in ("fake", "ready", "ignored", "small", "none") if word not in lines[1]] == []
+    assert [word for word in ("fake", "ready", "ignored", "small") if word not in lines[1]] == []
     assert [word for word in ("big", "1 missing", "used", "11.5 GB") if word not in lines[2]] == []
-    assert lines[3] == "big: weights.safetensors; run: sfserver fetch big"
+    assert main(["models", "big"]) == 0
+    assert "missing: weights.safetensors; run: sfserver fetch big" in capsys.readouterr().out
+    assert main(["models", "nonsense"]) == 2
+    assert "there are: fake, big" in capsys.readouterr().err
 
 
 def test_help_waits_for_no_codec_and_no_torch() -> None:
