@@ -74,7 +74,8 @@ class Fill:
 
     def seconds_left(self) -> float | None:
         """Until the last frame, at the rate so far; None while that is not known."""
-        if self.first_frame_at is None or len(self.names) < 2:
+        interrupted = self.stream is None or self.stream.interrupted
+        if self.first_frame_at is None or len(self.names) < 2 or interrupted:
             return None
         rate = (len(self.names) - 1) / max(self.latest_at - self.first_frame_at, 1e-6)
         return (self.record.frames_wanted - len(self.names)) / rate

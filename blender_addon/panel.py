@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .fill import Fill
     from .sfwire.messages import EngineInfo
 
-_PX_PER_CHAR = 6.6
+_PX_PER_CHAR = 6.3
 """Width of a character of Blender's interface font at scale 1, on average."""
 _MARGIN_PX = 60
 

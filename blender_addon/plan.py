@@ -46,10 +46,10 @@ class Gap:
         return self.end - self.start
 
     def sentence(self, frames_per_second: float) -> str:
-        """As in: 38 frames between A and B, 1.6 s at 24 fps."""
+        """As in: 38 frames between 'A' and 'B', 1.6 s at 24 fps."""
         frames = f"{self.frames} frame" if self.frames == 1 else f"{self.frames} frames"
         seconds = self.frames / frames_per_second
-        return f"{frames} between {self.before} and {self.after}, {seconds:.1f} s at {frames_per_second:.4g} fps"
+        return f"{frames} between '{self.before}' and '{self.after}', {seconds:.1f} s at {frames_per_second:.4g} fps"
 
 
 def gaps_between(spans: Iterable[Span]) -> list[Gap]:
@@ -86,7 +86,7 @@ def gap_at(frame: int, spans: Iterable[Span]) -> Gap:
     before = [span for span in spans if span.right <= frame]
     after = [span for span in spans if span.left > frame]
     if over:
-        raise CannotFill(f"Select two strips, or put the playhead into a gap: now it is over {over[0].name}")
+        raise CannotFill(f"Select two strips, or put the playhead into a gap: now it is over '{over[0].name}'")
     if not before or not after:
         side = "before" if not before else "after"
         raise CannotFill(f"There is no picture {side} the playhead: select two strips with a gap between them")

@@ -191,6 +191,7 @@ def place_strip(scene: bpy.types.Scene, gap: Gap, title: str, picture: Path, rec
     strip[RECORD] = record.to_properties()
     strip.color_tag = GROWING
     strip.lock = True
+    strip.select = False  # the strips around the gap stay what the user has selected
     return Place(scene.name, strip.name)
 
 

@@ -28,8 +28,9 @@ def _engine_items(settings: InbetweenSettings, context: bpy.types.Context) -> li
     items += [(e.id, e.title if e.available else f"{e.title} (not installed)", e.summary) for e in engines]
     if settings.engine_id not in [item[0] for item in items]:
         items.append((settings.engine_id, settings.engine_id, "The server does not offer this engine"))
-    _items = items
-    return items
+    if items != _items:
+        _items = items
+    return _items
 
 
 _items: list[tuple[str, str, str]] = []

@@ -24,7 +24,7 @@ tick_seconds: list[float] = []
 """How long each turn took, in this process."""
 
 
-def install(home: Path) -> None:
+def install() -> None:
     """Install the zip as a user does, and enable it."""
     zips = sorted((PROJECT / "dist").glob("inbetween-*.zip"), key=lambda path: path.stat().st_mtime)
     chosen = os.environ.get("INBETWEEN_ZIP") or (str(zips[-1]) if zips else "")

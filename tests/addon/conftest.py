@@ -30,7 +30,7 @@ if not collect_ignore_glob:
     sys.path.insert(0, str(Path(__file__).parent))
     import blender_under_test
 
-    blender_under_test.install(HOME)
+    blender_under_test.install()
 
     def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(HOME, ignore_errors=True)
