@@ -207,7 +207,8 @@ class Client:
             self._perform(self._session.cancel(ticket))
         for stream in self._streams.values():
             stream.put(Ended(error=ServerUnavailable("this client is closed")))
-        self._line.close(linger_ms=100)  # a moment for a last Cancel to leave
+        self._line.send(Send(m.Bye()))
+        self._line.close(linger_ms=100)  # a moment for the Bye to leave
         self._context.term()
         self._wake_reader.close()
         self._wake_writer.close()

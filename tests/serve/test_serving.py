@@ -162,6 +162,14 @@ def test_a_client_that_goes_away_gives_its_worker_back(server: Server, client: C
     eventually(lambda: not client.status().jobs, 3.0)
 
 
+def test_a_client_that_says_bye_is_forgotten_at_once(server: Server, client: Client) -> None:
+    before = client.status().clients
+    for _ in range(40):  # more than the server would remember if they stayed
+        with server.client() as other:
+            other.wait_ready()
+    eventually(lambda: client.status().clients == before, 1.0)
+
+
 def test_more_requests_than_the_queue_holds_are_refused(client: Client) -> None:
     streams = [client.submit(request(9, delay_ms=50.0)) for _ in range(70)]
     with pytest.raises(RequestError, match="waiting"):
