@@ -1,0 +1,64 @@
+"""`sfserver serve` where it cannot start: one line with the remedy, exit code 2, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def serve(folder: Path, *arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+    private = {
+        "SFSERVER_CONNECTION_FILE": str(folder / "run" / "connection.json"),
+        "SFSERVER_LOG_DIR": str(folder / "log"),
+        "HOME": str(folder),
+    }
+    merged = {k: v for k, v in {**os.environ, **private, **environment}.items() if v is not None}
+    command = [sys.executable, "-m", "sfserver", "serve", *arguments]
+    return subprocess.run(command, env=merged, capture_output=True, text=True, timeout=60, check=False)
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    said = (done.stdout + done.stderr).strip()
+    assert done.returncode == 2, said
+    assert len(said.splitlines()) == 1, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = serve(tmp_path, "--port", str(port))
+    assert_one_line(done, str(port), "--port")
+    assert not (tmp_path / "run" / "connection.json").exists()
+
+
+def test_a_log_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_one_line(serve(tmp_path, SFSERVER_LOG_DIR=str(tmp_path / "file" / "log")), "log")
+
+
+def test_no_home_and_no_runtime_folder(tmp_path: Path) -> None:
+    done = serve(tmp_path, HOME=None, XDG_RUNTIME_DIR=None, SFSERVER_CONNECTION_FILE=None)
+    assert_one_line(done, "SFSERVER_CONNECTION_FILE")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("SFSERVER_WORKERS", "many"), ("SFSERVER_PORT", "99999"), ("SFSERVER_DEVICE", "toaster"), ("SFSERVER_KEEP", "x")],
+)
+def test_a_setting_that_makes_no_sense(tmp_path: Path, setting: str, value: str) -> None:
+    assert_one_line(serve(tmp_path, **{setting: value}), setting, value)
+
+
+def test_a_config_file_with_an_unknown_setting(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("workerz = 2\n")
+    assert_one_line(serve(tmp_path, "--config", str(tmp_path / "c.toml")), "workerz", "workers")
