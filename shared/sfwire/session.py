@@ -16,13 +16,14 @@ from collections.abc import Callable
 from enum import Enum, auto
 from uuid import uuid4
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 
 from . import limits as L
 from . import messages as m
 from .codec import Buffer
 from .errors import ErrorCode, RequestError, ServerSilent, WireError, WrongProtocol
 from .request import Ended, Event, Interrupted, Picture, Request
+from .run import At, Run
 
 REPEAT_S = 1.0
 """Between two Hellos that get no answer."""
@@ -62,54 +63,6 @@ class Phase(Enum):
     """It speaks another version: final."""
 
 
-# One request on its way -----------------------------------------------------------------------------------------------
-
-
-class _At(Enum):
-    WAITING = auto()
-    ASKED = auto()
-    ACCEPTED = auto()
-
-
-@define(eq=False)
-class _Run:
-    """A request that has not ended. One `attempt` is one id on the wire."""
-
-    ticket: str
-    request: Request
-    engine: str
-    wanted: list[int]
-    wire_id: str = ""
-    at: _At = _At.WAITING
-    not_before: float = 0.0
-    asked_at: float = 0.0
-    asks: int = 0
-    tries: int = 0
-    accepted_nonce: int = 0
-    delivered: int = 0
-    taken: int = 0
-    delivered_before: int = 0
-    """Frames delivered when this attempt began."""
-    got: int = 0
-    """Frames that came under this attempt's id, held ones included."""
-    held: dict[int, Picture] = field(factory=dict[int, Picture])
-    behind_since: float | None = None
-    """Since when frames are known to be missing."""
-    done: m.Done | None = None
-
-    @property
-    def complete(self) -> bool:
-        return self.delivered == len(self.wanted)
-
-    @property
-    def next_index(self) -> int:
-        return self.wanted[self.delivered]
-
-    def credit(self, window: int) -> int:
-        """Frames that may have been sent under this id by now: what was delivered and not yet taken is still ours."""
-        return self.taken + window - self.delivered_before
-
-
 class Session:
     """One conversation with one server. Every method that can cause something returns what to do."""
 
@@ -132,8 +85,8 @@ class Session:
         self._max_tries = max_tries
         self._new_id = new_id
         self._session_id = new_id()
-        self._runs: dict[str, _Run] = {}
-        self._by_wire_id: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
+        self._by_wire_id: dict[str, Run] = {}
         self._cancelling: dict[str, int] = {}
         """Ids cancelled and not yet confirmed, with the nonce of the last Ping before."""
         self._nonce = 0
@@ -150,7 +103,7 @@ class Session:
     def submit(self, request: Request, now: float) -> tuple[str, list[Action]]:
         """Begin a request that `Request.generate` allows; (its ticket, what to do)."""
         ticket = self._new_id()
-        run = _Run(ticket, request, request.engine, request.wanted())
+        run = Run(ticket, request, request.engine, request.wanted())
         self._runs[ticket] = run
         if self.phase is Phase.REFUSED:
             return ticket, self._end(run, WrongProtocol(self.refusal))
@@ -205,8 +158,8 @@ class Session:
         run = self._by_wire_id.get(wire_id)
         if run is None:
             return []
-        if run.at is _At.ASKED and not isinstance(message, m.Failed):
-            run.at, run.accepted_nonce = _At.ACCEPTED, self._nonce
+        if run.at is At.ASKED and not isinstance(message, m.Failed):
+            run.at, run.accepted_nonce = At.ACCEPTED, self._nonce
         match message:
             case m.Accepted() | m.Progress():
                 return [Notify(run.ticket, message)]
@@ -238,7 +191,7 @@ class Session:
         self.refusal = f"{failed.message}; this client speaks protocol {L.PROTOCOL}: update the older of the two"
         return [a for run in list(self._runs.values()) for a in self._end(run, WrongProtocol(self.refusal))]
 
-    def _on_picture(self, run: _Run, picture: Picture, now: float) -> list[Action]:
+    def _on_picture(self, run: Run, picture: Picture, now: float) -> list[Action]:
         if run.complete or picture.index < run.next_index or picture.index in run.held:
             return []
         if len(run.held) > L.MAX_CREDIT_AHEAD:  # more than any credit allows
@@ -254,7 +207,7 @@ class Session:
         run.behind_since = (run.behind_since or now) if missing else None
         return actions + (self._finish(run) if run.complete and run.done else [])
 
-    def _on_done(self, run: _Run, done: m.Done, now: float) -> list[Action]:
+    def _on_done(self, run: Run, done: m.Done, now: float) -> list[Action]:
         if done.outcome == "cancelled":  # not by us: the server took us for gone
             return self._try_again(run, RequestError(ErrorCode.INTERNAL, "the server cancelled the request"), now)
         run.done = done
@@ -263,7 +216,7 @@ class Session:
         run.behind_since = run.behind_since or now
         return []
 
-    def _on_failed(self, run: _Run, failed: m.Failed, now: float) -> list[Action]:
+    def _on_failed(self, run: Run, failed: m.Failed, now: float) -> list[Action]:
         error = RequestError(failed.code, failed.message, failed.field)
         if failed.code is ErrorCode.SHUTTING_DOWN:  # somebody restarts it; a client that does not want to wait cancels
             return self._lose(now, failed.message, reopen=False)
@@ -287,11 +240,11 @@ class Session:
             elif pong.nonce > nonce:
                 del self._cancelling[wire_id]
         for run in list(self._runs.values()):
-            if run.at is _At.ACCEPTED and pong.nonce > run.accepted_nonce:
+            if run.at is At.ACCEPTED and pong.nonce > run.accepted_nonce:
                 actions += self._compare(run, live.get(run.wire_id), now)
         return actions
 
-    def _compare(self, run: _Run, sent: int | None, now: float) -> list[Action]:
+    def _compare(self, run: Run, sent: int | None, now: float) -> list[Action]:
         """Hold our view of a request against the server's: `sent` frames, or None if it has none by that id."""
         if sent is None:
             if run.complete:
@@ -316,14 +269,14 @@ class Session:
             actions += self._tick_run(run, now)
         return actions
 
-    def _tick_run(self, run: _Run, now: float) -> list[Action]:
+    def _tick_run(self, run: Run, now: float) -> list[Action]:
         if self.phase in (Phase.GREETING, Phase.LOST) and now - self._lost_at > self._give_up_after_s:
             return self._end(run, ServerSilent(f"the server has been silent for {now - self._lost_at:.0f} s"))
         if self.phase is not Phase.READY:
             return []
-        if run.at is _At.WAITING and now >= run.not_before:
+        if run.at is At.WAITING and now >= run.not_before:
             return self._ask(run, now)
-        if run.at is _At.ASKED and now - run.asked_at >= L.ACCEPT_TIMEOUT_S:
+        if run.at is At.ASKED and now - run.asked_at >= L.ACCEPT_TIMEOUT_S:
             if run.asks >= self._max_tries:
                 return self._end(run, ServerSilent("the server answers, but not to this request; is it too large?"))
             return self._ask(run, now)
@@ -354,63 +307,63 @@ class Session:
     def _lose(self, now: float, reason: str, *, reopen: bool) -> list[Action]:
         self.phase, self._lost_at, self._unanswered = Phase.LOST, now, 0
         for run in self._runs.values():
-            run.at = _At.WAITING
+            run.at = At.WAITING
         self._greeted_at = now
         interrupted = [Notify(ticket, Interrupted(reason)) for ticket in self._runs]
         hello = Send(m.Hello(L.PROTOCOL, self._client, self._session_id))
         return [*interrupted, *([Reopen()] if reopen else []), hello]
 
-    def _try_again(self, run: _Run, error: RequestError, now: float) -> list[Action]:
+    def _try_again(self, run: Run, error: RequestError, now: float) -> list[Action]:
         run.tries += 1
         if run.tries >= self._max_tries:
             return [*self._abandon(run), *self._end(run, error)]
         run.not_before = now + 0.1 * 2**run.tries if run.tries > 1 else now
         return [Notify(run.ticket, Interrupted(error.message)), *self._renew(run, now)]
 
-    def _renew(self, run: _Run, now: float) -> list[Action]:
+    def _renew(self, run: Run, now: float) -> list[Action]:
         """Give up this attempt and begin another from the first missing frame."""
         tell = self._abandon(run)
-        run.at, run.asks, run.behind_since, run.done = _At.WAITING, 0, None, None
+        run.at, run.asks, run.behind_since, run.done = At.WAITING, 0, None, None
         run.held.clear()
         if run.complete:
             return [*tell, *self._finish(run)]
         return [*tell, *(self._ask(run, now) if now >= run.not_before else [])]
 
-    def _ask(self, run: _Run, now: float) -> list[Action]:
+    def _ask(self, run: Run, now: float) -> list[Action]:
         """Send Generate: under a new id, or again under the same one if that got no answer."""
-        if run.at is _At.WAITING:
+        if run.at is At.WAITING:
             run.wire_id = self._new_id()
             self._by_wire_id[run.wire_id] = run
             run.engine, run.got, run.delivered_before = self._engine(run), 0, run.delivered
-        run.at, run.asked_at, run.asks = _At.ASKED, now, run.asks + 1
+        run.at, run.asked_at, run.asks = At.ASKED, now, run.asks + 1
         resume_from = run.next_index if run.delivered else 0
         message = run.request.generate(run.wire_id, run.engine, resume_from, run.credit(self._window))
         return [Send(message, tuple(picture for _, picture in run.request.keyframes))]
 
-    def _engine(self, run: _Run) -> str:
+    def _engine(self, run: Run) -> str:
         return self.welcome.default_engine if run.engine == "auto" and self.welcome else run.engine
 
-    def _credit(self, run: _Run) -> list[Action]:
-        return [] if run.at is _At.WAITING else [Send(m.Credit(run.wire_id, run.credit(self._window)))]
+    def _credit(self, run: Run) -> list[Action]:
+        return [] if run.at is At.WAITING else [Send(m.Credit(run.wire_id, run.credit(self._window)))]
 
-    def _abandon(self, run: _Run) -> list[Action]:
+    def _abandon(self, run: Run) -> list[Action]:
         """Nobody listens to the current id any more; tell the server, in case it still works on it."""
         if self._by_wire_id.pop(run.wire_id, None) is None:
             return []
         self._cancelling[run.wire_id] = self._nonce
         return [Send(m.Cancel(run.wire_id))]
 
-    def _finish(self, run: _Run) -> list[Action]:
+    def _finish(self, run: Run) -> list[Action]:
         """All frames are here: the server's Done, or our own word for it where that was lost."""
         version = next((e.version for e in self.welcome.engines if e.id == run.engine), "") if self.welcome else ""
         done = run.done or m.Done(run.ticket, "finished", run.delivered, run.request.seed, self._engine(run), version)
         self._forget(run)
         return [Notify(run.ticket, Ended(done=evolve(done, frames=run.delivered)))]
 
-    def _end(self, run: _Run, error: WireError) -> list[Action]:
+    def _end(self, run: Run, error: WireError) -> list[Action]:
         self._forget(run)
         return [Notify(run.ticket, Ended(error=error))]
 
-    def _forget(self, run: _Run) -> None:
+    def _forget(self, run: Run) -> None:
         self._runs.pop(run.ticket, None)
         self._by_wire_id.pop(run.wire_id, None)
