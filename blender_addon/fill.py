@@ -42,8 +42,10 @@ class Fill:
     problem: str = ""
     """Why it ended early, in a sentence."""
     cancelling: bool = False
+    refused: bool = False
+    """A frame was none: those after it are not taken."""
     torn: bool = False
-    """A frame could not be kept: those after it would leave a hole."""
+    """A frame could not be written: those after it would leave a hole."""
     first_frame_at: float | None = None
     latest_at: float = 0.0
     _end: Ended | None = None
@@ -111,7 +113,8 @@ class Fill:
             return
         self.ordered -= 1
         if result.error is not None:
-            self._tear(f"{result.name} could not be written to {self.folder}: {result.error.strerror}")
+            self.torn = True
+            self._break(f"{result.name} could not be written to {self.folder}: {result.error.strerror}")
 
     def _take(self, writer: Writer) -> None:
         if self.stream is None or self.ordered - len(self.names) >= MAX_UNWRITTEN:
@@ -128,16 +131,16 @@ class Fill:
                     self.problem = self.problem or str(event.error)
 
     def _order(self, picture: Picture, writer: Writer) -> None:
-        if self.torn:
+        if self.torn or self.refused:
             return
         if picture.encoding != "png" or png_size(picture.data) != (self.record.width, self.record.height):
-            self._tear(f"Frame {picture.index} is not a PNG of {self.record.width} x {self.record.height}")
+            self.refused = True
+            self._break(f"Frame {picture.index} is not a PNG of {self.record.width} x {self.record.height}")
             return
         self.ordered += 1
         writer.put(self.job, self.folder / frame_name(picture.index), picture.data)
 
-    def _tear(self, problem: str) -> None:
-        self.torn = True
+    def _break(self, problem: str) -> None:
         self.problem = self.problem or problem
         self.cancel()
 

@@ -32,6 +32,13 @@ if not collect_ignore_glob:
 
     blender_under_test.install()
 
+    def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+        ticks = sorted(blender_under_test.tick_seconds)
+        if ticks:
+            mean_ms, p99_ms = 1e3 * sum(ticks) / len(ticks), 1e3 * ticks[int(len(ticks) * 0.99)]
+            line = f"{len(ticks)} ticks, mean {mean_ms:.2f} ms, p99 {p99_ms:.2f} ms, longest {1e3 * ticks[-1]:.2f} ms"
+            terminalreporter.write_line(f"Blender {blender_under_test.bpy.app.version_string}: {line}")
+
     def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(HOME, ignore_errors=True)
 

@@ -59,12 +59,16 @@ PARAMETERS = (
 )
 
 
+NO_COMPRESSION = 0
+"""For large frames, so that their files are as large as those of real pictures."""
+
+
 def png(width: int, height: int, colour: tuple[int, int, int]) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    rows = zlib.compress((b"\0" + bytes(colour) * width) * height, 1)
+    rows = zlib.compress((b"\0" + bytes(colour) * width) * height, NO_COMPRESSION if width > 500 else 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
