@@ -373,16 +373,27 @@ def _lora(text: str) -> tuple[Path, float]:
 @app.command()
 def bench(
     out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="The 1.3B model on the GPU instead, with random weights")] = False,
 ) -> int:
     """Measure this installation, each figure as a ratio to a yardstick of the same run."""
     import os
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for the server's workers, before torch is imported
-    from .bench import road
     from .bench.report import as_table, write_json
 
     console = Console(stderr=True, highlight=False)
-    measures = road.measure(lambda stage: console.print(f"measuring: {stage}"))
+
+    def on_stage(stage: str) -> None:
+        console.print(f"measuring: {stage}")
+
+    if gpu:
+        from .bench import gpu as on_gpu
+
+        measures = on_gpu.measure(on_stage)
+    else:
+        from .bench import engine, road
+
+        measures = road.measure(on_stage) + engine.measure(on_stage)
     Console(highlight=False).print(as_table(measures))
     if out:
         write_json(measures, out)

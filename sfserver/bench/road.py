@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from attrs import frozen
 from sfwire.client import Client
 from sfwire.connection import Connection
 from sfwire.request import Request
@@ -37,14 +38,14 @@ JOBS = 1000
 def measure(on_stage: Callable[[str], None]) -> list[Measure]:
     """All measures of the road. `on_stage` is told the name of each part as it begins."""
     measures: list[Measure] = []
-    with _server("sfserver.bench.blank") as (client, family):
+    with server("sfserver.bench.blank") as served:
         on_stage("wire")
-        measures += _throughput(client)
+        measures += _throughput(served.client)
         on_stage("1,000 jobs")
-        measures += _leaks(client, family)
-    with _server("sfserver.serve.worker") as (client, _):
+        measures += _leaks(served.client, served.family)
+    with server("sfserver.serve.worker") as served:
         on_stage("draft, here and served")
-        measures += _draft(client)
+        measures += _draft(served.client)
     return measures
 
 
@@ -121,7 +122,7 @@ def _draft(client: Client) -> list[Measure]:
     """The draft engine in this process against the same engine behind the server."""
     config = load_config({}, {})
     engine = table.load("draft", config)
-    keyframes = _pictures(*DRAFT_SIZE)
+    keyframes = pictures(*DRAFT_SIZE, DRAFT_FRAMES)
     job = checked(Job(*DRAFT_SIZE, DRAFT_FRAMES, keyframes), engine.info)
     request = Request(tuple((k.at, k.image.tobytes()) for k in keyframes), *DRAFT_SIZE, DRAFT_FRAMES, engine="draft")
     sum(1 for _ in engine.open(job))
@@ -173,9 +174,20 @@ def _cancelling(client: Client, request: Request, frame_s: float) -> Measure:
     return Measure("cancel to idle", worst_ms, 50, "low", "ms", "beyond one frame time, the worst of five")
 
 
+@frozen(eq=False)
+class Served:
+    """A server of its own and a client of it."""
+
+    client: Client
+    family: list[psutil.Process]
+    """The processes that move a frame: this one, front and worker."""
+    folder: Path
+    """For logs, and whatever a worker has to say besides."""
+
+
 @contextmanager
-def _server(worker_module: str) -> Iterator[tuple[Client, list[psutil.Process]]]:
-    """A server of its own, a client of it, and the processes that move a frame."""
+def server(worker_module: str) -> Iterator[Served]:
+    """A server whose workers run a module, as long as the context lasts."""
     with tempfile.TemporaryDirectory() as folder:
         connection = Path(folder) / "connection.json"
         code = (
@@ -184,16 +196,17 @@ def _server(worker_module: str) -> Iterator[tuple[Client, list[psutil.Process]]]
             "sys.exit(serve(load_config(flags, {}), (sys.executable, '-m', sys.argv[3])))"
         )
         command = [sys.executable, "-c", code, str(connection), folder, worker_module]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
-            assert server.stdout is not None
-            server.stdout.readline()
+            assert process.stdout is not None
+            process.stdout.readline()
             with Client(connection, name="bench", window=16) as client:
                 client.wait_ready()
-                yield client, [psutil.Process(), *psutil.Process(server.pid).children(recursive=True)]
+                family = [psutil.Process(), *psutil.Process(process.pid).children(recursive=True)]
+                yield Served(client, family, Path(folder))
         finally:
-            server.terminate()
-            server.wait(15)
+            process.terminate()
+            process.wait(15)
 
 
 def _request(width: int, height: int, num_frames: int, engine: str) -> Request:
@@ -201,8 +214,8 @@ def _request(width: int, height: int, num_frames: int, engine: str) -> Request:
     return Request(((0, black), (num_frames - 1, black)), width, height, num_frames, engine=engine)
 
 
-def _pictures(width: int, height: int) -> tuple[Keyframe, Keyframe]:
-    """A striped ground with a disc that moves: something to find, and the same on every machine."""
+def pictures(width: int, height: int, num_frames: int) -> tuple[Keyframe, Keyframe]:
+    """The ends of a clip: a striped ground with a disc that moves: something to find, and the same on every machine."""
     y, x = np.mgrid[:height, :width]
     ground = np.stack([(x // 16 % 2) * 80 + 60, (y // 16 % 2) * 60 + 80, np.full_like(x, 120)], -1).astype(np.uint8)
 
@@ -211,4 +224,4 @@ def _pictures(width: int, height: int) -> tuple[Keyframe, Keyframe]:
         image[(x - centre_px) ** 2 + (y - height // 2) ** 2 < 50**2] = 230, 180, 60
         return image
 
-    return Keyframe(0, disc(width // 2 - 20)), Keyframe(DRAFT_FRAMES - 1, disc(width // 2 + 20))
+    return Keyframe(0, disc(width // 2 - 20)), Keyframe(num_frames - 1, disc(width // 2 + 20))

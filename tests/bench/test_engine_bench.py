@@ -1,0 +1,89 @@
+"""What the benchmark divides by is right, both ways to make a clip give the same clip, and no GPU is a sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from sfserver.bench import engine
+from sfserver.bench.flops import decode_flops, pass_flops
+from sfserver.bench.gpu import Scale, measure_on
+from sfserver.cli import USER_ERROR, main
+from sfserver.model.config import TOY, WAN_1_3B
+from sfserver.model.tae import Tae, TaeConfig
+from sfserver.model.vae import VaeConfig, WanVae
+
+BUDGET = Path(__file__).parents[3] / "shared" / "tools" / "budget.py"
+
+
+@pytest.fixture(scope="module")
+def budget() -> ModuleType:
+    if not BUDGET.is_file():
+        pytest.skip(f"no budget: {BUDGET} does not exist")
+    spec = importlib.util.spec_from_file_location("budget", BUDGET)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("held", [3, 21])
+def test_flops_of_a_pass_are_the_budget_s(budget: ModuleType, held: int) -> None:
+    expected = sum(budget.pass_flops(budget.MODELS["wan1.3b"], 3 * 1560, held * 1560).values())
+    assert pass_flops(WAN_1_3B, 3 * 1560, held * 1560) == expected
+
+
+@pytest.mark.parametrize(("kind", "network"), [("wan", WanVae), ("tae", Tae)])
+def test_flops_of_decoding_are_the_budget_s(budget: ModuleType, kind: str, network: type[WanVae] | type[Tae]) -> None:
+    with torch.device("meta"):
+        decoder = WanVae(VaeConfig()) if network is WanVae else Tae(TaeConfig())
+    assert decode_flops(decoder, 64, 48, 3) == pytest.approx(budget.vae_flops(kind, 64, 48, 3), rel=1e-2)
+
+
+def test_blocks_of_equal_cost_make_the_published_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "pass_flops", lambda config, queries, keys: 1)
+    for blocks in (4, 100):
+        with_last_clean_pass = engine.saved_flops(blocks, 1, steps=4) * (5 * blocks - 1) / (5 * blocks)
+        assert with_last_clean_pass == pytest.approx(0.4 * (blocks + 1))
+
+
+def test_a_clip_made_without_a_cache_is_the_same_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "CACHED_SIZE", (32, 32))
+    clip = engine.Clip()
+    cached = clip.cached()
+    torch.testing.assert_close(cached, clip.recomputed(), atol=1e-5, rtol=1e-5)
+    monkeypatch.setattr(engine, "block_causal", lambda tokens: engine.attend)
+    assert (cached - clip.recomputed()).abs().max() > 1e-4, "the control: the past sees the future"
+
+
+def test_gpu_measures_run_at_toy_size_on_a_cpu() -> None:
+    scale = Scale(
+        dit=TOY,
+        vae=VaeConfig(dim=2),
+        tae=TaeConfig(decoder_widths=(16, 12, 8, 8), encoder_width=8),
+        sizes=((32, 32),),
+        held=(3, 6),
+        latents=6,
+        repeats=2,
+        matmul=64,
+    )
+    stages: list[str] = []
+    measures = measure_on(torch.device("cpu"), torch.float32, scale, stages.append)
+    assert stages[0] == "CPU, matrix products"
+    names = [m.name for m in measures]
+    assert {"pass, KV 6, 32x32", "decode by TAE, 32x32", "clip, Wan VAE, 32x32"} <= set(names)
+    assert len(set(names)) == len(names)
+    assert all(math.isfinite(m.value) and m.value > 0 for m in measures if not m.name.startswith("peak memory"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which would be measured for minutes")
+def test_without_a_gpu_its_bench_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--gpu"]) == USER_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "needs a GPU" in line
