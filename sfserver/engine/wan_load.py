@@ -10,7 +10,7 @@ from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
-from ..model.text import PromptCache, PromptEncoder
+from ..model.text import PromptCache, PromptEncoder, PromptTooLong
 from ..weights import loading
 from ..weights.files import WeightsError
 from .presets import Preset, Role
@@ -18,6 +18,9 @@ from .wan_engine import WanEngine, Weights
 
 TEXT_DEVICE = torch.device("cpu")
 """Eleven gigabytes that are used once per prompt have no place on the GPU."""
+TEXT_DTYPE = torch.bfloat16
+"""As it is published, whatever the engine computes in: in float32 it would be twice as large. Inside, softmax and norms
+are float32 all the same."""
 
 
 def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> WanEngine:
@@ -40,23 +43,23 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
         vace=vace,
         vae=loading.load_vae(home("vae"), device, dtype),
         tae=loading.load_tae(home("tae"), device, dtype) if has_tae else None,
-        embed=_prompt_encoder(home("text"), home("tokenizer"), config, dtype),
+        embed=_prompt_encoder(home("text"), home("tokenizer"), config),
     )
     return WanEngine(info, preset, weights, device)
 
 
-def _prompt_encoder(
-    text: Path, tokenizer: Path, config: ServerConfig, dtype: torch.dtype
-) -> Callable[[str], torch.Tensor]:
+def _prompt_encoder(text: Path, tokenizer: Path, config: ServerConfig) -> Callable[[str], torch.Tensor]:
     """Prompt to embedding. The encoder is loaded when a prompt is new: then, its files may have gone."""
-    cache = PromptCache(config.cache_dir / "prompts", f"{loading.text_identity(text, tokenizer)}-{dtype}")
-    encoder = PromptEncoder(lambda: loading.load_text_encoder(text, tokenizer, TEXT_DEVICE, dtype), cache)
+    cache = PromptCache(config.cache_dir / "prompts", f"{loading.text_identity(text, tokenizer)}-{TEXT_DTYPE}")
+    encoder = PromptEncoder(lambda: loading.load_text_encoder(text, tokenizer, TEXT_DEVICE, TEXT_DTYPE), cache)
 
     def embed(prompt: str) -> torch.Tensor:
         try:
             return encoder(prompt)
         except WeightsError as error:
             raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
+        except PromptTooLong as error:
+            raise RequestError(ErrorCode.BAD_VALUE, str(error), "prompt") from None
 
     return embed
 

@@ -26,7 +26,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 TEXT_ROWS = 512
-"""Rows of every embedding; longer prompts lose their end."""
+"""Rows of every embedding. The published pipeline cuts longer prompts off; we say so instead."""
+
+
+class PromptTooLong(ValueError):
+    """A prompt has more tokens than the model reads; one sentence with the remedy, without the prompt itself."""
 
 
 @frozen
@@ -45,7 +49,7 @@ class TextConfig:
 
 
 Tokenizer = Callable[[str], list[int]]
-"""Cleaned prompt -> token ids, the end mark included, at most TEXT_ROWS of them."""
+"""Cleaned prompt -> token ids, the end mark included."""
 
 
 class TextEncoder:
@@ -56,8 +60,14 @@ class TextEncoder:
         self.tokenize = tokenize
 
     def encode(self, prompt: str) -> Tensor:
-        """The embedding of a cleaned prompt [L, D], L its tokens, on the CPU in the weights' dtype."""
-        return embed_tokens(self.stack, torch.tensor([self.tokenize(prompt)]))[0].cpu()
+        """The embedding of a cleaned prompt [L, D], L its tokens, on the CPU in the weights' dtype.
+
+        Raises PromptTooLong.
+        """
+        ids = self.tokenize(prompt)
+        if len(ids) > TEXT_ROWS:
+            raise PromptTooLong(f"a prompt of {len(ids)} tokens: the model reads {TEXT_ROWS}; say it in fewer words")
+        return embed_tokens(self.stack, torch.tensor([ids]))[0].cpu()
 
 
 @torch.no_grad()
@@ -112,7 +122,7 @@ def load_tokenizer(file: Path) -> Tokenizer:
         raise ValueError(f"{file}: is not a SentencePiece model; download it again") from None
 
     def tokenize(prompt: str) -> list[int]:
-        return [*pieces.encode(prompt)[: TEXT_ROWS - 1], pieces.eos_id()]
+        return [*pieces.encode(prompt), pieces.eos_id()]
 
     return tokenize
 
@@ -127,7 +137,10 @@ class PromptEncoder:
         self._encoder: TextEncoder | None = None
 
     def __call__(self, prompt: str) -> Tensor:
-        """[1, TEXT_ROWS, D] on the CPU, in the encoder's dtype. What loading raises passes through."""
+        """[1, TEXT_ROWS, D] on the CPU, in the encoder's dtype.
+
+        Raises PromptTooLong; what loading raises passes through.
+        """
         prompt = clean_prompt(prompt)
         rows = self._cache.get(prompt)
         if rows is None:

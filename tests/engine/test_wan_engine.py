@@ -229,7 +229,10 @@ def with_nan() -> wan_engine.Weights:
     [
         ({"num_frames": 2}, "makes clips of 3 to 481"),
         ({"num_frames": 482}, "makes clips of 3 to 481"),
-        ({"width": 56}, "needs a multiple of 16"),
+        ({"width": 56}, "needs a multiple of 16, try 64"),
+        ({"height": 40}, "needs a multiple of 16, try 32"),
+        ({"keyframes": (Keyframe(3, toy.picture(0)),)}, "keyframe at 3 is outside the clip of 3 frames"),
+        ({"keyframes": (Keyframe(-1, toy.picture(0)),)}, "keyframe at -1 is outside the clip of 3 frames"),
         ({"params": {"window": 3}}, "window is 3; it must lie between 4 and 42"),
         ({"params": {"strategy": "magic"}}, "choose one of chunk"),
     ],

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -19,6 +20,7 @@ from sfwire.errors import ErrorCode, RequestError
 from sfserver.config import ServerConfig
 from sfserver.engine import wan, wan_load
 from sfserver.engine.base import Engine
+from sfserver.model.text import TextEncoder
 from sfserver.weights.convert import Wish, convert
 
 JOB = toy.job(9, (0, 8), params={"strategy": "anchor"})
@@ -61,6 +63,30 @@ def test_a_repeated_prompt_needs_no_text_encoder(
     assert np.array_equal(generate(wan.load_folder(converted, config)), first)
     with pytest.raises(AssertionError, match="text encoder was loaded"):
         toy.run(attrs.evolve(JOB, prompt="something new"), wan.load_folder(converted, config))  # pyright: ignore
+
+
+def test_the_text_encoder_is_bfloat16_even_where_the_engine_is_float32(
+    converted: Path, config: ServerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[torch.dtype] = []
+    load = wan_load.loading.load_text_encoder
+
+    def noted(*given: Any) -> TextEncoder:
+        encoder = load(*given)
+        loaded.extend(weight.dtype for weight in encoder.stack.parameters())
+        return encoder
+
+    monkeypatch.setattr(wan_load.loading, "load_text_encoder", noted)
+    generate(wan.load_folder(converted, attrs.evolve(config, precision="fp32")))
+    assert set(loaded) == {torch.bfloat16}
+
+
+def test_a_prompt_of_too_many_tokens_is_refused_and_the_engine_lives_on(converted: Path, config: ServerConfig) -> None:
+    engine = wan.load_folder(converted, config)
+    with pytest.raises(RequestError, match=r"tokens: the model reads 512") as caught:
+        toy.run(attrs.evolve(JOB, prompt="a cat walks " * 300), engine)  # pyright: ignore[reportArgumentType]
+    assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_VALUE, "prompt")
+    assert generate(engine).shape[0] == 7
 
 
 def test_a_text_encoder_that_has_gone_is_named(converted: Path, config: ServerConfig, tmp_path: Path) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfserver.model.text import (
     TEXT_ROWS,
     PromptCache,
     PromptEncoder,
+    PromptTooLong,
     TextConfig,
     TextEncoder,
     clean_prompt,
@@ -83,14 +86,46 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_prompt_ends_with_the_end_mark_and_fits_the_rows(tokenizer_file: Path) -> None:
+def test_prompt_ends_with_the_end_mark(tokenizer_file: Path) -> None:
     tokenize = load_tokenizer(tokenizer_file)
     assert tokenize("") == [1]
     assert tokenize("a cat")[-1] == 1
     assert len(tokenize("a cat")) > 2
-    long = tokenize("a cat walks " * 400)
-    assert len(long) == TEXT_ROWS
-    assert long[-1] == 1
+
+
+def test_prompt_of_more_tokens_than_the_model_reads_is_refused(stack: torch.nn.Module) -> None:
+    encoder = TextEncoder(stack, lambda prompt: [3] * len(prompt) + [1])
+    assert encoder.encode("x" * (TEXT_ROWS - 1)).shape == (TEXT_ROWS, 16)
+    with pytest.raises(PromptTooLong, match=r"a prompt of 513 tokens: the model reads 512; say it in fewer words"):
+        encoder.encode("x" * TEXT_ROWS)
+
+
+class Precisions(TorchDispatchMode):
+    """Notes the precision in which softmax and means of squares, which are the norms, are computed.
+
+    A fused attention kernel does not show its softmax here; torch keeps that in float32.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._opname in ("_softmax", "mean"):
+            self.seen.add(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_bfloat16_encoder_keeps_its_norms_in_float32_and_stays_near_the_exact_one() -> None:
+    torch.manual_seed(1)
+    exact = umt5_stack(TINY)
+    ids = torch.randint(2, 64, (1, 9))
+    expected = embed_tokens(exact, ids)
+    with Precisions() as precisions:
+        rounded = embed_tokens(exact.to(torch.bfloat16), ids)
+    assert rounded.dtype == torch.bfloat16
+    assert precisions.seen == {torch.float32}
+    torch.testing.assert_close(rounded.float(), expected, atol=0.1, rtol=0.05)
 
 
 def test_file_that_is_no_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
