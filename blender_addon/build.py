@@ -20,7 +20,7 @@ PROJECT = SOURCE.parent
 WIRE = PROJECT / "shared" / "sfwire"
 STAGE = PROJECT / "build" / "extension"
 WHEELS = PROJECT / ".wheels"
-NOT_SHIPPED = {"build.py", "ruff.toml", "wheels.txt", "__pycache__"}
+NOT_SHIPPED = {"build.py", "filling.png", "ruff.toml", "wheels.txt", "__pycache__"}
 
 PYTHONS = ("3.11", "3.13")
 """Of Blender 4.2 to 5.0, and of 5.1 and later."""

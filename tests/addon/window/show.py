@@ -87,6 +87,15 @@ def show_tab() -> None:
             region.active_panel_category = "In-Between"
 
 
+def open_closed_panels() -> None:
+    """Panels that are closed until a user opens them are to be looked at too."""
+    for panel in b.module("panel").CLASSES:
+        if "DEFAULT_CLOSED" in vars(panel).get("bl_options", ()):
+            bpy.utils.unregister_class(panel)
+            panel.bl_options = set()
+            bpy.utils.register_class(panel)
+
+
 def watch_ticks() -> None:
     """Measure every turn of the pump that Blender's own timer makes."""
     runtime = b.module("runtime")
@@ -106,6 +115,7 @@ def scenario() -> Iterator[float]:
     """Each yield waits so many seconds in Blender's event loop."""
     scene = bpy.context.scene
     watch_ticks()
+    open_closed_panels()
     if hasattr(bpy.context.workspace, "sequencer_scene"):
         bpy.context.workspace.sequencer_scene = scene
     scene.sequence_editor_create()
