@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
 from networks import COLUMNS, ROWS, at, latents, prompt, random_weights, table, toy_dit
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,20 +44,22 @@ def text_of(config: DitConfig, blocks: int) -> list[TextKv]:
     return [TextKv(kv, kv)] * blocks
 
 
-@pytest.mark.parametrize("held", [3, 12, 21])
-def test_flops_of_a_cached_pass_equal_the_budget(budget: ModuleType, held: int) -> None:
+@pytest.mark.parametrize(("held", "layers"), [(3, 4), (12, 4), (21, 30)])
+def test_flops_of_a_cached_pass_equal_the_budget(budget: ModuleType, held: int, layers: int) -> None:
     rows, columns = 30, 52  # 832 x 480
+    config = evolve(WAN_1_3B, layers=layers)
     with torch.device("meta"):
-        dit = Dit(WAN_1_3B).requires_grad_(False)
+        dit = Dit(config).requires_grad_(False)
         rope = RopeTable(128, 21, rows, columns, device="meta")
-        shape = CacheShape(30, 12, 128, rows * columns, window=held)
+        shape = CacheShape(layers, 12, 128, rows * columns, window=held)
         cache = KvCache(shape, rope, device="meta", dtype=torch.float32)
         for start in range(0, held, 3):
             cache.seat(start, 3)
         with FlopCounterMode(display=False) as counter:
-            flow = dit(torch.empty(1, 3, 16, 60, 104), at(625.0), text_of(WAN_1_3B, 30), cache.rotation, cache)
+            flow = dit(torch.empty(1, 3, 16, 60, 104), at(625.0), text_of(config, layers), cache.rotation, cache)
     assert flow.shape == (1, 3, 16, 60, 104)
-    expected = sum(budget.pass_flops(budget.MODELS["wan1.3b"], 3 * 1560, held * 1560).values())
+    model = budget.MODELS["wan1.3b"] | {"N": layers}
+    expected = sum(budget.pass_flops(model, 3 * 1560, held * 1560).values())
     assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
 
 

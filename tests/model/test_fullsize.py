@@ -43,10 +43,15 @@ def published_shapes(role: str) -> dict[str, tuple[int, ...]]:
     return {RENAME[role](name): tuple(shape) for name, shape in keys.items()}
 
 
+@cache
+def our_shapes(role: str) -> dict[str, tuple[int, ...]]:
+    """The tensors of our network at that size."""
+    return dict(expected_shapes(role, attrs.asdict(NETWORKS[role][1])))
+
+
 @pytest.mark.parametrize("role", NETWORKS)
 def test_full_size_network_has_the_published_tensors(role: str) -> None:
-    config = attrs.asdict(NETWORKS[role][1])
-    expected = expected_shapes(role, config)
+    expected = our_shapes(role)
     assert compared(role, published_shapes(role), expected) is None
     assert sum(map(math.prod, expected.values())) == pytest.approx(PARAMETERS[role], rel=0.005)
 
@@ -64,6 +69,6 @@ def test_sizes_are_told_from_the_published_tensors_alone(role: str) -> None:
 def test_one_tensor_less_is_noticed(role: str) -> None:
     shapes = dict(published_shapes(role))
     name, _ = shapes.popitem()
-    misfit = compared(role, shapes, expected_shapes(role, attrs.asdict(NETWORKS[role][1])))
+    misfit = compared(role, shapes, our_shapes(role))
     assert misfit is not None
     assert name in misfit
