@@ -21,7 +21,8 @@ SERVER_PYTHON = Path(os.environ.get("SFSERVER_PYTHON", PROJECT / ".venv" / "bin"
 CONNECTION_FILE = Path(os.environ["SFSERVER_CONNECTION_FILE"])
 TURN_S = 0.005
 tick_seconds: list[float] = []
-"""How long each turn took, in this process."""
+tick_cpu_seconds: list[float] = []
+"""How long each turn of this process took, and how much of that this thread had the processor."""
 
 
 def install() -> None:
@@ -134,8 +135,9 @@ def shown_at(scene: bpy.types.Scene, frame: int, folder: Path) -> tuple[int, int
 
 
 def turn() -> None:
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.thread_time()
     module("runtime").turn(time.monotonic())
+    tick_cpu_seconds.append(time.thread_time() - cpu_began)
     tick_seconds.append(time.perf_counter() - began)
 
 

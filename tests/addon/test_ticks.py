@@ -6,8 +6,9 @@ import blender_under_test as b
 import bpy
 
 MEDIAN_LIMIT_MS = 2.0
-P99_LIMIT_MS = 8.0
-"""On two cores that a server and another test may be using at the same time; the aim on an idle machine is 4 ms."""
+"""By the clock, which also counts what the machine's other programs take."""
+P99_CPU_LIMIT_MS = 4.0
+"""Of the processor: the tick's own share."""
 
 
 def test_a_tick_stays_short_with_large_frames_on_a_crowded_timeline(scene, fake, tmp_path):
@@ -22,7 +23,8 @@ def test_a_tick_stays_short_with_large_frames_on_a_crowded_timeline(scene, fake,
     b.fill()
     before = len(b.tick_seconds)
     b.turn_until(lambda: not pump.fills, timeout_s=60)
-    ticks_ms = sorted(1e3 * seconds for seconds in b.tick_seconds[before:])
+    wall_ms = sorted(1e3 * seconds for seconds in b.tick_seconds[before:])
+    cpu_ms = sorted(1e3 * seconds for seconds in b.tick_cpu_seconds[before:])
     assert len(b.ours(scene)[0].elements) == 90
-    assert ticks_ms[len(ticks_ms) // 2] < MEDIAN_LIMIT_MS
-    assert ticks_ms[int(len(ticks_ms) * 0.99)] < P99_LIMIT_MS, ticks_ms[-10:]
+    assert wall_ms[len(wall_ms) // 2] < MEDIAN_LIMIT_MS
+    assert cpu_ms[int(len(cpu_ms) * 0.99)] < P99_CPU_LIMIT_MS, cpu_ms[-10:]
