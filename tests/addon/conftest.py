@@ -28,13 +28,13 @@ if not collect_ignore_glob:
     for private in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         os.environ[private] = str(HOME / private.lower())
     sys.path.insert(0, str(Path(__file__).parent))
-    import blender_under_test
+    import in_blender
 
-    blender_under_test.install()
+    in_blender.install()
 
     def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.write_line(f"Blender {blender_under_test.bpy.app.version_string}")
-        measured = {"clock": blender_under_test.tick_seconds, "processor": blender_under_test.tick_cpu_seconds}
+        terminalreporter.write_line(f"Blender {in_blender.bpy.app.version_string}")
+        measured = {"clock": in_blender.tick_seconds, "processor": in_blender.tick_cpu_seconds}
         for name, seconds in measured.items():
             ms = sorted(1e3 * s for s in seconds)
             if ms:
@@ -49,13 +49,13 @@ if not collect_ignore_glob:
 @pytest.fixture
 def scene() -> Iterator[object]:
     """An empty file, the extension enabled and idle."""
-    yield blender_under_test.fresh_scene()
-    blender_under_test.let_go()
+    yield in_blender.fresh_scene()
+    in_blender.let_go()
 
 
 @pytest.fixture(scope="session")
 def fake_process() -> Iterator[object]:
-    server = blender_under_test.FakeServer()
+    server = in_blender.FakeServer()
     yield server
     server.stop()
 

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import blender_under_test as b
 import bpy
+import in_blender as b
 import pytest
 
 GAP = 12

@@ -6,8 +6,8 @@ import os
 import random
 import time
 
-import blender_under_test as b
 import bpy
+import in_blender as b
 import pytest
 
 SEQUENCES = int(os.environ.get("INBETWEEN_SEQUENCES", "200"))

@@ -6,8 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-import blender_under_test as b
 import bpy
+import in_blender as b
 import pytest
 
 START_S = 60.0

@@ -6,8 +6,8 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-import blender_under_test as b
 import bpy
+import in_blender as b
 import pytest
 
 HOSTILE_RECORDS = [

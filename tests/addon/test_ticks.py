@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import blender_under_test as b
 import bpy
+import in_blender as b
 
 MEDIAN_LIMIT_MS = 2.0
 """By the clock, which also counts what the machine's other programs take."""

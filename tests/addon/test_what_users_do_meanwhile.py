@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-import blender_under_test as b
 import bpy
+import in_blender as b
 import pytest
 
 MOMENTS = ["queued", "accepted", "first frame", "middle", "last frame"]

@@ -27,8 +27,8 @@ if "INBETWEEN_HOME" not in os.environ:  # Blender reads its folders when it is i
 HOME = Path(os.environ["INBETWEEN_HOME"])
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import blender_under_test as b  # noqa: E402  the folders come first
 import bpy  # noqa: E402
+import in_blender as b  # noqa: E402  the folders come first
 import numpy as np  # noqa: E402
 
 SHOTS = Path(os.environ.get("INBETWEEN_SHOTS", HOME / "shots"))
