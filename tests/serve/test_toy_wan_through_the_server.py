@@ -73,31 +73,32 @@ def server(machine: Machine) -> Iterator[None]:
         process.communicate(timeout=30)
 
 
+@pytest.fixture(scope="module")
+def served(machine: Machine, server: None) -> dict[str, bytes]:
+    return machine.generate("served", "--connect", "--engine", "toy-wan")
+
+
 def test_converted_weights_are_listed_by_their_folder(machine: Machine) -> None:
     listed = machine.sfserver("models").stdout.splitlines()
     (line,) = (line for line in listed if line.startswith("toy-wan "))
     assert line.split()[1:3] == ["ready", "used"], "state, and what becomes of the prompt"
 
 
-@pytest.mark.usefixtures("server")
-def test_the_server_makes_the_very_bytes_that_the_folder_makes_in_process(machine: Machine) -> None:
-    served = machine.generate("served", "--connect", "--engine", "toy-wan")
+def test_the_server_makes_the_very_bytes_that_the_folder_makes_in_process(
+    machine: Machine, served: dict[str, bytes]
+) -> None:
     here = machine.generate("here", "--engine", machine.folder)
     assert len([name for name in served if name.startswith("frames")]) == FRAMES
     assert served == here
     assert served == machine.generate("by-path", "--connect", "--engine", machine.folder)
 
 
-@pytest.mark.usefixtures("server")
-def test_prompt_and_seed_change_every_frame(machine: Machine) -> None:
-    plain, other_prompt, other_seed = (
-        machine.generate(name, "--connect", "--engine", "toy-wan", "--between-only", prompt=prompt, seed=seed)
-        for name, prompt, seed in (("plain", "a cat", 0), ("prompt", "the dog sleeps", 0), ("seed", "a cat", 1))
-    )
-    frames = [name for name in plain if name.startswith("frames")]
-    assert len(frames) == FRAMES - 2
-    for other in (other_prompt, other_seed):
-        assert all(plain[name] != other[name] for name in frames)
+def test_prompt_and_seed_change_every_frame(machine: Machine, served: dict[str, bytes]) -> None:
+    _, *between, _ = [name for name in served if name.startswith("frames")]
+    assert len(between) == FRAMES - 2
+    for name, prompt, seed in (("prompt", "the dog sleeps", 0), ("seed", "a cat", 1)):
+        other = machine.generate(name, "--connect", "--engine", "toy-wan", prompt=prompt, seed=seed)
+        assert all(served[frame] != other[frame] for frame in between)
 
 
 @pytest.mark.usefixtures("server")
