@@ -50,6 +50,8 @@ class Component:
     """Name of the published file."""
     dtype: str
     """Of the large matrices."""
+    mtime_ns: int = 0
+    """When the file was written. While that and the length are unchanged, its hash is not computed again."""
     loras: tuple[str, ...] = ()
     """What was merged into it, in order."""
 

@@ -7,7 +7,9 @@ import random
 import socket as sockets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
+import attrs
 import msgpack
 import pytest
 import zmq
@@ -164,7 +166,26 @@ def test_prompts_are_not_in_the_log(server: Server, raw: Socket) -> None:
 
 def test_at_debug_they_are(tmp_path: Path) -> None:
     with running(tmp_path, log_level="debug") as server, server.client() as client:
-        import attrs
-
         list(client.submit(attrs.evolve(request(3), prompt="a secret film")))
         assert "a secret film" in (server.log_dir / "server.log").read_text()
+
+
+def test_the_server_writes_its_log_and_its_connection_file_and_nothing_else(tmp_path: Path) -> None:
+    with running(tmp_path) as server, server.client() as client:
+        list(client.submit(request(5)))
+        written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {"run/connection.json", "log/server.log", "log/front.log", "log/worker-0.log"}
+
+
+def test_no_message_has_a_field_for_a_path_an_address_or_a_command() -> None:
+    """Texts that a client sends are ids, a prompt, a name for the log or a parameter's value, and nothing else."""
+    texts = {
+        f"{kind.__name__}.{field.name}"
+        for kind in (*get_args(m.ToServer), m.Keyframe)
+        for field in attrs.fields(kind)
+        if "str" in str(field.type) or "Mapping" in str(field.type)
+    }
+    assert texts == {
+        "Hello.client", "Hello.session", "Generate.id", "Generate.engine", "Generate.prompt",
+        "Generate.negative_prompt", "Generate.params", "Credit.id", "Cancel.id",
+    }  # fmt: skip

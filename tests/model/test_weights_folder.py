@@ -11,7 +11,7 @@ import torch
 from published import OFFICIAL_CONFIG, dit_tensors, save, vace_tensors, write_config
 
 from sfserver.model.config import WAN_1_3B
-from sfserver.weights import WeightsError, describe_folder, problem
+from sfserver.weights import WeightsError, describe_folder, loading, problem
 from sfserver.weights.convert import Wish, convert
 from sfserver.weights.files import safetensors_shapes
 from sfserver.weights.loading import load_tae, load_text_encoder, load_transformer
@@ -44,6 +44,17 @@ def test_component_with_one_bit_changed_is_refused(folder: Path) -> None:
     safetensors_shapes(path)  # only its hash tells
     with pytest.raises(WeightsError, match=r"tae\.safetensors: is not what was written, its hash differs"):
         load_tae(folder, CPU, torch.float32)
+
+
+def test_only_a_file_that_somebody_touched_is_hashed_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    real = loading.sha256_of
+    monkeypatch.setattr(loading, "sha256_of", lambda path: hashed.append(path) or real(path))
+    load_tae(folder, CPU, torch.float32)
+    assert hashed == []
+    (folder / "tae.safetensors").touch()
+    load_tae(folder, CPU, torch.float32)
+    assert hashed == [folder / "tae.safetensors"]
 
 
 def test_component_that_is_gone_is_named(folder: Path) -> None:
