@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from sfwire.errors import WireError
 from sfwire.limits import MAX_SIDE_PX
 from sfwire.messages import EngineInfo, Refused
 from typer.exceptions import Abort, TyperException
 
+from .bars import Bar, bytes_bar
 from .config import ConfigError, load_config
 from .errors import UserError
 
@@ -179,40 +178,6 @@ def _fps(text: str) -> Fraction:
     return fps
 
 
-class Bar:
-    """Stage, frames so far and time left, on stderr; notes above it. A `generate.Watcher`."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description:<14}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("frames, left"),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._task is not None:  # stopping one that never started prints an empty line
-            self._progress.stop()
-
-    def note(self, sentence: str) -> None:
-        self._console.print(f"note: {sentence}", markup=False, soft_wrap=True)
-
-    def planned(self, wanted: int) -> None:
-        self._progress.start()
-        self._task = self._progress.add_task("starting", total=wanted)
-
-    def at(self, stage: str, made: int) -> None:
-        assert self._task is not None, "planned comes first"
-        self._progress.update(self._task, description=stage, completed=made)
-
-
 # Everything else
 
 
@@ -302,25 +267,11 @@ def fetch(
     console = Console(stderr=True, highlight=False)
     for licence in fetching.licences(preset):
         console.print(f"licence of {licence}", markup=False, soft_wrap=True)
-    with _bytes_bar(console) as show:
+    with bytes_bar(console) as show:
         notes = fetching.fetch(preset, load_config().models_dir, accept_license, show)
     for note in notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     typer.echo(f"{model} is complete")
-
-
-@contextmanager
-def _bytes_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """One bar for each thing that is told about: (what, bytes or tensors done, of)."""
-    with Progress(console=console) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=of)
-            progress.update(tasks[what], completed=done, total=of)
-
-        yield show
 
 
 @app.command()
@@ -338,7 +289,7 @@ def convert(
 
     from .weights import convert as conversion
 
-    with _bytes_bar(Console(stderr=True)) as show:
+    with bytes_bar(Console(stderr=True)) as show:
         wish = conversion.Wish(
             preset=preset,
             loras=tuple(_lora(text) for text in lora or ()),
