@@ -154,9 +154,8 @@ class Broker:
         log.info("client", client=hello.client)
         if self._ready is not None:
             return [*actions, ToClient(peer, self._ready)]
-        if all(w.state == "dead" for w in self._workers):
-            words = self._workers[0].last_words or "see the server's log"
-            return [*actions, _refusal(peer, ErrorCode.ENGINE_UNAVAILABLE, f"no worker can be started: {words}")]
+        if why := self._why_no_worker():
+            return [*actions, _refusal(peer, ErrorCode.ENGINE_UNAVAILABLE, why)]
         self._waiting_hellos[peer] = hello
         return actions
 
@@ -181,9 +180,8 @@ class Broker:
 
     def _check(self, request: m.Generate) -> None:
         """Raises RequestError for what is well-formed and cannot be done."""
-        if all(w.state == "dead" for w in self._workers):
-            words = self._workers[0].last_words or "see the server's log"
-            raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, f"no worker can be started: {words}")
+        if why := self._why_no_worker():
+            raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)
         info = self._engines.get(request.engine)
         if info is None:
             known = ", ".join(self._engines) or "none yet, the server is starting"
@@ -257,12 +255,20 @@ class Broker:
         if job is not None:
             actions += self._end(job, _failed(job.key, RequestError(code, why)), now)
         if dead:
-            actions += self._refuse_all(f"no worker can be started: {worker.last_words}", now)
+            actions += self._refuse_all(now)
         return actions
 
-    def _refuse_all(self, why: str, now: float) -> list[Action]:
+    def _why_no_worker(self) -> str | None:
+        """The sentence for those who ask while all workers are dead for now; None while one is not."""
+        if any(w.state != "dead" for w in self._workers):
+            return None
+        words = self._workers[0].last_words or "see the server's log"
+        return f"no worker can be started: {words}"
+
+    def _refuse_all(self, now: float) -> list[Action]:
         """If the last worker is dead for now, nobody shall wait for it."""
-        if not all(w.state == "dead" for w in self._workers):
+        why = self._why_no_worker()
+        if why is None:
             return []
         actions: list[Action] = [_refusal(peer, ErrorCode.ENGINE_UNAVAILABLE, why) for peer in self._waiting_hellos]
         self._waiting_hellos.clear()

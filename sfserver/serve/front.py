@@ -137,7 +137,7 @@ class Front:
             self._perform(self._broker.on_client_gone(action.peer, time.monotonic()))
 
 
-def serve(setup: Setup, leash: threading.Thread | None = None) -> None:
+def serve(setup: Setup) -> None:
     """Run one front process until its standard input ends."""
     config = setup.config
     log_to_file(config, "server.log")

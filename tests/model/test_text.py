@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from published import tokenizer_bytes
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfserver.model.text import (
@@ -67,22 +67,8 @@ def test_rows_behind_the_prompt_are_zeros() -> None:
 
 @pytest.fixture(scope="module")
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import sentencepiece
-
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a cat walks over the hill while the dog sleeps in the sun"] * 20),
-        model_writer=model,
-        vocab_size=50,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=3,
-    )
     file = tmp_path_factory.mktemp("tokenizer") / "spiece.model"
-    file.write_bytes(model.getvalue())
+    file.write_bytes(tokenizer_bytes())
     return file
 
 
