@@ -105,6 +105,15 @@ class Still:
     def latent(self) -> Tensor:
         return self.latents[:, -1:]
 
+    def errors(self, pixels: Tensor) -> dict[int, Tensor]:
+        """What the way through the VAE and back took from each keyframe, [3, H, W] by position.
+
+        `pixels` [B, T, 3, H, W] are what a decoder made of `latents`.
+        """
+        frames = frames_of(self.at)
+        of_latent = pixels[0, -len(frames) :].float()
+        return {k.at: to_pixels(k.image, pixels.device)[0, 0] - of_latent[k.at - frames[0]] for k in self.keyframes}
+
 
 def encode_stills(
     vae: WanVae, keyframes: Sequence[Keyframe], device: torch.device | str

@@ -18,10 +18,15 @@ CELL_PX = 32
 
 
 class Seam:
-    """Corrections of one clip. `errors` maps a keyframe's position to (picture - its reconstruction), [3, H, W]."""
+    """Corrections of one clip, from the keyframes that it was told of. Without any, frames stay as they are."""
 
-    def __init__(self, errors: Mapping[int, Tensor]):
-        self._corrections = {at: low_frequencies(error) for at, error in sorted(errors.items())}
+    def __init__(self) -> None:
+        self._corrections: dict[int, Tensor] = {}
+
+    def learn(self, errors: Mapping[int, Tensor]) -> None:
+        """Of keyframes by position: picture - its reconstruction, [3, H, W]."""
+        corrections = self._corrections | {at: low_frequencies(error) for at, error in errors.items()}
+        self._corrections = dict(sorted(corrections.items()))
 
     def correct(self, first_frame: int, pixels: Tensor) -> Tensor:
         """pixels [T, 3, H, W] in -1 to 1 of the frames from `first_frame` on, corrected and within the same bounds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 
 import psutil
@@ -24,7 +24,7 @@ from .conditioning import GreyClip, Still, Strategy
 from .geometry import Geometry, frames_of, latent_of
 from .noise import Schedule, even_schedule, make_schedule, seeded_noise
 from .presets import TRAINED_LATENTS, Preset
-from .rollout import Made, Memory, Networks, Prompt, Rollout, Sampling
+from .rollout import Memory, Networks, Prompt, Rollout, Sampling
 from .seam import Seam
 
 
@@ -76,7 +76,11 @@ class WanEngine:
         stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
         context = yield from self._context(job, geometry, strategy)
         decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
-        seam = Seam(self._errors(decoder, stills) if params["seam"] else {})
+        given = {block.start for block in geometry.blocks if block.given}
+        seam = Seam()
+        for still in stills:
+            if params["seam"] and still.at not in given:  # the rollout itself decodes what is given
+                seam.learn(still.errors(decoder.decode(still.latents, decoder.new_decoder_state())))
         rollout = Rollout(
             Networks(weights.dit, weights.vace, self._how(job)),
             geometry,
@@ -89,9 +93,11 @@ class WanEngine:
             self._device,
             weights.dit.compute_dtype,
         )
-        yield from self._deliver(job, rollout, seam)
+        yield from self._deliver(job, rollout, seam, {still.at: still for still in stills})
 
-    def _deliver(self, job: Job, rollout: Rollout, seam: Seam) -> Generator[Event, None, None]:
+    def _deliver(
+        self, job: Job, rollout: Rollout, seam: Seam, stills: Mapping[int, Still]
+    ) -> Generator[Event, None, None]:
         """The rollout's steps as they are, its blocks as the frames that are wanted of them."""
         wanted = frozenset(job.wanted())
         pace = Pace(self._device)
@@ -99,15 +105,14 @@ class WanEngine:
             if isinstance(event, Step):
                 pace.keep()
                 yield event
-            elif frames := tuple(self._frames(event, seam, wanted)):
+                continue
+            assert event.pixels is not None
+            if event.block.given and job.params["seam"]:
+                seam.learn(stills[event.block.start].errors(event.pixels))
+            first = frames_of(event.block.start)[0]
+            pictures = to_pictures(seam.correct(first, event.pixels[0].float())).cpu().numpy()
+            if frames := tuple(Frame(first + i, p) for i, p in enumerate(pictures) if first + i in wanted):
                 yield Chunk(frames)
-
-    def _frames(self, made: Made, seam: Seam, wanted: frozenset[int]) -> Iterator[Frame]:
-        assert made.pixels is not None
-        first = frames_of(made.block.start)[0]
-        corrected = seam.correct(first, made.pixels[0].float())
-        pictures = to_pictures(corrected).cpu().numpy()
-        return (Frame(first + i, picture) for i, picture in enumerate(pictures) if first + i in wanted)
 
     def _prompts(self, job: Job) -> list[Prompt]:
         """One prompt, with attention guidance if there is a negative one; two for a model that needs two passes."""
@@ -133,17 +138,6 @@ class WanEngine:
                 self._weights.vae, self._grey, job.keyframes, geometry, fill_latents=by_block, device=self._device
             )
         )
-
-    def _errors(self, decoder: WanVae | Tae, stills: Sequence[Still]) -> dict[int, Tensor]:
-        """What the way through the VAE and back takes from each keyframe, [3, H, W] by position."""
-        errors: dict[int, Tensor] = {}
-        for still in stills:
-            pixels = decoder.decode(still.latents, decoder.new_decoder_state())[0].float()
-            of_latent = pixels[-len(frames_of(still.at)) :]
-            for keyframe in still.keyframes:
-                seen = of_latent[keyframe.at - frames_of(still.at)[0]]
-                errors[keyframe.at] = conditioning.to_pixels(keyframe.image, self._device)[0, 0] - seen
-        return errors
 
     def _sampling(self, job: Job) -> Sampling:
         preset = self._preset

@@ -21,6 +21,7 @@ from sfserver.engine.geometry import plan
 from sfserver.engine.noise import make_schedule, seeded_noise
 from sfserver.engine.presets import CAUSAL_FORCING_2STEP, WAN_VACE
 from sfserver.engine.rollout import Guide, Made, Memory, Networks, Prompt, Rollout, Sampling
+from sfserver.engine.seam import low_frequencies
 from sfserver.model.config import TOY, TOY_VACE
 
 STRATEGIES = toy.PRESET.strategies
@@ -91,6 +92,22 @@ def test_anchor_with_no_keyframe_but_the_first_is_the_plain_rollout_from_it() ->
     latents = torch.cat([event.latents for event in rollout.run() if isinstance(event, Made)], dim=1)
     plain = wan_engine.to_pictures(loaded.vae.decode(latents, loaded.vae.new_decoder_state())[0, 1:25])
     assert np.abs(toy.pixels(toy.run(job)).astype(int) - plain.numpy()).max() <= 1
+
+
+@pytest.mark.parametrize("strategy", ["anchor", "lookahead"])
+def test_seam_takes_out_what_the_decoder_did_to_the_keyframes_and_nothing_else(strategy: str) -> None:
+    """With an anchored first frame the rollout's own decoding of it is what counts: no other is made of it."""
+    job = toy.job(25, (0, 24), params={"strategy": strategy, "seam": True})
+    plain = toy.pixels(toy.run(attrs.evolve(job, params={"strategy": strategy, "seam": False}))).astype(float)
+    vae, (start, end) = toy.weights().vae, (to_pixels(k.image, toy.CPU) for k in job.keyframes)
+    ended = vae.decode(vae.encode(torch.cat([end] * 5, dim=1)), vae.new_decoder_state())
+    started = vae.decode(vae.encode(start), vae.new_decoder_state())
+    corrections = [low_frequencies((picture - seen)[0, -1]) for picture, seen in ((start, started), (end, ended))]
+    shift = torch.stack([torch.lerp(*corrections, frame / 24) for frame in range(1, 24)]).movedim(1, -1).numpy()
+    assert np.abs(shift).max() * 127.5 > 10, "a toy VAE shifts colours a lot"
+    wanted = (plain + shift * 127.5).clip(0, 255)
+    unclipped = (plain > 0) & (plain < 255)
+    assert np.abs(toy.pixels(toy.run(job)) - wanted)[unclipped].max() <= 1.01
 
 
 def test_vace_of_strength_0_leaves_the_anchors_alone() -> None:
