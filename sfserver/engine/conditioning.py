@@ -20,12 +20,12 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from ..model.vace import vace_context
+from ..model.vace import fold_mask, vace_context
 from ..model.vae import WanVae
 from .base import Keyframe, Step
 from .geometry import PIXELS_PER_LATENT, Geometry, frames_of, latent_of, plan
 from .presets import TRAINED_LATENTS, Preset
-from .rollout import Guide
+from .rollout import Context, Guide
 
 if TYPE_CHECKING:
     from .base import Picture
@@ -65,27 +65,27 @@ def plan_clip(
 
 
 class GreyClip:
-    """What the VAE makes of nothing but grey: the same for all requests of a size. The longest so far is kept.
+    """What the VAE makes of nothing but grey: the same for all requests of a size. What was encoded is kept.
 
-    The VAE is causal, so a shorter clip is the beginning of a longer one.
+    The VAE is causal, so a shorter clip is the beginning of a longer one, and a longer one goes on where it ended.
     """
 
     def __init__(self, vae: WanVae):
         self._vae = vae
         self._size = (0, 0)
         self._latents: list[Tensor] = []
+        self._state = vae.new_encoder_state()
 
-    def latents(self, geometry: Geometry, device: torch.device | str) -> Generator[Step, None, Tensor]:
-        """[B, F, C, H, W] for all latents of the clip."""
-        size = (geometry.height, geometry.width)
-        if size != self._size or len(self._latents) < geometry.latents:
-            latents, state = [], self._vae.new_encoder_state()
-            for position in range(geometry.latents):
-                grey = torch.zeros(1, len(frames_of(position)), 3, *size, device=device)
-                latents.append(self._vae.encode(grey, state).float())
-                yield Step(STAGE, position + 1, geometry.latents)
-            self._size, self._latents = size, latents
-        return torch.cat(self._latents[: geometry.latents], dim=1)
+    def latents(self, size: tuple[int, int], stop: int, device: torch.device | str) -> Generator[Step, None, Tensor]:
+        """[B, F, C, H, W] of the first `stop` latents; `size` is height and width in pixels."""
+        if size != self._size:
+            self._size, self._latents, self._state = size, [], self._vae.new_encoder_state()
+        while len(self._latents) < stop:
+            position = len(self._latents)
+            grey = torch.zeros(1, len(frames_of(position)), 3, *size, device=device)
+            self._latents.append(self._vae.encode(grey, self._state).float())
+            yield Step(STAGE, position + 1, stop)
+        return torch.cat(self._latents[:stop], dim=1)
 
 
 @frozen(eq=False)
@@ -132,35 +132,54 @@ def encode_stills(
     return stills
 
 
-def encode_context(
-    vae: WanVae,
-    grey: GreyClip,
-    keyframes: Sequence[Keyframe],
-    geometry: Geometry,
-    fill_latents: bool,
-    device: torch.device | str,
-) -> Generator[Step, None, Tensor]:
-    """The VACE context [B, F, 96, H, W] of a clip that is grey where nothing is given.
+class ClipContext:
+    """The VACE context of a clip that is grey where nothing is given. A `rollout.Context`.
 
-    `fill_latents` shows a keyframe in all frames of its latent, also those before it: then the mask, which samples one
-    frame of each, can see it (as daydream's scope does for its blocks).
+    The VAE is causal: what comes first is encoded first, and no more than was asked for. A long clip would otherwise
+    keep its first frames waiting for what the model is told about its last ones.
     """
-    shown = shown_at(keyframes, fill_latents)
-    state = vae.new_encoder_state()
-    nothing = torch.zeros(1, 1, 3, geometry.height, geometry.width, device=device)
-    inactive: list[Tensor] = []
-    for latent in range(geometry.latents):
-        pictures = [to_pixels(shown[f].image, device) if f in shown else nothing for f in frames_of(latent)]
-        inactive.append(vae.encode(torch.cat(pictures, dim=1), state).float())
-        yield Step(STAGE, latent + 1, geometry.latents)
-    reactive = yield from grey.latents(geometry, device)  # what is to change is grey throughout
-    mask = torch.ones(1, frames_of(geometry.latents - 1).stop, PIXELS_PER_LATENT, PIXELS_PER_LATENT, device=device)
-    mask[:, [frame for frame in shown if frame < mask.shape[1]]] = 0  # a picture is given as a whole: one cell says all
-    return vace_context(torch.cat(inactive, dim=1), reactive, mask)
+
+    def __init__(
+        self,
+        vae: WanVae,
+        grey: GreyClip,
+        keyframes: Sequence[Keyframe],
+        geometry: Geometry,
+        fill_latents: bool,
+        device: torch.device | str,
+    ):
+        """`fill_latents` shows a keyframe in all frames of its latent, also those before it: then the mask, which
+        samples one frame of each, can see it (as daydream's scope does for its blocks).
+        """
+        self._vae, self._grey, self._device = vae, grey, device
+        self._size = (geometry.height, geometry.width)
+        self._shown = shown_at(keyframes, fill_latents)
+        self._inactive: list[Tensor] = []
+        self._state = vae.new_encoder_state()
+        num_frames = frames_of(geometry.latents - 1).stop
+        mask = torch.ones(1, num_frames, PIXELS_PER_LATENT, PIXELS_PER_LATENT, device=device)
+        mask[:, [f for f in self._shown if f < num_frames]] = 0  # a picture is given as a whole: one cell says all
+        self._mask = fold_mask(mask, geometry.latents)
+
+    def __call__(self, span: range) -> Generator[Step, None, Tensor]:
+        """[B, F, 96, H, W] of the latents in `span`. May be given up after any Step, and called again."""
+        while len(self._inactive) < span.stop:
+            self._inactive.append(self._encode(len(self._inactive)))
+            yield Step(STAGE, len(self._inactive), span.stop)
+        reactive = yield from self._grey.latents(self._size, span.stop, self._device)  # what is to change is grey
+        inactive = torch.cat(self._inactive[span.start : span.stop], dim=1)
+        return vace_context(inactive, reactive[:, span.start :], self._mask[:, span.start : span.stop])
+
+    def _encode(self, position: int) -> Tensor:
+        """The next latent, which is at `position`: what is kept of its frames."""
+        nothing = torch.zeros(1, 1, 3, *self._size, device=self._device)
+        frames = (self._shown.get(frame) for frame in frames_of(position))
+        pixels = torch.cat([to_pixels(k.image, self._device) if k else nothing for k in frames], dim=1)
+        return self._vae.encode(pixels, self._state).float()
 
 
 def guide(
-    strategy: Strategy, geometry: Geometry, stills: Sequence[Still], context: Tensor | None, strength: float
+    strategy: Strategy, geometry: Geometry, stills: Sequence[Still], context: Context | None, strength: float
 ) -> Guide:
     """What the rollout needs to know of a strategy."""
     return Guide(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from attrs import field, frozen
@@ -67,14 +68,36 @@ class Sampling:
     """Above 1, a second pass with the negative prompt is stepped away from."""
 
 
+Context = Callable[[range], Generator[Step, None, Tensor]]
+"""The VACE context [B, F, 96, H, W] of a run of latents, encoded when it is first needed: a Step after each latent."""
+
+
+def encoded(context: Tensor) -> Context:
+    """The Context of a clip that is encoded as a whole already, [B, F, 96, H, W]."""
+
+    def look_up(span: range) -> Generator[Step, None, Tensor]:
+        yield from ()
+        return context[:, span.start : span.stop]
+
+    return look_up
+
+
+class View(NamedTuple):
+    """What the VACE branch sees in all passes over one block."""
+
+    context: Tensor
+    """[B, F, 96, H, W] of the block and of what comes after it, as far as look-ahead goes."""
+    future: Tensor
+    """Latents after the block [B, F, C, H, W]: as yet noise."""
+
+
 @frozen(eq=False)
 class Guide:
     """What the model is told about the keyframes. All of it may be empty."""
 
     known: Mapping[int, Tensor] = field(factory=dict[int, Tensor])
     """Clean latents [B, 1, C, H, W] by position. They go into the cache first, and into the clip as they are."""
-    context: Tensor | None = None
-    """VACE context of the whole clip, [B, F, 96, H, W]."""
+    context: Context | None = None
     told: Set[int] | None = None
     """Latents that the context says something about: passes that see none of them go without VACE. None is all."""
     lookahead: int = 0
@@ -185,13 +208,13 @@ class Rollout:
             return self._known(block)
         schedule = self._schedule(block)
         noise = self._beginning(block)
-        future = self._future(block)
+        view = yield from self._view(block)
         self._seat(block)
         x = noise
         try:
             for i, t in enumerate(schedule.timesteps):
                 x = self._with_known(x, block, noise, schedule.sigmas[i])
-                flow = self._flow(x, t, block, future)
+                flow = self._flow(x, t, block, view)
                 x = schedule.advance(i, x, flow, partial(self._noise, block.index, i + 1))
                 yield self._step("denoising")
         except GeneratorExit:
@@ -199,36 +222,32 @@ class Rollout:
             raise
         return self._with_known(x, block, noise, sigma=0.0)
 
-    def _flow(self, x: Tensor, t: float, block: Block, future: Tensor | None = None) -> Tensor:
-        """One pass under each prompt: the flow of the block's latents, after guidance. `future` None passes VACE by."""
-        flows = [self._pass(x, t, block, future, prompt, cache) for prompt, cache in self._branches]
+    def _flow(self, x: Tensor, t: float, block: Block, view: View | None = None) -> Tensor:
+        """One pass under each prompt: the flow of the block's latents, after guidance. VACE speaks of a view alone."""
+        flows = [self._pass(x, t, block, view, prompt, cache) for prompt, cache in self._branches]
         if len(flows) == 1:
             return flows[0]
         towards, away = flows
         return away + self._sampling.guidance * (towards - away)
 
     def _pass(
-        self, x: Tensor, t: float, block: Block, future: Tensor | None, prompt: Prompt, cache: KvCache | None
+        self, x: Tensor, t: float, block: Block, view: View | None, prompt: Prompt, cache: KvCache | None
     ) -> Tensor:
         dit, how = self._networks.dit, self._networks.how
         rotation = cache.rotation if cache else self._table.at(block.start, block.count)
         with kernel_preference():
-            hints = self._hints(x, t, block, future, prompt) if future is not None else ()
+            hints = self._hints(x, t, block, view, prompt) if view else ()
             return dit(x, self._timesteps(t), prompt.text, rotation, cache, hints, how)
 
-    def _hints(self, x: Tensor, t: float, block: Block, future: Tensor, prompt: Prompt) -> Sequence[Tensor]:
-        """What the VACE branch has to say about the block: it sees the block, and as much of the future as there is."""
-        vace, guide = self._networks.vace, self._guide
-        span = range(block.start, block.stop + future.shape[1])
-        if vace is None or guide.context is None or not (guide.told is None or not guide.told.isdisjoint(span)):
-            return ()
-        dit = self._networks.dit
-        tokens = dit.embed_latents(torch.cat((x, future), dim=1))
-        time = dit.embed_time(self._timesteps(t, block.count, future.shape[1]))
+    def _hints(self, x: Tensor, t: float, block: Block, view: View, prompt: Prompt) -> Sequence[Tensor]:
+        """What the VACE branch has to say about the block."""
+        dit, vace, guide = self._networks.dit, self._networks.vace, self._guide
+        assert vace
+        tokens = dit.embed_latents(torch.cat((x, view.future), dim=1))
+        time = dit.embed_time(self._timesteps(t, block.count, view.future.shape[1]))
         first = block.start if guide.lookahead else 0  # by itself, every block is a clip of its own to the branch
-        rotation = self._table.at(first, len(span))
-        context = guide.context[:, span.start : span.stop]
-        hints = vace(tokens, time.blocks, context, prompt.vace_text, rotation, self._networks.how)
+        rotation = self._table.at(first, view.context.shape[1])
+        hints = vace(tokens, time.blocks, view.context, prompt.vace_text, rotation, self._networks.how)
         own = block.count * self._geometry.tokens_per_latent
         return [guide.strength * hint[:, :own] for hint in hints]
 
@@ -247,6 +266,15 @@ class Rollout:
         if block.index not in self._beginnings:
             self._beginnings[block.index] = self._noise(block.index, 0)
         return self._beginnings[block.index]
+
+    def _view(self, block: Block) -> Generator[Step, None, View | None]:
+        """What the VACE branch is to see with a block; None where there is no branch, or nothing to tell it."""
+        guide, future = self._guide, self._future(block)
+        span = range(block.start, block.stop + future.shape[1])
+        told = guide.told is None or not guide.told.isdisjoint(span)
+        if self._networks.vace is None or guide.context is None or not told:
+            return None
+        return View((yield from guide.context(span)), future)
 
     def _future(self, block: Block) -> Tensor:
         """What the latents after the block are as yet, [B, F, C, H, W], as far as look-ahead goes."""

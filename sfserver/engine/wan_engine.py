@@ -20,11 +20,11 @@ from ..model.vae import WanVae
 from . import conditioning
 from .base import Chunk, Event, Frame, Job, Step
 from .capacity import Need, largest_size
-from .conditioning import GreyClip, Still, Strategy
+from .conditioning import ClipContext, GreyClip, Still, Strategy
 from .geometry import Geometry, frames_of, latent_of
 from .noise import Schedule, even_schedule, make_schedule, seeded_noise
 from .presets import TRAINED_LATENTS, Preset
-from .rollout import Memory, Networks, Prompt, Rollout, Sampling
+from .rollout import Context, Memory, Networks, Prompt, Rollout, Sampling
 from .seam import Seam
 
 
@@ -74,7 +74,7 @@ class WanEngine:
         prompts = self._prompts(job)
         yield Step("text", 1, 1)
         stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
-        context = yield from self._context(job, geometry, strategy)
+        context = self._context(job, geometry, strategy)
         decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
         given = {block.start for block in geometry.blocks if block.given}
         seam = Seam()
@@ -129,15 +129,12 @@ class WanEngine:
         vace_text = vace.embed_prompt(dit.embed_text(embeds)) if vace else []
         return Prompt(dit.embed_prompt(embeds, away[0] if away else None, nag), vace_text)
 
-    def _context(self, job: Job, geometry: Geometry, strategy: Strategy) -> Generator[Step, None, Tensor | None]:
+    def _context(self, job: Job, geometry: Geometry, strategy: Strategy) -> Context | None:
         if not strategy.vace:
             return None
         by_block = not strategy.whole and not strategy.lookahead
-        return (
-            yield from conditioning.encode_context(
-                self._weights.vae, self._grey, job.keyframes, geometry, fill_latents=by_block, device=self._device
-            )
-        )
+        vae = self._weights.vae
+        return ClipContext(vae, self._grey, job.keyframes, geometry, fill_latents=by_block, device=self._device)
 
     def _sampling(self, job: Job) -> Sampling:
         preset = self._preset

@@ -82,21 +82,21 @@ class VaceBlock(Block):
             self.before_proj.to(dtype)
 
 
-def vace_context(inactive: Tensor, reactive: Tensor, mask: Tensor) -> Tensor:
-    """What VACE is told: [B, F, 16, H, W] twice and [B, T, 8 H, 8 W] of T = 1 + 4 (F - 1) frames to [B, F, 96, H, W].
+def vace_context(inactive: Tensor, reactive: Tensor, folded: Tensor) -> Tensor:
+    """What VACE is told: [B, F, 16, H, W] twice and a folded mask [B, F, 64, H, W] to [B, F, 96, H, W].
 
-    `inactive` are the latents of what is kept, `reactive` of what is to change; the mask is 1 where it is to change. A
-    mask of one cell, [B, T, 8, 8], stands for frames that are kept or changed as a whole.
+    `inactive` are the latents of what is kept, `reactive` of what is to change. A mask of one cell, [B, F, 64, 1, 1],
+    stands for frames that are kept or changed as a whole.
     """
-    folded = fold_mask(mask, inactive.shape[1]).to(inactive)
-    return torch.cat((inactive, reactive, folded.expand(-1, -1, -1, *inactive.shape[-2:])), dim=2)
+    return torch.cat((inactive, reactive, folded.to(inactive).expand(-1, -1, -1, *inactive.shape[-2:])), dim=2)
 
 
 def fold_mask(mask: Tensor, latents: int) -> Tensor:
     """A mask [B, T, 8 H, 8 W] to [B, F, 64, H, W]: cells become channels (row major), latents sample the nearest frame.
 
-    For T = 1 + 4 (F - 1) the sampled frames are like 1, 5, 9, ..., never the first: a single known frame 0 leaves no
-    trace in the mask. VACE was trained with it so (Wan 2.1, `vace_encode_masks`).
+    It is 1 where something is to change. For T = 1 + 4 (F - 1) the sampled frames are like 1, 5, 9, ..., never the
+    first: a single known frame 0 leaves no trace in the mask. VACE was trained with it so (Wan 2.1,
+    `vace_encode_masks`).
     """
     cells = rearrange(mask.float(), "B T (H y) (W x) -> B (y x) T H W", y=MASK_CELL, x=MASK_CELL)
     sampled = F.interpolate(cells, size=(latents, *cells.shape[-2:]), mode="nearest-exact")

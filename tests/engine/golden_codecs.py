@@ -129,8 +129,9 @@ def run_vace_context(case: Case) -> None:
     mask[:, [0, -1]] = 0
     inactive, reactive = vae.encode(pixels * (1 - mask[:, :, None])), vae.encode(pixels * mask[:, :, None])
     case.expect("latents_inactive_reactive", time_third(torch.cat([inactive, reactive], dim=2))[0])
-    case.expect("mask64", time_third(fold_mask(mask, latents))[0])
-    case.expect("vace_context", time_third(vace_context(inactive, reactive, mask))[0])
+    folded = fold_mask(mask, latents)
+    case.expect("mask64", time_third(folded)[0])
+    case.expect("vace_context", time_third(vace_context(inactive, reactive, folded))[0])
     case.expect("random_mask64", time_third(fold_mask(case.take("random_mask"), latents))[0])
 
 

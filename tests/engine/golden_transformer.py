@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sfserver.engine.geometry import PIXELS_PER_LATENT, plan
 from sfserver.engine.noise import Schedule, make_schedule, mix, training_sigmas
-from sfserver.engine.rollout import Guide, Made, Memory, Networks, Prompt, Rollout, Sampling
+from sfserver.engine.rollout import Guide, Made, Memory, Networks, Prompt, Rollout, Sampling, encoded
 from sfserver.model.config import from_official
 from sfserver.model.dit import Dit, sinusoid
 from sfserver.model.rope import RopeTable, axis_angles, pairs_per_axis, rotate
@@ -121,7 +121,7 @@ def run_causal(case: Case) -> None:
     schedule = make_schedule(sidecar["steps"], sidecar["timestep_shift"])
     case.expect("denoising_timesteps", torch.tensor(schedule.timesteps))
     prompt = embed_prompt(networks, case.take("prompt_embeds"))
-    context = case.take("vace_context").transpose(0, 1)[None] if networks.vace else None
+    context = encoded(case.take("vace_context").transpose(0, 1)[None]) if networks.vace else None
     window = sidecar.get("local_attn_size", -1)
     rollout = Rollout(
         networks,

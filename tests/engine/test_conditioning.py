@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator
 from typing import Any, TypeVar
 
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 from sfserver.engine import conditioning
 from sfserver.engine.base import Keyframe, Step
 from sfserver.engine.conditioning import (
+    ClipContext,
     GreyClip,
     Strategy,
-    encode_context,
     encode_stills,
     plan_clip,
     shown_at,
@@ -46,7 +47,8 @@ def keyframes(*at: int) -> tuple[Keyframe, ...]:
 def context_of(given: tuple[Keyframe, ...], num_frames: int, fill_latents: bool) -> torch.Tensor:
     vae = toy.weights().vae
     geometry = conditioning.plan(toy.WIDTH, toy.HEIGHT, num_frames, None)
-    return result_of(encode_context(vae, GreyClip(vae), given, geometry, fill_latents, toy.CPU))
+    context = ClipContext(vae, GreyClip(vae), given, geometry, fill_latents, toy.CPU)
+    return result_of(context(range(geometry.latents)))
 
 
 @settings(max_examples=100)
@@ -104,11 +106,27 @@ def test_a_picture_in_all_of_its_latent_shows_in_the_mask() -> None:
 def test_grey_clip_of_another_length_is_the_same_clip() -> None:
     vae = toy.weights().vae
     grey = GreyClip(vae)
-    geometries = [conditioning.plan(toy.WIDTH, toy.HEIGHT, n, None) for n in (5, 13, 9)]
-    clips = [result_of(grey.latents(geometry, toy.CPU)) for geometry in geometries]
+    size = (toy.HEIGHT, toy.WIDTH)
+    clips = [result_of(grey.latents(size, stop, toy.CPU)) for stop in (2, 4, 3)]
     assert [clip.shape[1] for clip in clips] == [2, 4, 3]
     assert torch.equal(clips[1][:, :3], clips[2])
-    assert torch.equal(clips[1], result_of(GreyClip(vae).latents(geometries[1], toy.CPU)))
+    assert torch.equal(clips[1], result_of(GreyClip(vae).latents(size, 4, toy.CPU)))
+    other = result_of(grey.latents((2 * toy.HEIGHT, toy.WIDTH), 2, toy.CPU))
+    assert other.shape[-2] == 2 * clips[0].shape[-2], "another size is another clip"
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    at=st.sets(st.integers(0, 20), min_size=1, max_size=3).map(sorted), stops=st.lists(st.integers(1, 6), max_size=4)
+)
+def test_context_in_parts_with_interruptions_is_the_context(at: list[int], stops: list[int]) -> None:
+    vae, geometry = toy.weights().vae, conditioning.plan(toy.WIDTH, toy.HEIGHT, 21, None)
+    context = ClipContext(vae, GreyClip(vae), keyframes(*at), geometry, True, toy.CPU)
+    for stop in stops:  # asked for, and given up after one step
+        with torch.no_grad(), contextlib.closing(context(range(stop))) as steps:
+            next(steps, None)
+    parts = [result_of(context(span)) for span in (range(2), range(2, 3), range(3, 6))]
+    assert torch.equal(torch.cat(parts, dim=1), context_of(keyframes(*at), 21, fill_latents=True))
 
 
 @pytest.mark.parametrize(

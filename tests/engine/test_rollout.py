@@ -18,7 +18,7 @@ from toy import embed_prompt, weights
 from sfserver.engine.base import Step
 from sfserver.engine.geometry import Geometry, plan
 from sfserver.engine.noise import make_schedule, seeded_noise
-from sfserver.engine.rollout import Guide, Made, Memory, Networks, Prompt, Rollout, Sampling
+from sfserver.engine.rollout import Guide, Made, Memory, Networks, Prompt, Rollout, Sampling, encoded
 from sfserver.model.dit import Nag
 
 STEPS = make_schedule((1000, 500), 5.0)
@@ -158,7 +158,7 @@ def ends(strategy: str, end_seed: int) -> list[Tensor]:
     last = geometry.latents - 1
     context = context_of(geometry)
     context[:, last] = torch.randn(96, 4, 6, generator=torch.Generator().manual_seed(end_seed))
-    vace = {"context": context, "told": frozenset({0, last})}
+    vace = {"context": encoded(context), "told": frozenset({0, last})}
     guides = {
         "anchor": Guide(known={last: latents(1, end_seed)}),
         "chunk": Guide(**vace),
@@ -181,7 +181,7 @@ def test_by_chunk_the_end_is_unknown_until_its_block() -> None:
 def test_vace_of_strength_0_equals_none() -> None:
     geometry = clip()
     for lookahead in (0, 18):
-        guide = Guide(context=context_of(geometry), lookahead=lookahead, strength=0.0)
+        guide = Guide(context=encoded(context_of(geometry)), lookahead=lookahead, strength=0.0)
         assert torch.equal(whole(make(geometry, guide=guide)), whole(make(geometry)))
         assert not torch.equal(whole(make(geometry, guide=evolve(guide, strength=1.0))), whole(make(geometry)))
 
@@ -190,9 +190,9 @@ def test_lookahead_sees_no_further_than_it_is_told() -> None:
     geometry = clip(45)
     near, far = context_of(geometry), context_of(geometry)
     far[:, 9:] += 1
-    first = [blocks(make(geometry, guide=Guide(context=c, lookahead=6)))[0] for c in (near, far)]
+    first = [blocks(make(geometry, guide=Guide(context=encoded(c), lookahead=6)))[0] for c in (near, far)]
     assert torch.equal(*first)
-    beyond = [blocks(make(geometry, guide=Guide(context=c, lookahead=7)))[0] for c in (near, far)]
+    beyond = [blocks(make(geometry, guide=Guide(context=encoded(c), lookahead=7)))[0] for c in (near, far)]
     assert not torch.equal(*beyond)
 
 

@@ -51,6 +51,18 @@ def test_first_frames_leave_before_the_last_block_is_begun() -> None:
     assert sum(isinstance(event, Step) and event.stage == "denoising" for event in events[first_chunk:]) >= 2
 
 
+@pytest.mark.parametrize(
+    ("strategy", "steps"), [("chunk+anchor", 2 + 2), ("chunk", 2 + 3 + 3), ("lookahead", 2 + 9 + 9)]
+)
+def test_first_frames_wait_for_no_more_of_the_vace_context_than_their_block_sees(strategy: str, steps: int) -> None:
+    """Two stills; then the two passes that place them, or latents of the context, pictures and grey."""
+    events = toy.run(toy.job(25, (0, 24), params={"strategy": strategy}), toy.engine())
+    first_chunk = next(i for i, event in enumerate(events) if isinstance(event, Chunk))
+    of_keyframes = [isinstance(event, Step) and event.stage == "keyframes" for event in events]
+    assert sum(of_keyframes[:first_chunk]) == steps
+    assert sum(of_keyframes) >= 2 + 7 + 7, "the end's block sees its context all the same"
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_same_job_same_bytes(strategy: str) -> None:
     job = toy.job(9, (0, 8), params={"strategy": strategy})
