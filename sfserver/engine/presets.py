@@ -58,6 +58,8 @@ class Preset:
     per_block: int = 3
     window: int = TRAINED_LATENTS
     sink: int = 1
+    """Oldest latents that stay when the window moves on. Most models are published with none, for clips that fit the
+    window; a longer clip from a given first frame would forget what it began as, so here that frame always stays."""
     relative: bool = False
     """Keys are rotated by their place in the window when they are read, not once and for all."""
     steps: tuple[float, ...] = (1000, 750, 500, 250)
@@ -177,7 +179,15 @@ LONGLIVE = Preset(
     title="LongLive 1.3B",
     summary="Trained for long clips with a short window and a sink: constant speed and memory",
     parts=(
-        _dit("longlive", Source("Efficient-Large-Model/LongLive-1.3B", "models/longlive_base.pt", _APACHE)),
+        _dit(
+            "longlive",
+            Source(
+                "Efficient-Large-Model/LongLive-1.3B",
+                "models/longlive_base.pt",
+                _APACHE,
+                prefer=("generator", "generator_ema", "model"),
+            ),
+        ),
         Part(
             "lora", "longlive/dit.safetensors", Source("Efficient-Large-Model/LongLive-1.3B", "models/lora.pt", _APACHE)
         ),
@@ -219,6 +229,8 @@ WAN_VACE = Preset(
     guidance=5.0,
     frames=(3, 81),
 )
+"""Shift, guidance and steps are the defaults of Wan 2.1's own `generate.py` for the task vace: sample_shift 16,
+sample_guide_scale 5.0, sample_steps 50."""
 
 PRESETS: tuple[Preset, ...] = (
     SELF_FORCING_VACE,
