@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -12,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+logger = logging.getLogger(__name__)
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(q [B, L, N, D], k [B, K, N, D], v [B, K, N, D]) -> [B, L, N, D], scaled by 1/sqrt(D)."""
@@ -33,19 +36,27 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def choose_attention(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Attend:
-    """The function behind `kernel`; `auto` takes FlashAttention where it is installed and fits device and dtype.
+    """The function behind `kernel`; `auto` takes FlashAttention where it is installed, works and fits device and dtype.
 
-    Raises ImportError where `flash` is asked for and neither of its packages is installed.
+    Raises ImportError where `flash` is asked for and neither of its packages can be used.
     """
-    if kernel == "auto":
-        fits = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
-        kernel = "flash" if fits and _flash_package() else "sdpa"
+    if kernel == "auto" and (device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16)):
+        kernel = "sdpa"
     if kernel == "sdpa":
         return attend
     package = _flash_package()
     if package is None:
+        if kernel == "auto":
+            return attend
         raise ImportError("attention kernel 'flash' needs the package flash-attn; install it or choose 'sdpa'")
-    flash = importlib.import_module(package).flash_attn_func
+    try:
+        flash = importlib.import_module(package).flash_attn_func
+    except (ImportError, OSError, AttributeError) as error:  # built for another torch or CUDA, or not built to the end
+        message = f"{package} is installed but cannot be used ({error})"
+        if kernel == "flash":
+            raise ImportError(f"{message}; install a flash-attn made for this torch, or choose 'sdpa'") from error
+        logger.warning("%s; torch's own attention is taken instead", message)
+        return attend
 
     def attend_by_flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         answer = flash(q, k, v)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +64,47 @@ def test_asking_for_a_kernel_that_is_not_there_says_what_to_install(monkeypatch:
     assert choose_attention("auto", GPU, torch.bfloat16) is attend
     with pytest.raises(ImportError, match="needs the package flash-attn"):
         choose_attention("flash", GPU, torch.bfloat16)
+
+
+BROKEN = [
+    "raise ImportError('undefined symbol: _ZN3c105Error')",
+    "raise OSError('libcudart.so.11.0: cannot open shared object file')",
+    "",  # a folder that was left behind, without flash_attn_func
+]
+
+
+@pytest.fixture(params=BROKEN, ids=["wrong symbols", "no library", "empty"])
+def broken_flash(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """FlashAttention is found where modules are looked for, and is of no use."""
+    (tmp_path / "flash_attn_interface.py").write_text(request.param)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "flash_attn_interface", raising=False)
+    yield
+    sys.modules.pop("flash_attn_interface", None)
+
+
+@pytest.mark.usefixtures("broken_flash")
+def test_an_installation_that_cannot_be_used_is_passed_over_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert choose_attention("auto", GPU, torch.bfloat16) is attend
+    (record,) = caplog.records
+    assert re.match(r"flash_attn_interface is installed but cannot be used \(.+\); torch's own", record.getMessage())
+    with pytest.raises(
+        ImportError, match=r"cannot be used \(.+\); install a flash-attn made for this torch, or choose"
+    ):
+        choose_attention("flash", GPU, torch.bfloat16)
+
+
+def test_an_installation_that_can_be_used_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The control of the one above."""
+    (tmp_path / "flash_attn_interface.py").write_text("def flash_attn_func(q, k, v): return q")
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = choose_attention("auto", GPU, torch.bfloat16)
+    sys.modules.pop("flash_attn_interface")
+    q, k, v = qkv()
+    assert chosen(q, k, v) is q
+    assert not caplog.records
 
 
 def install(monkeypatch: pytest.MonkeyPatch, function: Attend) -> None:
