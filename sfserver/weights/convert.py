@@ -7,7 +7,6 @@ the network to the last name and shape is written at all.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from .files import Shapes, WeightsError, sha256_of
 from .identify import compared, foreign, given_sizes, guess, model_name, roles_in, sizes_of
 from .loading import expected_shapes
 from .lora import Lora, open_lora
-from .manifest import FILE_OF_ROLE, Component, Manifest, merged, write_manifest
+from .manifest import FILE_OF_ROLE, Component, Manifest, merged, part_of, write_manifest
 from .sources import CHECKPOINT_SUFFIXES, PREFER, Fp8Source, RenamedSource, Source, open_source, shards_of
 
 OnProgress = Callable[[str, int, int], None]
@@ -57,14 +56,19 @@ def convert(source: Path, folder: Path, wish: Wish | None = None) -> Manifest:
     """Convert a published file, or a folder of them, into the model folder `folder`; what it held before stays.
 
     Returns what the folder holds now. Raises WeightsError for files that are not what is wanted, and OSError where
-    `folder` cannot be written. A part that failed leaves nothing behind.
+    `folder` cannot be written. Files take their places only once all of them are written, so a conversion that fails
+    leaves the folder as it was.
     """
     wish = wish or Wish()
     found = _parts(source, wish)
     folder.mkdir(parents=True, exist_ok=True)
-    made = {role: part.write(folder, wish) for role, part in found.items()}
-    manifest = merged(folder, made, wish.preset)
-    write_manifest(folder, manifest)
+    try:
+        made = {role: part.write(part_of(folder, FILE_OF_ROLE[role]), wish) for role, part in found.items()}
+        manifest = merged(folder, made, wish.preset)
+        write_manifest(folder, manifest, [component.file for component in made.values()])
+    finally:
+        for role in found:
+            part_of(folder, FILE_OF_ROLE[role]).unlink(missing_ok=True)
     return manifest
 
 
@@ -78,20 +82,16 @@ class _Network:
     config: dict[str, Any]
     loras: tuple[Lora, ...]
 
-    def write(self, folder: Path, wish: Wish) -> Component:
+    def write(self, path: Path, wish: Wish) -> Component:
+        """Into `path`, from where the file is yet to be moved to its place."""
         tensors: dict[str, Tensor] = {}
         for done, name in enumerate(self.names):
             tensors[name] = self._tensor(name, wish.dtype)
             wish.on_progress(self.role, done + 1, len(self.names))
-        path = folder / FILE_OF_ROLE[self.role]
-        temporary = path.with_name(path.name + ".part")
         try:
-            save_file(tensors, temporary, metadata={"format": "pt"})
-            os.replace(temporary, path)
+            save_file(tensors, path, metadata={"format": "pt"})
         except SafetensorError as error:
             raise WeightsError(f"{path}: cannot be written ({error}); is the disk full?") from None
-        finally:
-            temporary.unlink(missing_ok=True)
         return Component(
             file=FILE_OF_ROLE[self.role],
             bytes=path.stat().st_size,
@@ -125,15 +125,14 @@ class _Tokenizer:
 
     path: Path
 
-    def write(self, folder: Path, wish: Wish) -> Component:
-        target = folder / FILE_OF_ROLE["tokenizer"]
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(self.path, target)
+    def write(self, path: Path, wish: Wish) -> Component:
+        """Into `path`, from where the file is yet to be moved to its place."""
+        shutil.copyfile(self.path, path)
         return Component(
             file=FILE_OF_ROLE["tokenizer"],
-            bytes=target.stat().st_size,
-            sha256=sha256_of(target),
-            mtime_ns=target.stat().st_mtime_ns,
+            bytes=path.stat().st_size,
+            sha256=sha256_of(path),
+            mtime_ns=path.stat().st_mtime_ns,
             config={},
             dialect="SentencePiece",
             source=self.path.name,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +123,25 @@ def size_problem(folder: Path, component: Component) -> str | None:
     return None
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the folder's manifest, whole or not at all. Raises OSError."""
-    temporary = folder / f"{MANIFEST_NAME}.part"
-    temporary.write_text(json.dumps(cattrs.unstructure(manifest), indent=2, sort_keys=True), "utf-8")
-    os.replace(temporary, folder / MANIFEST_NAME)
+def part_of(folder: Path, file: str) -> Path:
+    """Where a file of the folder is written, before it takes its place."""
+    return folder / f"{Path(file).name}.part"
+
+
+def write_manifest(folder: Path, manifest: Manifest, files: Iterable[str] = ()) -> None:
+    """Replace the folder's manifest, and with it those of its `files` that lie ready in their parts. Raises OSError.
+
+    Nothing is left to write when the first one takes its place: what can fail from there on is a rename.
+    """
+    temporary = part_of(folder, MANIFEST_NAME)
+    try:
+        temporary.write_text(json.dumps(cattrs.unstructure(manifest), indent=2, sort_keys=True), "utf-8")
+        for file in files:
+            (folder / file).parent.mkdir(exist_ok=True)
+            os.replace(part_of(folder, file), folder / file)
+        os.replace(temporary, folder / MANIFEST_NAME)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def merged(folder: Path, components: Mapping[str, Component], preset: str) -> Manifest:

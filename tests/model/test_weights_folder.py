@@ -141,3 +141,56 @@ def test_conversion_that_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="No space left"):
         convert(source, tmp_path / "model")
     assert list((tmp_path / "model").iterdir()) == []
+
+
+@pytest.fixture
+def whole_model(tmp_path: Path) -> Path:
+    convert(published.write_official_repository(tmp_path / "published"), tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def other_transformer_with(tmp_path: Path, **changes: torch.Tensor) -> Path:
+    write_config(tmp_path)
+    other = {name: value + 0.5 for name, value in dit_tensors().items()}
+    return save(tmp_path / "other.safetensors", other | vace_tensors() | changes)
+
+
+def test_conversion_that_fails_in_its_last_part_leaves_a_working_folder_as_it_was(
+    whole_model: Path, tmp_path: Path
+) -> None:
+    before = content_of(whole_model)
+    damaged = {"vace_blocks.0.after_proj.bias": torch.full((96,), torch.nan)}
+    with pytest.raises(WeightsError, match="values that are not finite"):
+        convert(other_transformer_with(tmp_path, **damaged), whole_model)
+    assert content_of(whole_model) == before
+    load_transformer(whole_model, whole_model, CPU, torch.float32)
+
+    convert(other_transformer_with(tmp_path), whole_model)
+    changed = {name for name, content in content_of(whole_model).items() if content != before[name]}
+    assert changed == {"dit.safetensors", "model.json"}, "the sound file replaces, or this test proves nothing"
+    load_transformer(whole_model, whole_model, CPU, torch.float32)
+
+
+def test_conversion_whose_manifest_cannot_be_written_leaves_a_working_folder_as_it_was(
+    whole_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before, source = content_of(whole_model), other_transformer_with(tmp_path)
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        convert(source, whole_model)
+    assert content_of(whole_model) == before
+
+
+def test_conversion_into_a_folder_with_a_strange_manifest_leaves_it_as_it_was(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.json").write_text("not json")
+    before = content_of(folder)
+    with pytest.raises(WeightsError, match="is not JSON"):
+        convert(tmp_path / "tae.safetensors", folder)
+    assert content_of(folder) == before
