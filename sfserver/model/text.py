@@ -16,6 +16,7 @@ import re
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import ftfy
@@ -53,16 +54,24 @@ Tokenizer = Callable[[str], list[int]]
 
 
 class TextEncoder:
-    """A loaded encoder and its tokenizer. `stack` is what `umt5_stack` builds, on the device that is to run it."""
+    """A tokenizer and the encoder behind it, whose gigabytes are loaded with the first prompt that it can read.
 
-    def __init__(self, stack: nn.Module, tokenize: Tokenizer) -> None:
-        self.stack = stack
+    `load_stack` gives what `umt5_stack` builds, weights loaded, on the device that is to run it.
+    """
+
+    def __init__(self, load_stack: Callable[[], nn.Module], tokenize: Tokenizer) -> None:
+        self._load_stack = load_stack
         self.tokenize = tokenize
+
+    @cached_property
+    def stack(self) -> nn.Module:
+        """The encoder itself. What loading raises passes through."""
+        return self._load_stack()
 
     def encode(self, prompt: str) -> Tensor:
         """The embedding of a cleaned prompt [L, D], L its tokens, on the CPU in the weights' dtype.
 
-        Raises PromptTooLong.
+        Raises PromptTooLong, before anything is loaded; what loading raises passes through.
         """
         ids = self.tokenize(prompt)
         if len(ids) > TEXT_ROWS:

@@ -74,9 +74,14 @@ def load_tae(folder: Path, device: torch.device, dtype: torch.dtype) -> Tae:
 
 
 def load_text_encoder(folder: Path, tokenizer_folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    """The text encoder of one folder with the tokenizer of another, or of the same. Raises WeightsError."""
-    stack = _loaded(folder, component_of(folder, "text"), "text", nn.Module, device).to(dtype)
-    return TextEncoder(stack, _tokenizer(tokenizer_folder))
+    """The text encoder of one folder with the tokenizer of another, or of the same. Raises WeightsError.
+
+    So does the first prompt that is encoded, for the encoder itself is loaded then.
+    """
+    return TextEncoder(
+        lambda: _loaded(folder, component_of(folder, "text"), "text", nn.Module, device).to(dtype),
+        _tokenizer(tokenizer_folder),
+    )
 
 
 def text_identity(folder: Path, tokenizer_folder: Path) -> str:

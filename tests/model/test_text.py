@@ -79,11 +79,26 @@ def test_prompt_ends_with_the_end_mark(tokenizer_file: Path) -> None:
     assert len(tokenize("a cat")) > 2
 
 
-def test_prompt_of_more_tokens_than_the_model_reads_is_refused(stack: torch.nn.Module) -> None:
-    encoder = TextEncoder(stack, lambda prompt: [3] * len(prompt) + [1])
-    assert encoder.encode("x" * (TEXT_ROWS - 1)).shape == (TEXT_ROWS, 16)
-    with pytest.raises(PromptTooLong, match=r"a prompt of 513 tokens: the model reads 512; say it in fewer words"):
-        encoder.encode("x" * TEXT_ROWS)
+def test_prompt_of_more_tokens_than_the_model_reads_is_refused_before_the_encoder_is_loaded(
+    stack: torch.nn.Module,
+) -> None:
+    loads = 0
+
+    def load_stack() -> torch.nn.Module:
+        nonlocal loads
+        loads += 1
+        return stack
+
+    def load() -> TextEncoder:
+        return TextEncoder(load_stack, lambda prompt: [3] * len(prompt) + [1])
+
+    encode = PromptEncoder(load, PromptCache(None, "weights"))
+    for _ in range(3):
+        with pytest.raises(PromptTooLong, match=r"a prompt of 513 tokens: the model reads 512; say it in fewer words"):
+            encode("x" * TEXT_ROWS)
+    assert loads == 0
+    assert encode("x" * (TEXT_ROWS - 1))[0, -1].any()
+    assert loads == 1
 
 
 class Precisions(TorchDispatchMode):
@@ -125,7 +140,7 @@ class Counted:
 
     def __init__(self, stack: torch.nn.Module, tokenize: Callable[[str], list[int]]) -> None:
         self.loads = 0
-        self.encoder = TextEncoder(stack, tokenize)
+        self.encoder = TextEncoder(lambda: stack, tokenize)
 
     def __call__(self) -> TextEncoder:
         self.loads += 1
