@@ -6,6 +6,7 @@ The doing is elsewhere, and is imported by the command that needs it: `sfserver 
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from .config import ConfigError, load_config
 from .errors import UserError
 
 if TYPE_CHECKING:
+    from .engine.presets import Preset
     from .generate import Result
 
 USER_ERROR = 2
@@ -288,37 +290,50 @@ def convert(
     import torch
 
     from .weights import convert as conversion
+    from .weights.sources import PREFER
 
-    with bytes_bar(Console(stderr=True)) as show:
+    model = _preset(preset)
+    transformer = model.part("dit") if model else None
+    console = Console(stderr=True, highlight=False)
+    with bytes_bar(console) as show:
         wish = conversion.Wish(
             preset=preset,
+            prefer=transformer.source.prefer if transformer else PREFER,
             loras=tuple(_lora(text) for text in lora or ()),
             dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[precision],
-            expect_dim=_preset_dim(preset),
+            expect_dim=model.dit.dim if model else None,
             on_progress=show,
         )
         manifest = conversion.convert(source, folder, wish)
+    missing = model.part("lora") if model else None
+    made = manifest.components.get("dit")
+    if missing and made and not made.loras:
+        what = f"{preset} was trained with {missing.source.file} of {missing.source.repository} merged in"
+        remedy = f"unless {made.source} has that in it already, convert it again with --lora FILE"
+        console.print(f"note: {what}; {remedy}", markup=False, soft_wrap=True)
     typer.echo(f"{folder} holds: {', '.join(sorted(manifest.components))}")
 
 
-def _preset_dim(preset: str) -> int | None:
+def _preset(preset: str) -> Preset | None:
     from .engine.presets import PRESETS, find
 
     found = find(preset)
     if preset and not found:
         known = ", ".join(one.id for one in PRESETS)
         raise typer.BadParameter(f"there is no model {preset!r}; there are: {known}", param_hint="--preset")
-    return found.dit.dim if found else None
+    return found
 
 
 def _lora(text: str) -> tuple[Path, float]:
     path, equals, strength = text.rpartition("=")
+    if not equals:
+        return Path(text), 1.0
     try:
-        return (Path(path), float(strength)) if equals else (Path(text), 1.0)
+        if math.isfinite(float(strength)):
+            return Path(path), float(strength)
     except ValueError:
-        raise typer.BadParameter(
-            f"{strength!r} is not a strength, as in style.safetensors=0.8", param_hint="--lora"
-        ) from None
+        pass
+    raise typer.BadParameter(f"{strength!r} is not a strength, as in style.safetensors=0.8", param_hint="--lora")
 
 
 @app.command()

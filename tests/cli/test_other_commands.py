@@ -181,6 +181,8 @@ def test_unknown_command_is_one_line(capsys) -> None:
         (["{text}", "{out}"], "text.safetensors"),
         (["{text}", "{out}", "--preset", "nope"], "there is no model 'nope'; there are: self-forcing"),
         (["{text}", "{out}", "--lora", "a.safetensors=much"], "'much' is not a strength"),
+        (["{text}", "{out}", "--lora", "a.safetensors=nan"], "'nan' is not a strength"),
+        (["{text}", "{out}", "--lora", "a.safetensors=1e999"], "'1e999' is not a strength"),
     ],
 )
 def test_weights_that_cannot_be_converted_are_one_line(
