@@ -2,13 +2,16 @@
 
     <module>.lora_up.weight,  <module>.lora_down.weight    <module>.alpha    diffusers of old, kohya, ComfyUI
     <module>.lora_B.weight,   <module>.lora_A.weight                         PEFT
-    lora_unet_<module with underscores>.lora_up.weight, ...                  kohya
+    lora_unet_<module with underscores>.lora_up.weight, ...                  kohya, some with one underscore more
 
 The module's weight W becomes W + strength (alpha / rank) up @ down; without an alpha the factor is the strength.
 Some files add whole differences as well: <module>.diff for a weight, <module>.diff_b for a bias.
 """
 
 from __future__ import annotations
+
+from math import prod
+from pathlib import Path
 
 from attrs import define, frozen
 from torch import Tensor
@@ -57,28 +60,36 @@ class Lora:
         return weights | {f"{module}.bias" for module, names in self.modules.items() if names.diff_bias}
 
     def added(self, name: str, value: Tensor) -> Tensor:
-        """`value` of the tensor `name` with this addition, in float32; as it is where there is none."""
+        """`value` of the tensor `name` with this addition, in float32; as it is where there is none.
+
+        Raises WeightsError where the addition holds no floats, or the sum is not finite and `value` is.
+        """
         module, _, kind = name.rpartition(".")
         names = self.modules.get(module, _Names())
-        if kind == "bias" and names.diff_bias:
-            return value.float() + self.strength * self.source.tensor(names.diff_bias).float()
-        if kind != "weight":
-            return value
-        if names.diff:
-            value = value.float() + self.strength * self.source.tensor(names.diff).float().reshape(value.shape)
-        return self._with_low_rank(names, value) if names.up else value
-
-    def _with_low_rank(self, names: _Names, value: Tensor) -> Tensor:
-        up, down = (self.source.tensor(name).float() for name in (names.up, names.down))
-        rank = down.shape[0]
-        scale = float(self.source.tensor(names.alpha)) / rank if names.alpha else 1.0
-        delta = up.flatten(1) @ down.flatten(1)
-        if delta.numel() != value.numel():
+        additions = {"weight": [names.diff, names.up], "bias": [names.diff_bias]}.get(kind, [])
+        changed = value
+        for addition in filter(None, additions):
+            delta = self._low_rank(names) if addition == names.up else self._values(addition)
+            changed = changed.float() + self.strength * delta.reshape(value.shape)
+        if changed is not value and not changed.isfinite().all() and value.float().isfinite().all():
             raise WeightsError(
-                f"{self.source.path}: {names.up} makes a {tuple(delta.shape)} for a weight of {tuple(value.shape)}; "
-                "it was made for another size of the model"
+                f"{self.source.path}: makes {name} not finite at strength {self.strength:g}; the file is damaged, "
+                "download it again, or the strength is too large"
             )
-        return value.float() + self.strength * scale * delta.reshape(value.shape)
+        return changed
+
+    def _low_rank(self, names: _Names) -> Tensor:
+        up, down = self._values(names.up).flatten(1), self._values(names.down).flatten(1)
+        scale = self.source.tensor(names.alpha).item() / len(down) if names.alpha else 1.0
+        return scale * up @ down
+
+    def _values(self, name: str) -> Tensor:
+        values = self.source.tensor(name)
+        if not values.is_floating_point():
+            raise WeightsError(
+                f"{self.source.path}: {name} is {values.dtype}; take the LoRA in a floating-point format"
+            )
+        return values.float()
 
 
 def open_lora(source: Source, base: Shapes, strength: float = 1.0) -> Lora:
@@ -88,11 +99,17 @@ def open_lora(source: Source, base: Shapes, strength: float = 1.0) -> Lora:
     for name in source.shapes:
         module, part = _split(source, name)
         if module.startswith(_KOHYA_PREFIX):
-            flat = module.removeprefix(_KOHYA_PREFIX)
+            flat = module.removeprefix(_KOHYA_PREFIX).removeprefix("_")
             module = by_underscores.get(flat, flat)
         else:
             module = _module_name(module)
-        setattr(modules.setdefault(module, _Names()), part, name)
+        names = modules.setdefault(module, _Names())
+        if getattr(names, part):
+            raise WeightsError(
+                f"{source.path}: {getattr(names, part)} and {name} are the same part of {module}; take a file that "
+                "holds one LoRA"
+            )
+        setattr(names, part, name)
     lora = Lora(source, modules, strength)
     _check(lora, base)
     return lora
@@ -125,3 +142,32 @@ def _check(lora: Lora, base: Shapes) -> None:
         )
     if not lora.targets():
         raise WeightsError(f"{path}: changes nothing; it is no LoRA")
+    for module, names in lora.modules.items():
+        _check_shapes(lora, module, names, base)
+
+
+def _check_shapes(lora: Lora, module: str, names: _Names, base: Shapes) -> None:
+    path, shapes = lora.source.path, lora.source.shapes
+    if names.up:
+        up, down, weight = shapes[names.up], shapes[names.down], base[f"{module}.weight"]
+        if len(up) < 2 or len(down) < 2 or prod(up[1:]) != down[0] or not down[0]:
+            raise WeightsError(
+                f"{path}: {names.up} is {up} and {names.down} is {down}, which share no rank; download it again"
+            )
+        _check_fits(path, names.up, (up[0], prod(down[1:])), weight)
+    if names.diff:
+        _check_fits(path, names.diff, shapes[names.diff], base[f"{module}.weight"])
+    if names.diff_bias:
+        _check_fits(path, names.diff_bias, shapes[names.diff_bias], base[f"{module}.bias"])
+    if names.alpha and prod(shapes[names.alpha]) != 1:
+        raise WeightsError(
+            f"{path}: {names.alpha} is {shapes[names.alpha]} where one number belongs; download it again"
+        )
+
+
+def _check_fits(path: Path, name: str, made: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Rows count, and how many values each has: convolutions are often written as matrices."""
+    if not made or (made[0], prod(made[1:])) != (wanted[0], prod(wanted[1:])):
+        raise WeightsError(
+            f"{path}: {name} makes a {made} for a weight of {wanted}; it was made for another size of the model"
+        )

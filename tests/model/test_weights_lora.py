@@ -49,6 +49,15 @@ def kohya() -> dict[str, Tensor]:
     return tensors
 
 
+def kohya_twice_underscored() -> dict[str, Tensor]:
+    return {name.replace("lora_unet_", "lora_unet__"): value for name, value in kohya().items()}
+
+
+def convolutional() -> dict[str, Tensor]:
+    """As kernels of one pixel, each alpha a vector of one number."""
+    return {n: value[..., None, None] if value.ndim == 2 else value.reshape(1) for n, value in comfy().items()}
+
+
 def peft(prefix: str = "base_model.model.model.", adapter: str = "") -> dict[str, Tensor]:
     """Without an alpha the factor is 1, so the first matrix is made smaller to change as much."""
     tensors = {}
@@ -85,6 +94,8 @@ def merge(tmp_path: Path, lora: Path, base: Mapping[str, Tensor] | None = None) 
 SPELLINGS = {
     "ComfyUI": comfy(),
     "kohya": kohya(),
+    "kohya with two underscores": kohya_twice_underscored(),
+    "convolutions": convolutional(),
     "PEFT": peft(),
     "PEFT with the adapter's name": peft(adapter=".default"),
     "diffusers": diffusers(),
@@ -123,6 +134,15 @@ def test_a_vace_branch_in_the_same_file_is_left_alone(tmp_path: Path) -> None:
     assert all(torch.equal(written[name], value) for name, value in vace_tensors().items())
 
 
+def test_a_convolution_is_changed_by_matrices_of_its_size(tmp_path: Path) -> None:
+    up, down = torch.randn(96, RANK), torch.randn(RANK, 64)
+    tensors = {"patch_embedding.lora_up.weight": up, "patch_embedding.lora_down.weight": down}
+    merged = merge(tmp_path, save(tmp_path / "lora" / "add.safetensors", tensors))["patch_embedding.weight"]
+    base = dit_tensors()["patch_embedding.weight"]
+    assert base.shape == (96, 16, 1, 2, 2)
+    torch.testing.assert_close(merged, base + STRENGTH * (up @ down).reshape(base.shape))
+
+
 def spoiled(**changes: Tensor | None) -> dict[str, Tensor]:
     tensors = comfy()
     for name, value in changes.items():
@@ -132,7 +152,10 @@ def spoiled(**changes: Tensor | None) -> dict[str, Tensor]:
     return tensors
 
 
-UP = f"diffusion_model.{MODULES[0]}.lora_up.weight"
+UP, DOWN, ALPHA_NAME, DIFF, DIFF_B = (
+    f"diffusion_model.{MODULES[0]}.{part}" for part in ("lora_up.weight", "lora_down.weight", "alpha", "diff", "diff_b")
+)
+WIDE_UP, WIDE_DOWN = (f"diffusion_model.{MODULES[1]}.lora_{half}.weight" for half in ("up", "down"))
 
 
 @pytest.mark.parametrize(
@@ -149,6 +172,23 @@ UP = f"diffusion_model.{MODULES[0]}.lora_up.weight"
             "is in no spelling of LoRA that we know",
         ),
         (dit_tensors(), "is in no spelling of LoRA that we know"),
+        (spoiled(**{DOWN: torch.zeros(5, 96)}), "lora_down.weight is (5, 96), which share no rank; download it again"),
+        (spoiled(**{UP: torch.tensor(1.0)}), "lora_up.weight is () and"),
+        (spoiled(**{UP: torch.zeros(96), DOWN: torch.zeros(1, 96)}), "lora_up.weight is (96,) and"),
+        (spoiled(**{UP: torch.zeros(96, 0), DOWN: torch.zeros(0, 96)}), "which share no rank"),
+        (
+            spoiled(**{WIDE_UP: torch.zeros(96, RANK), WIDE_DOWN: torch.zeros(RANK, 160)}),
+            "makes a (96, 160) for a weight of (160, 96); it was made for another size of the model",
+        ),
+        (spoiled(**{DIFF: torch.zeros(3, 3)}), "q.diff makes a (3, 3) for a weight of (96, 96)"),
+        (spoiled(**{DIFF: torch.zeros(())}), "q.diff makes a () for a weight of (96, 96)"),
+        (spoiled(**{DIFF_B: torch.zeros(1)}), "q.diff_b makes a (1,) for a weight of (96,)"),
+        (spoiled(**{ALPHA_NAME: torch.ones(2)}), "alpha is (2,) where one number belongs"),
+        (spoiled(**{UP: torch.full((96, RANK), torch.nan)}), "makes blocks.0.self_attn.q.weight not finite"),
+        (spoiled(**{ALPHA_NAME: torch.tensor(torch.inf)}), "makes blocks.0.self_attn.q.weight not finite"),
+        (spoiled(**{DIFF_B: torch.full((96,), torch.inf)}), "makes blocks.0.self_attn.q.bias not finite"),
+        (spoiled(**{UP: torch.zeros(96, RANK, dtype=torch.int8)}), "is torch.int8; take the LoRA in a floating-point"),
+        (comfy() | peft(""), "are the same part of blocks.0.self_attn.q; take a file that holds one LoRA"),
     ],
 )
 def test_lora_that_does_not_fit_is_refused_by_name(tensors: dict[str, Tensor], sentence: str, tmp_path: Path) -> None:
@@ -158,6 +198,23 @@ def test_lora_that_does_not_fit_is_refused_by_name(tensors: dict[str, Tensor], s
     assert sentence in str(refusal.value)
     assert "add.safetensors" in str(refusal.value)
     assert not (tmp_path / "model" / "model.json").exists()
+
+
+def test_a_strength_that_is_not_finite_is_blamed_and_not_the_file(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    lora = save(tmp_path / "lora" / "add.safetensors", comfy())
+    source = save(tmp_path / "base.safetensors", dit_tensors())
+    with pytest.raises(WeightsError, match=r"add\.safetensors: makes .* not finite at strength nan"):
+        convert(source, tmp_path / "model", evolve(EXACT, loras=((lora, float("nan")),)))
+
+
+def test_a_damaged_transformer_is_blamed_and_not_the_lora_that_is_merged_into_it(tmp_path: Path) -> None:
+    name = f"{MODULES[0]}.weight"
+    damaged = dit_tensors() | {name: torch.full((96, 96), torch.nan)}
+    with pytest.raises(
+        WeightsError, match=r"base\.safetensors: blocks\.0\.self_attn\.q\.weight holds values that are not"
+    ):
+        merge(tmp_path, save(tmp_path / "lora" / "add.safetensors", comfy()), damaged)
 
 
 def test_lora_without_a_transformer_to_merge_into_is_refused(tmp_path: Path) -> None:
