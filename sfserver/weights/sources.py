@@ -24,6 +24,8 @@ PREFER = ("generator_ema", "generator", "model", "state_dict")
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _MAX_PICKLE_BYTES = 256 * 1024 * 1024
 """The pickle holds names and shapes; the tensors are beside it in the archive."""
+_MAX_DEPTH = 8
+"""Dictionaries in dictionaries; a pickle can hold one that is inside itself."""
 
 
 class Source(Protocol):
@@ -75,6 +77,10 @@ class CheckpointSource:
         if not self._tensors:
             raise WeightsError(f"{path}: holds no tensors, only {', '.join(map(str, list(content)[:5])) or 'nothing'}")
         for name, value in self._tensors.items():
+            if not isinstance(name, str):
+                raise WeightsError(f"{path}: has a tensor under {name!r} where a name belongs; take a model's own file")
+            if value.layout is not torch.strided or value.device.type != "cpu":
+                raise WeightsError(f"{path}: {name} is no plain tensor; take a safetensors file")
             if value.nbytes > value.untyped_storage().nbytes():
                 raise WeightsError(f"{path}: {name} claims {value.nbytes} bytes and holds fewer; refused")
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(value.shape) for name, value in self._tensors.items()}
@@ -84,20 +90,31 @@ class CheckpointSource:
 
 
 class RenamedSource:
-    """Another source under our names. Two names that become one must hold the same; the first is taken."""
+    """Another source under our names. Two names that become one must hold the same, as a shared embedding does."""
 
     def __init__(self, source: Source, rename: Callable[[str], str]) -> None:
         self.path, self.dialect = source.path, source.dialect
         self._source = source
-        self._theirs: dict[str, str] = {}
+        self._theirs: dict[str, list[str]] = {}
         for theirs in source.shapes:
-            self._theirs.setdefault(rename(theirs), theirs)
-        self.shapes: dict[str, tuple[int, ...]] = {ours: source.shapes[theirs] for ours, theirs in self._theirs.items()}
-        if any(ours != theirs for ours, theirs in self._theirs.items()):
+            self._theirs.setdefault(rename(theirs), []).append(theirs)
+        self.shapes: dict[str, tuple[int, ...]] = {
+            ours: source.shapes[first] for ours, (first, *_) in self._theirs.items()
+        }
+        if any([ours] != theirs for ours, theirs in self._theirs.items()):
             self.dialect += ", renamed"
 
     def tensor(self, name: str) -> Tensor:
-        return self._source.tensor(self._theirs[name])
+        first, *others = self._theirs[name]
+        value = self._source.tensor(first)
+        for other in others:
+            same = self._source.tensor(other)
+            if value.dtype != same.dtype or not torch.equal(value, same):
+                raise WeightsError(
+                    f"{self.path}: {first} and {other} are one tensor by their names and hold different values; take a "
+                    "file that holds one model"
+                )
+        return value
 
 
 class Fp8Source:
@@ -110,19 +127,29 @@ class Fp8Source:
         self.path, self.dialect = source.path, f"{source.dialect}, scaled fp8"
         self._source = source
         self.shapes = {name: s for name, s in source.shapes.items() if not name.endswith(self._NOT_WEIGHTS)}
+        for name, shape in self.shapes.items():
+            scale = source.shapes.get(self._scale_of(name), ())
+            if len(scale) > len(shape) or any(n not in (1, of) for n, of in zip(scale, shape, strict=False)):
+                raise WeightsError(
+                    f"{self.path}: {name} is {shape} and has scales for blocks of it, {scale}; take a file with one "
+                    "scale for each matrix or row, or one in bf16"
+                )
 
     @classmethod
     def fits(cls, shapes: Shapes) -> bool:
         return any(name.endswith(("scaled_fp8", *cls._SCALES)) for name in shapes)
 
     def tensor(self, name: str) -> Tensor:
-        value = self._source.tensor(name)
-        for suffix in self._SCALES:
-            scale_name = name.removesuffix(".weight") + suffix
-            if name.endswith(".weight") and scale_name in self._source.shapes:
-                scale = self._source.tensor(scale_name).float()
-                return value.float() * scale.reshape(*scale.shape, *(1,) * (value.ndim - scale.ndim))
-        return value
+        value, scale_name = self._source.tensor(name), self._scale_of(name)
+        if not scale_name:
+            return value
+        scale = self._source.tensor(scale_name).float()
+        return value.float() * scale.reshape(*scale.shape, *(1,) * (value.ndim - scale.ndim))
+
+    def _scale_of(self, name: str) -> str:
+        """Name of the scale that belongs to a weight, or nothing."""
+        names = (name.removesuffix(".weight") + suffix for suffix in self._SCALES if name.endswith(".weight"))
+        return next((scale_name for scale_name in names if scale_name in self._source.shapes), "")
 
 
 def open_source(path: Path, prefer: Sequence[str] = PREFER) -> Source:
@@ -186,8 +213,8 @@ def _check_archive(path: Path) -> None:
 def _descend(content: Mapping[str, Any], prefer: Iterable[str]) -> tuple[Mapping[str, Any], str]:
     """The dictionary of tensors inside a checkpoint, and the path to it."""
     prefer, taken = tuple(prefer), []
-    while not any(isinstance(value, Tensor) for value in content.values()):
-        inner = next((key for key in prefer if isinstance(content.get(key), Mapping)), None)
+    for _ in range(_MAX_DEPTH):
+        inner = next((key for key in prefer if isinstance(content.get(key), Mapping) and content[key]), None)
         if inner is None:
             break
         taken.append(inner)

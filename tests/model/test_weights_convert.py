@@ -56,6 +56,13 @@ def write_causvid(folder: Path) -> Path:
     return folder / "model.pt"
 
 
+def write_beside_a_tensor(folder: Path) -> Path:
+    """The step counted in a tensor, which makes the outermost dictionary look like one of weights."""
+    tensors = prefixed("model.", dit_tensors())
+    torch.save({"generator_ema": {}, "generator": tensors, "step": torch.tensor(5)}, folder / "model.pt")
+    return folder / "model.pt"
+
+
 def write_prefixed(folder: Path) -> Path:
     return save(folder / "krea.safetensors", prefixed("model.", dit_tensors()))
 
@@ -80,6 +87,7 @@ def write_sharded(folder: Path) -> Path:
         write_self_forcing,
         write_training_dump,
         write_causvid,
+        write_beside_a_tensor,
         write_prefixed,
         write_comfy,
         write_sharded,
@@ -162,6 +170,24 @@ def test_scaled_fp8_is_multiplied_out(tmp_path: Path, suffix: str) -> None:
     dit, _ = load_transformer(tmp_path / "model", None, CPU, torch.float32)
     assert_same(dit.state_dict(), expected)
     torch.testing.assert_close(dit.state_dict()[NAME], dit_tensors()[NAME], atol=0.02, rtol=0.07)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (96,), (96, 1)])
+def test_fp8_scales_may_be_one_for_each_matrix_or_row(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    write_config(tmp_path)
+    tensors = dit_tensors()
+    scale = torch.rand(shape) + 0.5
+    expected = (tensors[NAME].to(torch.float8_e4m3fn).float().T * scale.flatten()).T
+    tensors |= {NAME: tensors[NAME].to(torch.float8_e4m3fn), NAME.replace(".weight", ".scale_weight"): scale}
+    convert(save(tmp_path / "fp8.safetensors", tensors), tmp_path / "model", EXACT)
+    torch.testing.assert_close(load_file(tmp_path / "model" / "dit.safetensors")[NAME], expected)
+
+
+def test_embedding_that_is_stored_under_both_of_its_names_is_taken_once(tmp_path: Path) -> None:
+    tensors = {f"encoder.{name}": value for name, value in published.text_tensors().items()}
+    tensors["shared.weight"] = tensors["encoder.embed_tokens.weight"]
+    convert(save(tmp_path / "text.safetensors", tensors), tmp_path / "model", EXACT)
+    assert_same(load_file(tmp_path / "model" / "text.safetensors"), published.text_tensors())
 
 
 def test_fp8_without_scales_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -156,11 +156,22 @@ def test_tensor_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) 
         ([torch.zeros(1)], "holds a list and not a dictionary of tensors"),
         ({"step": 3, "note": "hello"}, "holds no tensors, only step, note"),
         ({}, "holds no tensors, only nothing"),
+        ({0: torch.zeros(1)}, "has a tensor under 0 where a name belongs"),
+        ({"generator": {"x": torch.zeros(1), 7: torch.zeros(1)}}, "has a tensor under 7 where a name belongs"),
+        ({"x": torch.zeros(2, 2).to_sparse()}, "x is no plain tensor"),
+        ({"x": torch.zeros(2, device="meta")}, "x is no plain tensor"),
     ],
 )
-def test_checkpoint_without_tensors_is_refused(content: object, sentence: str, tmp_path: Path) -> None:
+def test_checkpoint_without_tensors_under_names_is_refused(content: object, sentence: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "model.pt")
     assert sentence in refusal(tmp_path / "model.pt", tmp_path)
+
+
+def test_dictionary_inside_itself_is_refused(tmp_path: Path) -> None:
+    endless: dict[str, object] = {}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "model.pt")
+    assert "holds no tensors, only model" in refusal(tmp_path / "model.pt", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +268,18 @@ def test_foreign_weights_are_told_what_they_seem_to_be(kind: str, tmp_path: Path
         (
             renamed_dit(**{"blocks.1.ffn.2.bias": torch.zeros(96, dtype=torch.int8)}),
             "is torch.int8, which is no weight",
+        ),
+        (
+            dit_tensors() | {"blocks.1.ffn.2.scale_weight": torch.ones(3, 3)},
+            "blocks.1.ffn.2.weight is (96, 160) and has scales for blocks of it, (3, 3); take a file with one scale",
+        ),
+        (
+            dit_tensors() | {"model.blocks.1.ffn.2.bias": torch.ones(96)},
+            "blocks.1.ffn.2.bias and model.blocks.1.ffn.2.bias are one tensor by their names and hold different values",
+        ),
+        (
+            dit_tensors() | {"model.blocks.1.ffn.2.bias": torch.ones(5)},
+            "blocks.1.ffn.2.bias and model.blocks.1.ffn.2.bias are one tensor by their names and hold different values",
         ),
     ],
 )
