@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import cattrs
 from attrs import evolve
 from sfwire.errors import ErrorCode, RequestError
+from sfwire.limits import MAX_NAME_CHARS
 from sfwire.messages import EngineInfo, Parameter
 
 from ..config import ServerConfig
@@ -20,6 +21,7 @@ from ..weights.files import WeightsError
 from ..weights.manifest import Manifest, problem
 from ..weights.manifest import describe_folder as read_manifest
 from . import capacity
+from .draft import ID as DRAFT
 from .geometry import SIZE_MULTIPLE
 from .presets import PRESETS, SELF_FORCING, SELF_FORCING_VACE, TRAINED_LATENTS, Part, Preset, Role, find
 
@@ -48,13 +50,20 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
 
 
 def own_folders(config: ServerConfig) -> list[Path]:
-    """Folders below the models folder that hold a transformer and belong to no preset, readable ones, by name."""
+    """Folders below the models folder that hold a transformer and belong to no preset, readable ones, by name.
+
+    Each is an engine of its own: of folders that would share an id, the first counts.
+    """
     theirs = {Path(part.path).parts[0] for preset in PRESETS for part in preset.parts}
     try:
         folders = sorted(path for path in config.models_dir.iterdir() if path.is_dir() and path.name not in theirs)
     except OSError:  # no models folder: no models
         return []
-    return [path for path in folders if _holds_transformer(path, config)]
+    by_id: dict[str, Path] = {}
+    for path in folders:
+        if _holds_transformer(path, config):
+            by_id.setdefault(_engine_id(path), path)
+    return list(by_id.values())
 
 
 def _holds_transformer(path: Path, config: ServerConfig) -> bool:
@@ -68,9 +77,15 @@ def _holds_transformer(path: Path, config: ServerConfig) -> bool:
 def describe_folder(path: Path, config: ServerConfig) -> EngineInfo:
     """What a folder of converted weights, given in place of an engine's id, says of itself.
 
-    Raises RequestError where the folder does not say what it holds.
+    Raises RequestError where the folder does not say what it holds, has the name of another engine, or one that is no
+    text.
     """
+    if not _is_text(str(path)):
+        raise _unavailable(f"{path}: is not UTF-8, so its weights cannot be opened; rename the folder")
     preset = _preset_of(path)
+    if preset.id in (DRAFT, "auto") or find(preset.id):
+        message = f"{path}: would be engine {preset.id}, which is another; give the folder a name of its own"
+        raise _unavailable(message)
     return info_of(preset, path, config, "convert it into the same folder")
 
 
@@ -86,13 +101,30 @@ def _preset_of(path: Path) -> Preset:
         preset = find(manifest.preset) or (SELF_FORCING_VACE if "vace" in manifest.components else SELF_FORCING)
         sizes = _dit_config(manifest, preset)
     except WeightsError as error:
-        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
+        raise _unavailable(str(error)) from None
     except (cattrs.BaseValidationError, ValueError) as error:
-        message = f"{path}: describes a transformer that cannot be ({error}); convert it again"
-        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, message, "engine") from None
+        raise _unavailable(f"{path}: describes a transformer that cannot be ({error}); convert it again") from None
     parts = tuple(evolve(part, path=Path(part.path).name) for part in preset.parts if part.role != "lora")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-._") or "folder"
-    return evolve(preset, id=name[:60], title=f"{preset.title} in {path.name}"[:80], dit=sizes, parts=parts)
+    title = _printable(f"{preset.title} in {path.name}")[:MAX_NAME_CHARS]
+    return evolve(preset, id=_engine_id(path), title=title, dit=sizes, parts=parts)
+
+
+def _engine_id(folder: Path) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.absolute().name).strip("-._") or "folder"
+    return name[:60]
+
+
+def _printable(text: str) -> str:
+    """Names of files may hold what no terminal should see, and bytes that are no text at all."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in name)  # what Python makes of bytes that it cannot decode
+
+
+def _unavailable(message: str) -> RequestError:
+    return RequestError(ErrorCode.ENGINE_UNAVAILABLE, _printable(message), "engine")
 
 
 def _dit_config(manifest: Manifest, preset: Preset) -> DitConfig:
@@ -108,7 +140,7 @@ def _dit_config(manifest: Manifest, preset: Preset) -> DitConfig:
 def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> EngineInfo:
     """An EngineInfo of a preset whose parts lie below `folder`. `remedy` is what to do about missing ones."""
     problems = (problem(folder / part.path, part.role) for part in _needed(preset))
-    missing = tuple(f"{what}; {remedy}" for what in problems if what)
+    missing = tuple(_printable(f"{what}; {remedy}") for what in problems if what)
     return EngineInfo(
         id=preset.id,
         title=preset.title,
@@ -139,15 +171,13 @@ def _has(preset: Preset, role: Role, folder: Path) -> bool:
 
 def _load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> Engine:
     if not info.available:
-        raise RequestError(
-            ErrorCode.ENGINE_UNAVAILABLE, f"engine {info.id} cannot run here: {'; '.join(info.missing)}", "engine"
-        )
+        raise _unavailable(f"engine {info.id} cannot run here: {'; '.join(info.missing)}")
     from . import wan_load  # from here on with torch
 
     try:
         return wan_load.load(preset, info, folder, config)
     except WeightsError as error:
-        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
+        raise _unavailable(str(error)) from None
 
 
 _SEAM = Parameter(

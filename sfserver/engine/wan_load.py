@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from sfwire.errors import ErrorCode, RequestError
@@ -13,8 +14,11 @@ from ..config import ServerConfig
 from ..model.text import PromptCache, PromptEncoder, PromptTooLong
 from ..weights import loading
 from ..weights.files import WeightsError
+from . import capacity
 from .presets import Preset, Role
 from .wan_engine import WanEngine, Weights
+
+Loaded = TypeVar("Loaded")
 
 TEXT_DEVICE = torch.device("cpu")
 """Eleven gigabytes that are used once per prompt have no place on the GPU."""
@@ -24,9 +28,24 @@ are float32 all the same."""
 
 
 def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> WanEngine:
-    """The engine of a preset whose parts lie below `folder`. Raises WeightsError, or RequestError without a device."""
+    """The engine of a preset whose parts lie below `folder`.
+
+    Raises WeightsError, or RequestError without a device or with too little memory.
+    """
     device = choose_device(config)
     dtype = choose_dtype(config, device)
+    size = (capacity.dit_parameters(preset.dit) + capacity.VAE_PARAMETERS) * dtype.itemsize
+    weights = within_memory(
+        lambda: _load_weights(preset, info, folder, config, device, dtype),
+        f"the weights of engine {info.id} take {size / 1e9:.1f} GB, more than is free on {device.type}; "
+        "choose another engine, or end what else runs there",
+    )
+    return WanEngine(info, preset, weights, device)
+
+
+def _load_weights(
+    preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig, device: torch.device, dtype: torch.dtype
+) -> Weights:
     if device.type == "cuda" and dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # who asks for float32 wants its precision
 
@@ -38,24 +57,41 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
     has_tae = any(parameter.name == "decoder" for parameter in info.parameters)
     vace_home = home("vace") if preset.dit.vace_layers else None
     dit, vace = loading.load_transformer(home("dit"), vace_home, device, dtype, expect=preset.dit)
-    weights = Weights(
+    return Weights(
         dit=dit,
         vace=vace,
         vae=loading.load_vae(home("vae"), device, dtype),
         tae=loading.load_tae(home("tae"), device, dtype) if has_tae else None,
         embed=_prompt_encoder(home("text"), home("tokenizer"), config),
     )
-    return WanEngine(info, preset, weights, device)
+
+
+def within_memory(load: Callable[[], Loaded], or_else: str) -> Loaded:
+    """What `load` makes. Raises RequestError with the sentence `or_else` where memory runs out meanwhile."""
+    try:
+        return load()
+    except (torch.OutOfMemoryError, MemoryError):
+        pass
+    except RuntimeError as error:  # neither torch's CPU allocator nor every CUDA call has a type of its own
+        if not any(sign in str(error).lower() for sign in ("out of memory", "can't allocate memory")):
+            raise
+    # Raised out here: what was caught above holds on to everything that was loaded.
+    raise RequestError(ErrorCode.OUT_OF_MEMORY, or_else, "engine")
 
 
 def _prompt_encoder(text: Path, tokenizer: Path, config: ServerConfig) -> Callable[[str], torch.Tensor]:
     """Prompt to embedding. The encoder is loaded when a prompt is new: then, its files may have gone."""
     cache = PromptCache(config.cache_dir / "prompts", f"{loading.text_identity(text, tokenizer)}-{TEXT_DTYPE}")
+    size = loading.component_of(text, "text").bytes
+    too_large = (
+        f"the text encoder, which a new prompt needs, takes {size / 1e9:.1f} GB of memory, more than is free; "
+        "end other programs, or take a prompt that was used before"
+    )
     encoder = PromptEncoder(lambda: loading.load_text_encoder(text, tokenizer, TEXT_DEVICE, TEXT_DTYPE), cache)
 
     def embed(prompt: str) -> torch.Tensor:
         try:
-            return encoder(prompt)
+            return within_memory(lambda: encoder(prompt), too_large)
         except WeightsError as error:
             raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
         except PromptTooLong as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import pytest
 import torch
 import toy
 from published import write_official_repository
+from sfwire.codec import encode
 from sfwire.errors import ErrorCode, RequestError
+from sfwire.messages import Welcome
 
 from sfserver.config import ServerConfig
-from sfserver.engine import wan, wan_load
+from sfserver.engine import table, wan, wan_load
 from sfserver.engine.base import Engine
 from sfserver.model.text import TextEncoder
 from sfserver.weights.convert import Wish, convert
@@ -161,6 +165,122 @@ def test_a_folder_of_something_else_is_refused(config: ServerConfig, tmp_path: P
     with pytest.raises(RequestError, match="is no model folder") as caught:
         wan.describe_folder(tmp_path, config)
     assert caught.value.code is ErrorCode.ENGINE_UNAVAILABLE
+
+
+ODD_NAMES = {
+    "a bell": (b"my\x07model", "my-model"),
+    "two lines": (b"my\nmodel", "my-model"),
+    "nothing but spaces": (b"   ", "folder"),
+    "long": (b"x" * 200, "x" * 60),
+}
+
+
+def listed(config: ServerConfig) -> dict[str, str]:
+    """Titles by id of all that this machine offers, once they have been through a server's greeting."""
+    infos = table.describe_all(config)
+    encode(Welcome(1, "worker", "a test", infos, "draft", "a test"))
+    assert len({info.id for info in infos}) == len(infos), "an id of two engines"
+    return {info.id: info.title for info in infos}
+
+
+def linked(converted: Path, config: ServerConfig, *names: bytes) -> None:
+    """The model as folders of these names below the models folder."""
+    config.models_dir.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (config.models_dir / os.fsdecode(name)).symlink_to(converted)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize(("name", "engine_id"), ODD_NAMES.values(), ids=ODD_NAMES)
+def test_a_folder_of_an_odd_name_is_listed_and_loaded(
+    converted: Path, config: ServerConfig, name: bytes, engine_id: str
+) -> None:
+    linked(converted, config, name)
+    assert listed(config)[engine_id].isprintable()
+    assert table.load(engine_id, config).info.available
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_folder_whose_name_is_no_text_hides_no_other(converted: Path, config: ServerConfig) -> None:
+    linked(converted, config, b"caf\xe9", b"fine")
+    assert "fine" in listed(config)
+    assert "caf" not in listed(config)
+    with pytest.raises(RequestError, match=r"caf\?: is not UTF-8, .*rename the folder"):
+        wan.load_folder(config.models_dir / os.fsdecode(b"caf\xe9"), config)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_what_a_folder_below_an_odd_one_lacks_can_be_said(converted: Path, config: ServerConfig) -> None:
+    config = attrs.evolve(config, models_dir=config.models_dir / os.fsdecode(b"caf\xe9 \x07"))
+    assert "self-forcing" in listed(config)
+    with pytest.raises(RequestError, match=r"caf\? \?.* is not there") as caught:
+        table.load("self-forcing", config)
+    assert caught.value.message.isprintable()
+
+
+def test_of_folders_that_would_share_an_id_the_first_is_an_engine(converted: Path, config: ServerConfig) -> None:
+    linked(converted, config, b"a b", b"a-b", b"other")
+    titles = listed(config)
+    assert titles["a-b"].endswith(" in a b")
+    assert titles["other"].endswith(" in other")
+
+
+@pytest.mark.parametrize("name", ["draft", "auto", "self-forcing-vace"])
+def test_a_folder_named_like_another_engine_is_none_and_says_so_when_asked(
+    converted: Path, config: ServerConfig, name: str
+) -> None:
+    before = listed(config)
+    linked(converted, config, name.encode())
+    assert listed(config) == before
+    with pytest.raises(
+        RequestError, match=f"would be engine {name}, which is another; give the folder a name"
+    ) as caught:
+        wan.load_folder(config.models_dir / name, config)
+    assert caught.value.code is ErrorCode.ENGINE_UNAVAILABLE
+
+
+SHORT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 26.00 MiB"),
+    MemoryError(),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+]
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", SHORT_OF_MEMORY, ids=repr)
+def test_weights_that_do_not_fit_are_named_with_their_size(
+    converted: Path, config: ServerConfig, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(wan_load.loading, "load_vae", failing(error))
+    with pytest.raises(RequestError, match=r"weights of engine my-toy take \d+\.\d GB, .*choose another") as caught:
+        wan.load_folder(converted, config)
+    assert caught.value.code is ErrorCode.OUT_OF_MEMORY
+    assert caught.value.__context__ is None, "the cause would keep alive what was loaded"
+
+
+def test_a_text_encoder_that_does_not_fit_is_no_matter_of_the_clip_s_size(
+    converted: Path, config: ServerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = wan.load_folder(converted, config)
+    monkeypatch.setattr(wan_load.loading, "load_text_encoder", failing(MemoryError()))
+    with pytest.raises(RequestError, match=r"text encoder, .* takes \d+\.\d GB") as caught:
+        generate(engine)
+    assert caught.value.code is ErrorCode.OUT_OF_MEMORY
+
+
+def test_other_errors_of_loading_are_not_called_out_of_memory(
+    converted: Path, config: ServerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wan_load.loading, "load_vae", failing(RuntimeError("an illegal memory access")))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        wan.load_folder(converted, config)
 
 
 def test_unknown_models_and_devices_are_refused(config: ServerConfig) -> None:
