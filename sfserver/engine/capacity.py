@@ -16,8 +16,11 @@ VAE_PARAMETERS = 126_900_000
 VAE_STATE_ELEMENTS = 2 * 75_664 // 64
 """Kept between blocks per pixel: two past frames for each causal layer of the decoder, whose channels times resolution,
 in units of a latent pixel of 64 pixels, add up to 75664."""
+ENCODER_STATE_ELEMENTS = 1404
+"""The same of the encoder, whose input has full resolution."""
 VAE_WORK_ELEMENTS = 5 * 4 * 96
-"""Alive at once per pixel while decoding: about five feature maps of a latent's four frames, 96 channels each."""
+"""Alive at once per pixel while decoding or encoding: about five feature maps of a latent's four frames, of 96 channels
+each."""
 
 
 @frozen
@@ -32,6 +35,8 @@ class Need:
     vace_span: int
     """Latents that the VACE branch sees at once; 0 without one."""
     element_bytes: int
+    encoder_states: int = 0
+    """Of the VAE's encoder, that wait between blocks for the next part of the VACE context."""
 
     @property
     def weight_bytes(self) -> int:
@@ -52,9 +57,12 @@ class Need:
         activations = widest * (2 * c.dim * 4 + max(4 * c.dim, 2 * c.ffn_dim + c.dim) * self.element_bytes)
         hints = len(c.vace_layers) * widest * c.dim * self.element_bytes if self.vace_span else 0
         vae_state = VAE_STATE_ELEMENTS * width * height * self.element_bytes
-        decoding = VAE_WORK_ELEMENTS * width * height * self.element_bytes
+        encoder_state = ENCODER_STATE_ELEMENTS * width * height * self.element_bytes
+        coding = VAE_WORK_ELEMENTS * width * height * self.element_bytes
+        encoding = encoder_state + coding if self.vace_span else 0
         kept = self.weight_bytes + self.cache_bytes(width, height) + text + vae_state
-        return kept + max(activations + hints, decoding) + OVERHEAD_BYTES
+        kept += self.encoder_states * encoder_state
+        return kept + max(activations + hints, coding, encoding) + OVERHEAD_BYTES
 
 
 def tokens_of(width: int, height: int) -> int:
@@ -91,8 +99,11 @@ def usual_bytes(preset: Preset) -> int:
 
 
 def largest_size(need: Need, geometry: Geometry, available_bytes: int) -> tuple[int, int] | None:
-    """The largest size of about the clip's shape that fits; None where not even the smallest does."""
-    for width in range(geometry.width, 0, -SIZE_MULTIPLE):
+    """The largest size of about the clip's shape, and smaller than it, that fits; None where not even 16 wide does.
+
+    Smaller, for it is asked for when the clip did not fit, whatever the estimate says.
+    """
+    for width in range(geometry.width - SIZE_MULTIPLE, 0, -SIZE_MULTIPLE):
         height = round(width * geometry.height / geometry.width / SIZE_MULTIPLE) * SIZE_MULTIPLE
         if height and need.at(width, height) <= available_bytes:
             return width, height

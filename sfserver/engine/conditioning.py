@@ -13,7 +13,7 @@ A keyframe is held to the end of its latent: a latent is four frames, and half a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +21,7 @@ from attrs import frozen
 from torch import Tensor
 
 from ..model.vace import fold_mask, vace_context
-from ..model.vae import WanVae
+from ..model.vae import StreamState, WanVae
 from .base import Keyframe, Step
 from .geometry import PIXELS_PER_LATENT, Geometry, frames_of, latent_of, plan
 from .presets import TRAINED_LATENTS, Preset
@@ -65,27 +65,28 @@ def plan_clip(
 
 
 class GreyClip:
-    """What the VAE makes of nothing but grey: the same for all requests of a size. What was encoded is kept.
+    """What the VAE makes of nothing but grey: the same for all requests of a size. The longest so far is kept.
 
-    The VAE is causal, so a shorter clip is the beginning of a longer one, and a longer one goes on where it ended.
+    The VAE is causal, so a shorter clip is the beginning of a longer one. It is encoded in one go: between two calls
+    the encoder's state would be a gigabyte that waits.
     """
 
     def __init__(self, vae: WanVae):
         self._vae = vae
         self._size = (0, 0)
         self._latents: list[Tensor] = []
-        self._state = vae.new_encoder_state()
 
-    def latents(self, size: tuple[int, int], stop: int, device: torch.device | str) -> Generator[Step, None, Tensor]:
-        """[B, F, C, H, W] of the first `stop` latents; `size` is height and width in pixels."""
-        if size != self._size:
-            self._size, self._latents, self._state = size, [], self._vae.new_encoder_state()
-        while len(self._latents) < stop:
-            position = len(self._latents)
-            grey = torch.zeros(1, len(frames_of(position)), 3, *size, device=device)
-            self._latents.append(self._vae.encode(grey, self._state).float())
-            yield Step(STAGE, position + 1, stop)
-        return torch.cat(self._latents[:stop], dim=1)
+    def latents(self, geometry: Geometry, device: torch.device | str) -> Generator[Step, None, Tensor]:
+        """[B, F, C, H, W] for all latents of the clip."""
+        size = (geometry.height, geometry.width)
+        if size != self._size or len(self._latents) < geometry.latents:
+            latents, state = [], self._vae.new_encoder_state()
+            for position in range(geometry.latents):
+                grey = torch.zeros(1, len(frames_of(position)), 3, *size, device=device)
+                latents.append(self._vae.encode(grey, state).float())
+                yield Step(STAGE, position + 1, geometry.latents)
+            self._size, self._latents = size, latents
+        return torch.cat(self._latents[: geometry.latents], dim=1)
 
 
 @frozen(eq=False)
@@ -145,37 +146,52 @@ class ClipContext:
         grey: GreyClip,
         keyframes: Sequence[Keyframe],
         geometry: Geometry,
-        fill_latents: bool,
+        by_block: bool,
         device: torch.device | str,
     ):
-        """`fill_latents` shows a keyframe in all frames of its latent, also those before it: then the mask, which
-        samples one frame of each, can see it (as daydream's scope does for its blocks).
+        """`by_block` where the branch is to see single blocks: a keyframe is then shown in all frames of its latent,
+        also those before it, and the mask names that latent (as daydream's scope does). Where the branch sees a clip,
+        the mask is what VACE was trained with, which mostly misses single frames.
         """
-        self._vae, self._grey, self._device = vae, grey, device
-        self._size = (geometry.height, geometry.width)
-        self._shown = shown_at(keyframes, fill_latents)
+        self._vae, self._grey, self._geometry, self._device = vae, grey, geometry, device
+        self._shown = shown_at(keyframes, fill_latents=by_block)
+        self._mask = (_mask_of_latents if by_block else _mask_of_frames)(self._shown, geometry.latents, device)
         self._inactive: list[Tensor] = []
-        self._state = vae.new_encoder_state()
-        num_frames = frames_of(geometry.latents - 1).stop
-        mask = torch.ones(1, num_frames, PIXELS_PER_LATENT, PIXELS_PER_LATENT, device=device)
-        mask[:, [f for f in self._shown if f < num_frames]] = 0  # a picture is given as a whole: one cell says all
-        self._mask = fold_mask(mask, geometry.latents)
+        self._state: StreamState | None = vae.new_encoder_state()
+        """None once all is encoded: it is large."""
 
     def __call__(self, span: range) -> Generator[Step, None, Tensor]:
         """[B, F, 96, H, W] of the latents in `span`. May be given up after any Step, and called again."""
         while len(self._inactive) < span.stop:
             self._inactive.append(self._encode(len(self._inactive)))
             yield Step(STAGE, len(self._inactive), span.stop)
-        reactive = yield from self._grey.latents(self._size, span.stop, self._device)  # what is to change is grey
-        inactive = torch.cat(self._inactive[span.start : span.stop], dim=1)
-        return vace_context(inactive, reactive[:, span.start :], self._mask[:, span.start : span.stop])
+        if span.stop == self._geometry.latents:
+            self._state = None
+        reactive = yield from self._grey.latents(self._geometry, self._device)  # what is to change is grey throughout
+        there = slice(span.start, span.stop)
+        return vace_context(torch.cat(self._inactive[there], dim=1), reactive[:, there], self._mask[:, there])
 
     def _encode(self, position: int) -> Tensor:
         """The next latent, which is at `position`: what is kept of its frames."""
-        nothing = torch.zeros(1, 1, 3, *self._size, device=self._device)
+        nothing = torch.zeros(1, 1, 3, self._geometry.height, self._geometry.width, device=self._device)
         frames = (self._shown.get(frame) for frame in frames_of(position))
         pixels = torch.cat([to_pixels(k.image, self._device) if k else nothing for k in frames], dim=1)
         return self._vae.encode(pixels, self._state).float()
+
+
+def _mask_of_latents(shown: Collection[int], latents: int, device: torch.device | str) -> Tensor:
+    """The folded mask [B, F, 64, 1, 1] that is 0 for the latents of the frames that are shown."""
+    mask = torch.ones(1, latents, PIXELS_PER_LATENT**2, 1, 1, device=device)
+    mask[:, sorted({latent_of(frame) for frame in shown})] = 0
+    return mask
+
+
+def _mask_of_frames(shown: Collection[int], latents: int, device: torch.device | str) -> Tensor:
+    """The folded mask [B, F, 64, 1, 1] of a clip, each latent sampling one frame of it."""
+    num_frames = frames_of(latents - 1).stop
+    mask = torch.ones(1, num_frames, PIXELS_PER_LATENT, PIXELS_PER_LATENT, device=device)
+    mask[:, [frame for frame in shown if frame < num_frames]] = 0  # a picture is given as a whole: one cell says all
+    return fold_mask(mask, latents)
 
 
 def guide(
@@ -189,6 +205,14 @@ def guide(
         lookahead=max(0, TRAINED_LATENTS - geometry.blocks[-1].count) if strategy.lookahead else 0,
         strength=strength,
     )
+
+
+def is_encoded_in_parts(strategy: Strategy, geometry: Geometry, keyframes: Sequence[Keyframe]) -> bool:
+    """Whether a block needs some of the VACE context, and a later one more of it."""
+    if strategy.whole or strategy.lookahead:
+        return strategy.lookahead and geometry.latents > TRAINED_LATENTS
+    told = {latent_of(k.at) for k in keyframes}
+    return any(not told.isdisjoint(block.latents) for block in geometry.made[:-1])
 
 
 def shown_at(keyframes: Sequence[Keyframe], fill_latents: bool) -> Mapping[int, Keyframe]:

@@ -244,15 +244,18 @@ class Rollout:
         dit, vace, guide = self._networks.dit, self._networks.vace, self._guide
         assert vace
         tokens = dit.embed_latents(torch.cat((x, view.future), dim=1))
-        time = dit.embed_time(self._timesteps(t, block.count, view.future.shape[1]))
-        first = block.start if guide.lookahead else 0  # by itself, every block is a clip of its own to the branch
-        rotation = self._table.at(first, view.context.shape[1])
-        hints = vace(tokens, time.blocks, view.context, prompt.vace_text, rotation, self._networks.how)
+        rotation = self._table.at(block.start if guide.lookahead else 0, view.context.shape[1])
+        if guide.lookahead:
+            timesteps = self._timesteps(t, block.count, view.future.shape[1])
+            how = How(self._networks.how.attend)  # the view shrinks towards the end: compiled, it would be each time
+        else:
+            timesteps, how = self._timesteps(t), self._networks.how  # by itself, a block is a clip of its own
+        hints = vace(tokens, dit.embed_time(timesteps).blocks, view.context, prompt.vace_text, rotation, how)
         own = block.count * self._geometry.tokens_per_latent
         return [guide.strength * hint[:, :own] for hint in hints]
 
     def _timesteps(self, t: float, count: int = 1, future: int = 0) -> Tensor:
-        """[B, F]: one timestep for all latents, or each its own where some are still pure noise."""
+        """[B, F]: one timestep for all latents, or each its own where `future` ones are still pure noise."""
         timesteps = torch.full((1, count + future), t, device=self._device)
         timesteps[:, count:] = PURE_NOISE_T
         return timesteps
@@ -297,14 +300,12 @@ class Rollout:
 
     def _pixels(self, block: Block, latents: Tensor) -> Tensor | None:
         """Decode what is needed of a block. Frames wait for the device anyway, so here is where NaN is looked for."""
-        if not bool(torch.isfinite(latents).all()):
-            raise RequestError(
-                ErrorCode.NOT_FINITE,
-                f"the model produced NaN or infinity in latents {block.start} to {block.stop - 1}; "
-                "the weights are damaged or do not bear this precision, try precision fp32",
-            )
-        wanted = latents[:, : self._geometry.needed_latents - block.start]
-        return self._decode(wanted) if self._decode else None
+        _check_finite(latents, block, "the model")
+        if self._decode is None:
+            return None
+        pixels = self._decode(latents[:, : self._geometry.needed_latents - block.start])
+        _check_finite(pixels, block, "the VAE's decoder")
+        return pixels
 
     def _seat(self, block: Block, pin: bool = False, final: bool = False) -> None:
         for _, cache in self._branches:
@@ -323,6 +324,15 @@ class Rollout:
     def _count_passes(self, cached: bool) -> int:
         denoising = sum(len(self._schedule(block)) for block in self._geometry.made)
         return len(self._unplaced) + denoising + (len(self._geometry.made) - 1 if cached else 0)
+
+
+def _check_finite(x: Tensor, block: Block, maker: str) -> None:
+    if not bool(torch.isfinite(x).all()):
+        raise RequestError(
+            ErrorCode.NOT_FINITE,
+            f"{maker} produced NaN or infinity in latents {block.start} to {block.stop - 1}; "
+            "its weights are damaged or do not bear this precision, try precision fp32",
+        )
 
 
 def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: int = 0) -> CacheShape:

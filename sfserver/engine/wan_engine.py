@@ -134,7 +134,7 @@ class WanEngine:
             return None
         by_block = not strategy.whole and not strategy.lookahead
         vae = self._weights.vae
-        return ClipContext(vae, self._grey, job.keyframes, geometry, fill_latents=by_block, device=self._device)
+        return ClipContext(vae, self._grey, job.keyframes, geometry, by_block, self._device)
 
     def _sampling(self, job: Job) -> Sampling:
         preset = self._preset
@@ -166,6 +166,7 @@ class WanEngine:
             seats=caches * seats,
             vace_span=min(geometry.latents, TRAINED_LATENTS if strategy.lookahead else block) if strategy.vace else 0,
             element_bytes=self._weights.dit.compute_dtype.itemsize,
+            encoder_states=int(strategy.vace and conditioning.is_encoded_in_parts(strategy, geometry, job.keyframes)),
         )
 
     def _how(self, job: Job) -> How:
@@ -214,11 +215,16 @@ def out_of_memory_explained(
         except (torch.OutOfMemoryError, MemoryError):
             fits = False
         except RuntimeError as error:
-            if "memory" not in str(error).lower():  # neither torch's CPU allocator nor MPS has a type of its own
+            if not says_out_of_memory(error):
                 raise
             fits = False
     if not fits:  # raised out here: what was caught above holds on to every tensor of the pass that failed
         raise _too_large(geometry, need, free)
+
+
+def says_out_of_memory(error: RuntimeError) -> bool:
+    """Neither torch's CPU allocator nor MPS has a type of its own. An illegal memory access is something else."""
+    return any(words in str(error).lower() for words in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
 def _too_large(geometry: Geometry, need: Need, free: int) -> RequestError:

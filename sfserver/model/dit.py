@@ -47,6 +47,10 @@ class Nag:
     alpha: float = 0.25
     """Share of the result that is guided."""
 
+    def as_tensor(self, device: torch.device | str = "cpu") -> Tensor:
+        """The three, float32 [3]. Compiled code would be compiled again for every other number, not for a tensor's."""
+        return torch.tensor((self.scale, self.tau, self.alpha), device=device)
+
 
 class TextKv(NamedTuple):
     """A prompt as one layer's cross-attention sees it, computed once per prompt."""
@@ -56,7 +60,8 @@ class TextKv(NamedTuple):
     v: Tensor
     negative: tuple[Tensor, Tensor] | None = None
     """The negative prompt's k and v, where attention guidance is on."""
-    nag: Nag = Nag()
+    nag: Tensor | None = None
+    """Its strengths, `Nag.as_tensor`."""
 
 
 class Dit(nn.Module):
@@ -214,11 +219,18 @@ class How:
 
     @classmethod
     def compiled(cls, attend: Attend = attend, backend: str = "inductor") -> How:
-        """The stages through torch.compile. Their shapes are static: one compilation serves all layers and blocks."""
+        """The stages through torch.compile. Their shapes are static: one compilation serves all layers and blocks.
+
+        Every size of picture is one more compilation, and more than torch allows by default are wanted: beyond its
+        limit it would silently run uncompiled.
+        """
+        torch._dynamo.config.recompile_limit = max(COMPILATIONS, torch._dynamo.config.recompile_limit)
         compiler = partial(torch.compile, dynamic=False, backend=backend)
         return cls(attend, compiler(before_attention), compiler(after_attention))
 
 
+COMPILATIONS = 64
+"""Of each stage in one process: sizes of picture, times the handful of shapes that a clip of one size needs."""
 EAGER = How()
 
 
@@ -249,19 +261,20 @@ class CrossAttention(SelfAttention):
         """[B, L, d] to what the prompt adds to it."""
         q = split_heads(self.norm_q(project(self.q, x)), self.heads)
         z = attend(q, text.k, text.v).flatten(-2)
-        if text.negative is not None:
+        if text.negative is not None and text.nag is not None:
             z = guide_attention(z, attend(q, *text.negative).flatten(-2), text.nag)
         return self.o(z)
 
 
-def guide_attention(z: Tensor, z_negative: Tensor, nag: Nag) -> Tensor:
-    """Step from the negative prompt's answer away, no further than `tau` allows. All [B, L, d], z's dtype."""
+def guide_attention(z: Tensor, z_negative: Tensor, nag: Tensor) -> Tensor:
+    """Step from the negative prompt's answer away, no further than tau allows. All [B, L, d], z's dtype; nag [3]."""
+    scale, tau, alpha = nag.unbind()
     positive = z.float()
-    guided = positive * nag.scale - z_negative.float() * (nag.scale - 1)
-    limit = nag.tau * positive.abs().sum(-1, keepdim=True)
+    guided = positive * scale - z_negative.float() * (scale - 1)
+    limit = tau * positive.abs().sum(-1, keepdim=True)
     norm = guided.abs().sum(-1, keepdim=True)
     guided = guided * (limit / norm.clamp(min=1e-12)).clamp(max=1.0)
-    return torch.lerp(positive, guided, nag.alpha).to(z.dtype)
+    return torch.lerp(positive, guided, alpha).to(z.dtype)
 
 
 class Head(nn.Module):
@@ -356,11 +369,7 @@ def text_keys(
     blocks: Sequence[Block], text: Tensor, negative: Tensor | None = None, nag: Nag | None = None
 ) -> list[TextKv]:
     """Each block's keys and values of embedded text [B, T, d]."""
-    return [
-        TextKv(
-            *block.cross_attn.embed(text),
-            negative=block.cross_attn.embed(negative) if negative is not None else None,
-            nag=nag or Nag(),
-        )
-        for block in blocks
-    ]
+    if negative is None:
+        return [TextKv(*block.cross_attn.embed(text)) for block in blocks]
+    strengths = (nag or Nag()).as_tensor(text.device)
+    return [TextKv(*block.cross_attn.embed(text), block.cross_attn.embed(negative), strengths) for block in blocks]

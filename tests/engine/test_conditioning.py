@@ -44,10 +44,10 @@ def keyframes(*at: int) -> tuple[Keyframe, ...]:
     return tuple(Keyframe(a, toy.picture(a)) for a in at)
 
 
-def context_of(given: tuple[Keyframe, ...], num_frames: int, fill_latents: bool) -> torch.Tensor:
+def context_of(given: tuple[Keyframe, ...], num_frames: int, by_block: bool) -> torch.Tensor:
     vae = toy.weights().vae
     geometry = conditioning.plan(toy.WIDTH, toy.HEIGHT, num_frames, None)
-    context = ClipContext(vae, GreyClip(vae), given, geometry, fill_latents, toy.CPU)
+    context = ClipContext(vae, GreyClip(vae), given, geometry, by_block, toy.CPU)
     return result_of(context(range(geometry.latents)))
 
 
@@ -91,27 +91,68 @@ def test_context_of_end_keyframes_is_what_vace_was_trained_with() -> None:
     pixels = torch.zeros(1, 9, 3, toy.HEIGHT, toy.WIDTH)
     for keyframe in given:
         pixels[:, keyframe.at] = to_pixels(keyframe.image, toy.CPU)[0]
-    context = context_of(given, 9, fill_latents=False)
+    context = context_of(given, 9, by_block=False)
     torch.testing.assert_close(context[:, :, :16], vae.encode(pixels), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(context[:, :, 16:32], vae.encode(torch.zeros_like(pixels)), atol=1e-5, rtol=1e-5)
 
 
-def test_a_picture_in_all_of_its_latent_shows_in_the_mask() -> None:
-    by_latent, by_frame = (context_of(keyframes(6), 13, fill)[:, :, 32:] for fill in (True, False))
-    assert by_latent[:, 2].max() == 0
-    assert by_latent[:, [0, 1, 3]].min() == 1
-    assert by_frame[:, [0, 1, 3]].min() == 1
+@pytest.mark.parametrize("num_frames", [33, 81, 161])
+def test_by_block_the_mask_names_the_latents_that_hold_keyframes_wherever_they_are(num_frames: int) -> None:
+    vae, geometry = toy.weights().vae, conditioning.plan(toy.WIDTH, toy.HEIGHT, num_frames, None)
+    for at in range(num_frames):
+        context = ClipContext(vae, GreyClip(vae), keyframes(at), geometry, True, toy.CPU)
+        mask = context._mask[0, :, :, 0, 0]
+        assert mask.sum(0).unique().tolist() == [geometry.latents - 1]
+        assert mask[latent_of(at)].max() == 0
+
+
+def test_a_folded_mask_would_name_others() -> None:
+    """What VACE was trained with, in a clip of 81 frames: a picture in all of latent 3 is seen as one in latent 2."""
+    vae, geometry = toy.weights().vae, conditioning.plan(toy.WIDTH, toy.HEIGHT, 81, None)
+    four = keyframes(9, 10, 11, 12)
+    mask = ClipContext(vae, GreyClip(vae), four, geometry, False, toy.CPU)._mask[0, :, 0, 0, 0]
+    assert mask.tolist().index(0) == 2
+
+
+@pytest.mark.parametrize(
+    ("strategy", "at", "num_frames", "in_parts"),
+    [
+        ("chunk", (0, 32), 33, True),
+        ("chunk+anchor", (0, 32), 33, False),
+        ("chunk+anchor", (0, 16, 32), 33, True),
+        ("lookahead", (0, 32), 33, False),
+        ("lookahead", (0, 160), 161, True),
+        ("joint", (0, 16, 32), 33, False),
+    ],
+)
+def test_the_encoder_waits_for_more_only_where_a_later_block_needs_more(
+    strategy: str, at: tuple[int, ...], num_frames: int, in_parts: bool
+) -> None:
+    parsed = Strategy.parse(strategy, has_vace=True)
+    geometry = plan_clip(toy.WIDTH, toy.HEIGHT, num_frames, keyframes(*at), SELF_FORCING_VACE, parsed)
+    assert conditioning.is_encoded_in_parts(parsed, geometry, keyframes(*at)) is in_parts
+
+
+def test_the_encoders_state_goes_with_the_last_latent() -> None:
+    vae, geometry = toy.weights().vae, conditioning.plan(toy.WIDTH, toy.HEIGHT, 21, None)
+    context = ClipContext(vae, GreyClip(vae), keyframes(0, 20), geometry, True, toy.CPU)
+    result_of(context(range(3)))
+    assert context._state
+    assert context._state.nbytes
+    result_of(context(range(3, 6)))
+    assert context._state is None
+    assert torch.equal(result_of(context(range(2))), context_of(keyframes(0, 20), 21, by_block=True)[:, :2])
 
 
 def test_grey_clip_of_another_length_is_the_same_clip() -> None:
     vae = toy.weights().vae
     grey = GreyClip(vae)
-    size = (toy.HEIGHT, toy.WIDTH)
-    clips = [result_of(grey.latents(size, stop, toy.CPU)) for stop in (2, 4, 3)]
+    geometries = [conditioning.plan(toy.WIDTH, toy.HEIGHT, n, None) for n in (5, 13, 9)]
+    clips = [result_of(grey.latents(geometry, toy.CPU)) for geometry in geometries]
     assert [clip.shape[1] for clip in clips] == [2, 4, 3]
     assert torch.equal(clips[1][:, :3], clips[2])
-    assert torch.equal(clips[1], result_of(GreyClip(vae).latents(size, 4, toy.CPU)))
-    other = result_of(grey.latents((2 * toy.HEIGHT, toy.WIDTH), 2, toy.CPU))
+    assert torch.equal(clips[1], result_of(GreyClip(vae).latents(geometries[1], toy.CPU)))
+    other = result_of(grey.latents(conditioning.plan(toy.WIDTH, 2 * toy.HEIGHT, 5, None), toy.CPU))
     assert other.shape[-2] == 2 * clips[0].shape[-2], "another size is another clip"
 
 
@@ -126,7 +167,7 @@ def test_context_in_parts_with_interruptions_is_the_context(at: list[int], stops
         with torch.no_grad(), contextlib.closing(context(range(stop))) as steps:
             next(steps, None)
     parts = [result_of(context(span)) for span in (range(2), range(2, 3), range(3, 6))]
-    assert torch.equal(torch.cat(parts, dim=1), context_of(keyframes(*at), 21, fill_latents=True))
+    assert torch.equal(torch.cat(parts, dim=1), context_of(keyframes(*at), 21, by_block=True))
 
 
 @pytest.mark.parametrize(

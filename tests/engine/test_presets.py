@@ -15,6 +15,7 @@ from sfserver.engine.rollout import Memory, cache_shape
 from sfserver.model.config import TOY_VACE, WAN_1_3B, WAN_1_3B_VACE, WAN_14B, DitConfig
 from sfserver.model.dit import Dit
 from sfserver.model.vace import Vace
+from sfserver.model.vae import VaeConfig, WanVae
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.id)
@@ -60,6 +61,16 @@ def test_counted_cache_is_the_cache() -> None:
     need = capacity.Need(WAN_1_3B, 3, shape.seats, 0, element_bytes=2)
     assert need.cache_bytes(832, 480) == shape.nbytes(2)
     assert shape.nbytes(2) / shape.seats == pytest.approx(0.2875e9, rel=1e-3), "bytes a latent, as published"
+
+
+def test_counted_states_of_the_vae_are_its_states() -> None:
+    with torch.device("meta"), torch.no_grad():
+        vae = WanVae(VaeConfig())
+        encoder, decoder = vae.new_encoder_state(), vae.new_decoder_state()
+        vae.encode(torch.zeros(1, 9, 3, 48, 64), encoder)
+        vae.decode(torch.zeros(1, 3, 16, 6, 8), decoder)
+    assert encoder.nbytes == 4 * 48 * 64 * capacity.ENCODER_STATE_ELEMENTS
+    assert decoder.nbytes == pytest.approx(4 * 48 * 64 * capacity.VAE_STATE_ELEMENTS, rel=1e-3)
 
 
 def test_a_shorter_window_needs_less_memory() -> None:

@@ -98,13 +98,13 @@ def test_attention_guidance_steers() -> None:
 @given(seed=st.integers(0, 1000), scale=st.floats(1, 30), tau=st.floats(1, 4))
 def test_attention_guidance_grows_no_token_beyond_tau(seed: int, scale: float, tau: float) -> None:
     z, z_negative = torch.randn(2, 1, 7, 12, generator=torch.Generator().manual_seed(seed))
-    guided = guide_attention(z, z_negative, Nag(scale, tau, alpha=1.0))
+    guided = guide_attention(z, z_negative, Nag(scale, tau, alpha=1.0).as_tensor())
     assert (guided.abs().sum(-1) <= tau * z.abs().sum(-1) * (1 + 1e-4)).all()
 
 
 def test_attention_guidance_of_nothing_is_nothing() -> None:
     nothing = torch.zeros(1, 2, 12)
-    assert torch.equal(guide_attention(nothing, nothing, Nag()), nothing)
+    assert torch.equal(guide_attention(nothing, nothing, Nag().as_tensor()), nothing)
 
 
 def test_bfloat16_keeps_time_gates_and_residual_stream_in_float32() -> None:
