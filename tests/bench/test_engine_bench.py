@@ -43,7 +43,7 @@ def test_flops_of_a_pass_are_the_budget_s(budget: ModuleType, held: int) -> None
 def test_flops_of_decoding_are_the_budget_s(budget: ModuleType, kind: str, network: type[WanVae] | type[Tae]) -> None:
     with torch.device("meta"):
         decoder = WanVae(VaeConfig()) if network is WanVae else Tae(TaeConfig())
-    assert decode_flops(decoder, 64, 48, 3) == pytest.approx(budget.vae_flops(kind, 64, 48, 3), rel=1e-2)
+    assert decode_flops(decoder, 64, 48, 3) == pytest.approx(budget.vae_flops(kind, 64, 48, 3), rel=1e-3)
 
 
 def test_blocks_of_equal_cost_make_the_published_rule(monkeypatch: pytest.MonkeyPatch) -> None:

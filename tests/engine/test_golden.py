@@ -46,13 +46,21 @@ def kind_of(sidecar: Sidecar) -> str:
 
 
 def case_files(folder: Path) -> list[Path]:
-    """Sidecars of runs. Weights, which others name, and key maps and notes, which hold no tensors, are none."""
+    """Sidecars of runs. Weights, which others name or which are nothing else, and key maps and notes are none."""
     sidecars = {path: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
     weights: set[str] = set()
     for sidecar in sidecars.values():
         for named in (sidecar.get("weights", []), sidecar.get("vae", [])):
             weights.update([named] if isinstance(named, str) else named)
-    return [path for path, sidecar in sidecars.items() if "tensors" in sidecar and path.stem not in weights]
+    return [
+        path
+        for path, sidecar in sidecars.items()
+        if "tensors" in sidecar and path.stem not in weights and not _holds_parameters_alone(sidecar)
+    ]
+
+
+def _holds_parameters_alone(sidecar: Sidecar) -> bool:
+    return all(name.endswith((".weight", ".bias", ".gamma", ".modulation")) for name in sidecar["tensors"])
 
 
 def test_golden_folder_holds_cases() -> None:
@@ -75,6 +83,13 @@ def test_new_file_of_a_known_kind_is_a_new_case(tmp_path: Path) -> None:
     write_sidecar(tmp_path, "keymap", mapping={})
     assert [path.stem for path in case_files(tmp_path)] == ["causal_new"]
     assert kind_of(json.loads((tmp_path / "causal_new.json").read_text("utf-8"))) == "causal"
+
+
+def test_weights_that_no_run_names_are_no_case(tmp_path: Path) -> None:
+    write_sidecar(tmp_path, "vace_weights", vace_layers=[0], tensors={"a.weight": [], "a.bias": [], "b.modulation": []})
+    assert not case_files(tmp_path)
+    write_sidecar(tmp_path, "its_own_weights", n_f=[], tensors={"w.a.weight": [], "latents": []})
+    assert [path.stem for path in case_files(tmp_path)] == ["its_own_weights"]
 
 
 def test_file_of_an_unknown_kind_fails_and_is_not_passed_over(tmp_path: Path) -> None:
