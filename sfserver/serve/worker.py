@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+DEVICE_ERROR = "CUDA error"
+"""What torch's words for it begin with. After one, the process can do nothing more with the device."""
 PROGRESS_S = 0.05
 BEAT_S = 2.0
 """While it waits for a client to take frames, it shows that it lives this often."""
@@ -99,6 +101,7 @@ class Worker:
         self._waiting: SimpleQueue[_Request] = SimpleQueue()
         self._known: dict[str, _Request] = {}
         """Requests that Credit and Cancel may be for."""
+        self._device_lost = False
 
     def run(self) -> None:
         """Say what there is, then work."""
@@ -111,6 +114,8 @@ class Worker:
             request = self._waiting.get()
             self._send(self._outcome(request))
             self._known.pop(request.message.id, None)
+            if self._device_lost:
+                os._exit(1)  # whoever takes this worker's place has a device context of its own
 
     def _listen(self) -> None:
         try:
@@ -142,6 +147,7 @@ class Worker:
             return m.Failed(message.id, ErrorCode.OUT_OF_MEMORY, "the computer is out of memory; choose a smaller size")
         except Exception as error:
             traceback.print_exc()
+            self._device_lost = DEVICE_ERROR in str(error)
             sentence = f"the engine failed ({type(error).__name__}); the server's log has the details"
             return m.Failed(message.id, ErrorCode.INTERNAL, sentence)
         return self._done(request, "finished")

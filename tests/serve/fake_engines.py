@@ -16,7 +16,7 @@ from sfwire.messages import EngineInfo, Parameter
 from sfserver.config import ServerConfig
 from sfserver.engine.base import Chunk, Engine, Event, Frame, Job, Step
 
-FAULTS = ("none", "die", "die_always", "hang", "raise", "refuse", "memory")
+FAULTS = ("none", "die", "die_always", "hang", "raise", "refuse", "memory", "device")
 
 INFO = EngineInfo(
     id="fake",
@@ -76,6 +76,8 @@ def fail(fault: str, job: Job) -> None:
         raise RequestError(ErrorCode.NOT_FINITE, "the latents are not finite; try precision fp32", "engine")
     if fault == "memory":
         raise MemoryError
+    if fault == "device":
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
 def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:

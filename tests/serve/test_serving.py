@@ -73,6 +73,15 @@ def test_an_engine_that_fails_ends_its_request_and_the_worker_lives_on(
     assert server.worker().pid == before
 
 
+def test_a_worker_whose_device_is_lost_says_so_and_makes_room_for_another(server: Server, client: Client) -> None:
+    before = server.worker().pid
+    with pytest.raises(RequestError) as failed:
+        list(client.submit(request(fault="device")))
+    assert failed.value.code is ErrorCode.INTERNAL
+    assert_all_there(list(client.submit(request(5))), request(5))
+    assert server.worker().pid != before
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
