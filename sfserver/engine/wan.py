@@ -103,10 +103,16 @@ def _preset_of(path: Path) -> Preset:
     except WeightsError as error:
         raise _unavailable(str(error)) from None
     except (cattrs.BaseValidationError, ValueError) as error:
-        raise _unavailable(f"{path}: describes a transformer that cannot be ({error}); convert it again") from None
+        message = f"{path}: describes a transformer that cannot be ({_innermost(error)}); convert it again"
+        raise _unavailable(message) from None
     parts = tuple(evolve(part, path=Path(part.path).name) for part in preset.parts if part.role != "lora")
     title = _printable(f"{preset.title} in {path.name}")[:MAX_NAME_CHARS]
     return evolve(preset, id=_engine_id(path), title=title, dit=sizes, parts=parts)
+
+
+def _innermost(error: Exception) -> Exception:
+    """What a size's own check says: the library that reads it wraps that in where it was at the time."""
+    return _innermost(error.exceptions[0]) if isinstance(error, cattrs.BaseValidationError) else error
 
 
 def _engine_id(folder: Path) -> str:

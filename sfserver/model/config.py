@@ -14,6 +14,22 @@ PATCH = (1, 2, 2)
 """Latents, rows and columns that one token covers: the same in every Wan 2.1 model."""
 
 
+def _counts(instance: Any, attribute: Any, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{attribute.name} is {value!r} and must be a whole number above 0")
+
+
+def _is_small(instance: Any, attribute: Any, value: Any) -> None:
+    if not isinstance(value, float) or not 0 < value < 1:
+        raise ValueError(f"{attribute.name} is {value!r} and must be a fraction of 1")
+
+
+def _are_layers(instance: Any, attribute: Any, value: Any) -> None:
+    rising = isinstance(value, tuple) and all(type(n) is int for n in value) and list(value) == sorted(set(value))
+    if not rising or (value and not 0 <= value[0] <= value[-1] < instance.layers):
+        raise ValueError(f"{attribute.name} is {value!r} and must name some of {instance.layers} layers, in order")
+
+
 def _divides_into_heads(instance: Any, attribute: Any, heads: int) -> None:
     if instance.dim % heads or instance.dim // heads % 2:
         raise ValueError(f"{heads} heads do not divide a width of {instance.dim} into heads of even width")
@@ -21,24 +37,27 @@ def _divides_into_heads(instance: Any, attribute: Any, heads: int) -> None:
 
 @frozen
 class DitConfig:
-    """Sizes of one transformer. Lengths are counted in channels unless they say otherwise."""
+    """Sizes of one transformer. Lengths are counted in channels unless they say otherwise.
 
-    dim: int
-    ffn_dim: int
-    layers: int
-    heads: int = field(validator=_divides_into_heads)
-    text_dim: int = 4096
+    Raises ValueError for sizes that no transformer has.
+    """
+
+    dim: int = field(validator=_counts)
+    ffn_dim: int = field(validator=_counts)
+    layers: int = field(validator=_counts)
+    heads: int = field(validator=[_counts, _divides_into_heads])
+    text_dim: int = field(default=4096, validator=_counts)
     """Width of the text encoder's output."""
-    text_len: int = 512
+    text_len: int = field(default=512, validator=_counts)
     """Text rows after zero padding. The padding is attended to: the model was trained that way."""
-    freq_dim: int = 256
+    freq_dim: int = field(default=256, validator=_counts)
     """Width of the sinusoids that encode a timestep."""
-    in_channels: int = 16
-    out_channels: int = 16
-    eps: float = 1e-6
-    vace_layers: tuple[int, ...] = ()
+    in_channels: int = field(default=16, validator=_counts)
+    out_channels: int = field(default=16, validator=_counts)
+    eps: float = field(default=1e-6, validator=_is_small)
+    vace_layers: tuple[int, ...] = field(default=(), validator=_are_layers)
     """Layers whose output receives a hint of the VACE branch; empty for a model without one."""
-    vace_in_channels: int = 96
+    vace_in_channels: int = field(default=96, validator=_counts)
     """Inactive latent (16), reactive latent (16) and the 8 x 8 mask cells of each latent pixel (64)."""
 
     @property

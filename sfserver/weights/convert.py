@@ -115,7 +115,9 @@ class _Network:
         precise = self.role in ("dit", "vace") and any(part in name for part in _KEPT_PRECISE)
         value = value.float() if precise and value.dtype != torch.bfloat16 else value.to(dtype)
         if not value.isfinite().all():
-            raise WeightsError(f"{self.source.path}: {name} holds values that are not finite; the file is damaged")
+            raise WeightsError(
+                f"{self.source.path}: {name} holds values that are not finite; the file is damaged, download it again"
+            )
         return value.contiguous()
 
 
@@ -219,7 +221,10 @@ def _network(source: Source, role: str, wish: Wish) -> _Network:
     found = {name: shape for name, shape in source.shapes.items() if _belongs(role, name)}
     misfit = compared(role, _spare_rows_ignored(role, found, expected), expected)
     if misfit:
-        raise WeightsError(f"{source.path}: {misfit}")
+        raise WeightsError(
+            f"{source.path}: {misfit}; it is incomplete or of another model: download it again, or take the file that "
+            "its makers publish for Wan 2.1"
+        )
     loras = _opened_loras(wish, expected) if role == "dit" else ()
     return _Network(role, source, expected, config, loras)
 
@@ -248,5 +253,5 @@ def _opened_loras(wish: Wish, base: Shapes) -> tuple[Lora, ...]:
 def _config_beside(path: Path) -> dict[str, Any]:
     try:
         return given_sizes(json.loads((path.parent / "config.json").read_text("utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}

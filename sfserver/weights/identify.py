@@ -80,7 +80,7 @@ def given_sizes(config: object) -> Config:
     """The part of a parsed config.json that we need, under our names."""
     if not isinstance(config, Mapping):
         return {}
-    return {ours: config[theirs] for theirs, ours in _GIVEN.items() if theirs in config}
+    return {ours: config[theirs] for theirs, ours in _GIVEN.items() if config.get(theirs) is not None}
 
 
 def sizes_of(role: str, shapes: Shapes, given: Mapping[str, Any], source_name: str) -> Config:
@@ -88,14 +88,33 @@ def sizes_of(role: str, shapes: Shapes, given: Mapping[str, Any], source_name: s
 
     Raises WeightsError where neither says enough.
     """
+    if role in ("dit", "vace"):
+        _check_given(given, source_name)
     try:
         return _SIZES[role](shapes, given, source_name)
     except WeightsError:
         raise
     except KeyError as error:
         raise WeightsError(f"{source_name}: resembles a {role} but lacks {error}; it is incomplete") from None
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, ZeroDivisionError):
         raise WeightsError(f"{source_name}: resembles a {role} but its tensors have other shapes; it is none") from None
+
+
+def _check_given(given: Mapping[str, Any], source_name: str) -> None:
+    """Types alone: whether the sizes make a network is seen when one is built."""
+    for name, value in given.items():
+        if name == "vace_layers":
+            kind, right = "a list of layers", isinstance(value, list) and all(type(layer) is int for layer in value)
+        elif name == "eps":
+            kind, right = "a number above 0", type(value) in (int, float) and value > 0
+        else:
+            kind, right = "a whole number above 0", type(value) is int and value > 0
+        if not right:
+            theirs = " or ".join(key for key, ours in _GIVEN.items() if ours == name)
+            raise WeightsError(
+                f"{source_name}: the config.json beside it gives {value!r} for {theirs}, which is not {kind}; take the "
+                "one that was published with the model"
+            )
 
 
 def _dit_sizes(shapes: Shapes, given: Mapping[str, Any], source_name: str) -> Config:

@@ -99,8 +99,11 @@ def component_of(folder: Path, role: str) -> Component:
 
 def network(role: str, config: Config) -> nn.Module:
     """An empty network on the meta device. Raises TypeError or ValueError for sizes that make no network."""
-    with torch.device("meta"):
-        return _BUILD[role]({name: tuple(v) if isinstance(v, list) else v for name, v in config.items()})
+    try:
+        with torch.device("meta"):
+            return _BUILD[role]({name: tuple(v) if isinstance(v, list) else v for name, v in config.items()})
+    except (RuntimeError, ZeroDivisionError) as error:  # what torch says of lengths below zero, and Python of no heads
+        raise ValueError(str(error)) from None
 
 
 def expected_shapes(role: str, config: Config) -> Shapes:

@@ -9,12 +9,15 @@ import published
 import pytest
 import torch
 from published import OFFICIAL_CONFIG, dit_tensors, save, vace_tensors, write_config
+from sfwire.errors import RequestError
 
+from sfserver.config import load_config
+from sfserver.engine import wan
 from sfserver.model.config import WAN_1_3B
 from sfserver.weights import WeightsError, describe_folder, loading, problem
 from sfserver.weights.convert import Wish, convert
 from sfserver.weights.files import safetensors_shapes
-from sfserver.weights.loading import load_tae, load_text_encoder, load_transformer
+from sfserver.weights.loading import load_tae, load_text_encoder, load_transformer, load_vae
 
 CPU = torch.device("cpu")
 
@@ -23,6 +26,12 @@ CPU = torch.device("cpu")
 def folder(tmp_path: Path) -> Path:
     convert(save(tmp_path / "tae.safetensors", published.tae_tensors()), tmp_path / "model")
     return tmp_path / "model"
+
+
+@pytest.fixture
+def whole_model(tmp_path: Path) -> Path:
+    convert(published.write_official_repository(tmp_path / "published"), tmp_path / "whole")
+    return tmp_path / "whole"
 
 
 def test_component_that_was_cut_off_is_refused_without_torch_and_with(folder: Path) -> None:
@@ -132,6 +141,58 @@ def test_manifest_with_sizes_that_build_nothing_is_refused(folder: Path) -> None
         load_tae(folder, CPU, torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("heads", 0, "heads is 0 and must be a whole number above 0"),
+        ("heads", -3, "heads is -3 and must be a whole number above 0"),
+        ("heads", 7, "7 heads do not divide a width of 96"),
+        ("layers", 0, "layers is 0 and must be a whole number above 0"),
+        ("text_len", -1, "text_len is -1 and must be a whole number above 0"),
+        ("eps", 0, "and must be a fraction of 1"),
+        ("vace_layers", [0, 99], "vace_layers is (0, 99) and must name some of 3 layers, in order"),
+    ],
+)
+def test_manifest_with_sizes_of_no_transformer_is_refused_when_described_and_when_loaded(
+    name: str, value: object, sentence: str, tmp_path: Path
+) -> None:
+    write_config(tmp_path)
+    convert(save(tmp_path / "file.safetensors", dit_tensors() | vace_tensors()), tmp_path / "model")
+    wan.describe_folder(tmp_path / "model", load_config())
+    table = json.loads((tmp_path / "model" / "model.json").read_text())
+    table["components"]["vace"]["config"][name] = value
+    (tmp_path / "model" / "model.json").write_text(json.dumps(table))
+    with pytest.raises(RequestError) as described:
+        wan.describe_folder(tmp_path / "model", load_config())
+    assert sentence in str(described.value)
+    assert str(described.value).endswith("convert it again")
+    if name != "layers":
+        with pytest.raises(WeightsError) as loaded:
+            load_transformer(tmp_path / "model", tmp_path / "model", CPU, torch.float32)
+        assert sentence in str(loaded.value)
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "value"),
+    [
+        ("text", "vocab_size", -1),
+        ("text", "position_buckets", 0),
+        ("vae", "dim", -1),
+        ("vae", "dim", "x"),
+    ],
+)
+def test_manifest_with_sizes_of_no_network_is_refused(role: str, name: str, value: object, whole_model: Path) -> None:
+    table = json.loads((whole_model / "model.json").read_text())
+    table["components"][role]["config"][name] = value
+    (whole_model / "model.json").write_text(json.dumps(table))
+    load = {
+        "text": lambda: load_text_encoder(whole_model, whole_model, CPU, torch.float32).stack,
+        "vae": lambda: load_vae(whole_model, CPU, torch.float32),
+    }
+    with pytest.raises(WeightsError, match="convert it again"):
+        load[role]()
+
+
 def test_conversion_that_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_disk(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
@@ -141,12 +202,6 @@ def test_conversion_that_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="No space left"):
         convert(source, tmp_path / "model")
     assert list((tmp_path / "model").iterdir()) == []
-
-
-@pytest.fixture
-def whole_model(tmp_path: Path) -> Path:
-    convert(published.write_official_repository(tmp_path / "published"), tmp_path / "whole")
-    return tmp_path / "whole"
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

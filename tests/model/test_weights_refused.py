@@ -264,7 +264,11 @@ def test_foreign_weights_are_told_what_they_seem_to_be(kind: str, tmp_path: Path
             "1 have another shape, the first is blocks.1.ffn.2.bias, (5,) for (96,)",
         ),
         (renamed_dit(**{"head.head.weight": None}), "lacks 'head.head.weight'; it is incomplete"),
-        (renamed_dit(**{"blocks.1.ffn.2.bias": torch.full((96,), torch.nan)}), "values that are not finite"),
+        (renamed_dit(**{"blocks.1.ffn.2.bias": None}), "it is incomplete or of another model: download it again, or"),
+        (
+            renamed_dit(**{"blocks.1.ffn.2.bias": torch.full((96,), torch.nan)}),
+            "blocks.1.ffn.2.bias holds values that are not finite; the file is damaged, download it again",
+        ),
         (
             renamed_dit(**{"blocks.1.ffn.2.bias": torch.zeros(96, dtype=torch.int8)}),
             "is torch.int8, which is no weight",
@@ -303,6 +307,49 @@ def test_unusual_width_needs_to_be_told_its_heads(tmp_path: Path) -> None:
     assert "put the model's config.json beside it for its heads" in refusal(source, tmp_path)
     write_config(tmp_path, {"num_heads": 7})
     assert "no dit can be built with its sizes (7 heads do not divide" in refusal(source, tmp_path)
+
+
+WRONG_CONFIGS = [
+    ("num_heads", 0, "gives 0 for num_heads or num_attention_heads, which is not a whole number above 0; take the one"),
+    ("num_heads", -3, "gives -3 for num_heads"),
+    ("num_heads", "3", "gives '3' for num_heads"),
+    ("num_heads", 3.0, "gives 3.0 for num_heads"),
+    ("num_heads", True, "gives True for num_heads"),
+    ("num_layers", "x", "gives 'x' for num_layers, which is not a whole number above 0"),
+    ("text_len", "x", "gives 'x' for text_len"),
+    ("eps", "x", "gives 'x' for eps, which is not a number above 0"),
+    ("eps", float("nan"), "gives nan for eps"),
+    ("eps", float("inf"), "eps is inf and must be a fraction of 1"),
+    ("vace_layers", 5, "gives 5 for vace_layers, which is not a list of layers"),
+    ("vace_layers", ["a", "b"], "gives ['a', 'b'] for vace_layers"),
+    ("vace_layers", [0, 99], "vace_layers is (0, 99) and must name some of 3 layers, in order"),
+    ("vace_layers", [-1, 2], "vace_layers is (-1, 2) and must name some of 3 layers, in order"),
+    ("vace_layers", [2, 0], "vace_layers is (2, 0) and must name some of 3 layers, in order"),
+    ("vace_layers", [0, 0], "vace_layers is (0, 0) and must name some of 3 layers, in order"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), WRONG_CONFIGS)
+def test_config_with_values_that_make_no_model_is_refused(
+    name: str, value: object, sentence: str, tmp_path: Path
+) -> None:
+    write_config(tmp_path, published.OFFICIAL_CONFIG | {name: value})
+    source = save(tmp_path / "file.safetensors", published.vace_tensors())
+    assert sentence in refusal(source, tmp_path)
+    write_config(tmp_path, published.OFFICIAL_CONFIG | {"image_dim": value, "num_attention_heads": None})
+    assert list(convert(source, tmp_path / "model").components) == ["vace"]
+
+
+def test_config_of_another_model_beside_a_vae_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"num_layers": "many", "deep": ' + "[" * 50 + "]" * 50 + "}")
+    source = save(tmp_path / "vae.safetensors", published.vae_tensors())
+    assert list(convert(source, tmp_path / "model").components) == ["vae"]
+
+
+def test_vace_branch_without_blocks_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    tensors = {name: value for name, value in published.vace_tensors().items() if not name.startswith("vace_blocks.")}
+    assert "resembles a vace" in refusal(save(tmp_path / "vace.safetensors", tensors), tmp_path)
 
 
 def test_role_that_is_not_wanted_is_told_so(tmp_path: Path) -> None:
