@@ -142,6 +142,11 @@ class Fp8Source:
     def tensor(self, name: str) -> Tensor:
         value, scale_name = self._source.tensor(name), self._scale_of(name)
         if not scale_name:
+            if value.ndim == 2 and value.dtype.itemsize == 1:
+                raise WeightsError(
+                    f"{self.path}: {name} is 8-bit in a scaled file and has no scale, as if the file lost it; "
+                    "download it again, or take one in bf16"
+                )
             return value
         scale = self._source.tensor(scale_name).float()
         return value.float() * scale.reshape(*scale.shape, *(1,) * (value.ndim - scale.ndim))

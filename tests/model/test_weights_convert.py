@@ -21,6 +21,7 @@ from sfserver.model.config import TOY_VACE
 from sfserver.model.vae import StreamState
 from sfserver.weights import describe_folder, problem
 from sfserver.weights.convert import Wish, convert
+from sfserver.weights.files import WeightsError
 from sfserver.weights.loading import load_tae, load_text_encoder, load_transformer, load_vae, text_identity
 
 CPU = torch.device("cpu")
@@ -181,6 +182,16 @@ def test_fp8_scales_may_be_one_for_each_matrix_or_row(tmp_path: Path, shape: tup
     tensors |= {NAME: tensors[NAME].to(torch.float8_e4m3fn), NAME.replace(".weight", ".scale_weight"): scale}
     convert(save(tmp_path / "fp8.safetensors", tensors), tmp_path / "model", EXACT)
     torch.testing.assert_close(load_file(tmp_path / "model" / "dit.safetensors")[NAME], expected)
+
+
+def test_scaled_fp8_that_lost_a_scale_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    other, tensors = NAME.replace("blocks.1", "blocks.0"), dit_tensors()
+    for name in (NAME, other):
+        tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+    tensors[NAME.replace(".weight", ".scale_weight")] = torch.ones(())
+    with pytest.raises(WeightsError, match=r"blocks\.0.* has no scale"):
+        convert(save(tmp_path / "fp8.safetensors", tensors), tmp_path / "model", EXACT)
 
 
 def test_embedding_that_is_stored_under_both_of_its_names_is_taken_once(tmp_path: Path) -> None:
