@@ -15,6 +15,7 @@ from torch import Tensor
 from ..model.attention import choose_attention
 from ..model.dit import Dit, How, Nag
 from ..model.tae import Tae
+from ..model.text import PromptTooLong
 from ..model.vace import Vace
 from ..model.vae import WanVae
 from . import conditioning
@@ -30,7 +31,8 @@ from .seam import Seam
 
 @frozen(eq=False)
 class Weights:
-    """The networks of one model, on their device. `embed` maps a prompt to [1, T, text_dim], anywhere."""
+    """The networks of one model, on their device. `embed` maps a prompt to [1, T, text_dim], anywhere, or raises
+    PromptTooLong."""
 
     dit: Dit
     vae: WanVae
@@ -116,18 +118,25 @@ class WanEngine:
 
     def _prompts(self, job: Job) -> list[Prompt]:
         """One prompt, with attention guidance if there is a negative one; two for a model that needs two passes."""
+        prompt = self._embed(job.prompt, "prompt")
         if float(job.params.get("guidance", 1.0)) > 1:
-            return [self._prompt(text) for text in (job.prompt, job.negative_prompt)]
+            return [self._prompt(prompt), self._prompt(self._embed(job.negative_prompt, "negative_prompt"))]
         if job.negative_prompt and "negative_strength" in job.params:
             nag = Nag(scale=float(job.params["negative_strength"]))
-            return [self._prompt(job.prompt, job.negative_prompt, nag)]
-        return [self._prompt(job.prompt)]
+            return [self._prompt(prompt, self._embed(job.negative_prompt, "negative_prompt"), nag)]
+        return [self._prompt(prompt)]
 
-    def _prompt(self, prompt: str, negative: str | None = None, nag: Nag | None = None) -> Prompt:
+    def _prompt(self, prompt: Tensor, negative: Tensor | None = None, nag: Nag | None = None) -> Prompt:
         dit, vace = self._weights.dit, self._weights.vace
-        embeds, *away = (self._weights.embed(t).to(self._device) for t in (prompt, negative) if t is not None)
-        vace_text = vace.embed_prompt(dit.embed_text(embeds)) if vace else []
-        return Prompt(dit.embed_prompt(embeds, away[0] if away else None, nag), vace_text)
+        vace_text = vace.embed_prompt(dit.embed_text(prompt)) if vace else []
+        return Prompt(dit.embed_prompt(prompt, negative, nag), vace_text)
+
+    def _embed(self, text: str, field: str) -> Tensor:
+        """[1, T, text_dim] on the device. Raises RequestError, which names `field` where the text is too long."""
+        try:
+            return self._weights.embed(text).to(self._device)
+        except PromptTooLong as error:
+            raise RequestError(ErrorCode.BAD_VALUE, str(error), field) from None
 
     def _context(self, job: Job, geometry: Geometry, strategy: Strategy) -> Context | None:
         if not strategy.vace:

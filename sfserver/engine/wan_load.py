@@ -11,7 +11,7 @@ from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
-from ..model.text import PromptCache, PromptEncoder, PromptTooLong
+from ..model.text import PromptCache, PromptEncoder
 from ..weights import loading
 from ..weights.files import WeightsError
 from . import capacity
@@ -94,8 +94,6 @@ def _prompt_encoder(text: Path, tokenizer: Path, config: ServerConfig) -> Callab
             return within_memory(lambda: encoder(prompt), too_large)
         except WeightsError as error:
             raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
-        except PromptTooLong as error:
-            raise RequestError(ErrorCode.BAD_VALUE, str(error), "prompt") from None
 
     return embed
 

@@ -85,11 +85,14 @@ def test_the_text_encoder_is_bfloat16_even_where_the_engine_is_float32(
     assert set(loaded) == {torch.bfloat16}
 
 
-def test_a_prompt_of_too_many_tokens_is_refused_and_the_engine_lives_on(converted: Path, config: ServerConfig) -> None:
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+def test_a_prompt_of_too_many_tokens_is_refused_by_its_field_and_the_engine_lives_on(
+    converted: Path, config: ServerConfig, field: str
+) -> None:
     engine = wan.load_folder(converted, config)
     with pytest.raises(RequestError, match=r"tokens: the model reads 512") as caught:
-        toy.run(attrs.evolve(JOB, prompt="a cat walks " * 300), engine)  # pyright: ignore[reportArgumentType]
-    assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_VALUE, "prompt")
+        toy.run(attrs.evolve(JOB, **{field: "a cat walks " * 300}), engine)  # pyright: ignore[reportArgumentType]
+    assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_VALUE, field)
     assert generate(engine).shape[0] == 7
 
 
