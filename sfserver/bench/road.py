@@ -168,7 +168,7 @@ def _cancelling(client: Client, request: Request, frame_s: float) -> Measure:
             began = time.perf_counter()
             stream.cancel()
             while client.status().jobs:
-                time.sleep(0.002)
+                time.sleep(0.01)  # asked more often, two cores are busy with answering and the frame takes longer
             beyond.append(time.perf_counter() - began - frame_s)
     worst_ms = max(beyond) * 1000
     return Measure("cancel to idle", worst_ms, 50, "low", "ms", "beyond one frame time, the worst of five")
