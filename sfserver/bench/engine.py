@@ -39,7 +39,8 @@ from .tiny import CONFIG, HEIGHT, PRESET, WIDTH
 
 PAIRS = 5
 """Of measurements that are alternated; their median counts."""
-BLOCKS = 6
+BLOCKS = 7
+"""As many as the clips have that the models were trained at."""
 CACHED_SIZE, CACHED_BLOCKS = (416, 240), 4
 """A preview's 1170 tokens a block: with fewer, what is measured is how much better a CPU multiplies larger matrices."""
 LOADED_LAYERS = 2
