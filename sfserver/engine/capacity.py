@@ -40,7 +40,7 @@ class Need:
 
     @property
     def weight_bytes(self) -> int:
-        return (dit_parameters(self.config) + VAE_PARAMETERS) * self.element_bytes
+        return weight_bytes(self.config, self.element_bytes)
 
     def cache_bytes(self, width: int, height: int) -> int:
         """Of keys and values, exactly."""
@@ -68,6 +68,11 @@ class Need:
 def tokens_of(width: int, height: int) -> int:
     """Tokens of one latent."""
     return (width // SIZE_MULTIPLE) * (height // SIZE_MULTIPLE)
+
+
+def weight_bytes(config: DitConfig, element_bytes: int) -> int:
+    """Of what stays on the device between clips: transformer, VACE branch and VAE."""
+    return (dit_parameters(config) + VAE_PARAMETERS) * element_bytes
 
 
 def dit_parameters(config: DitConfig) -> int:

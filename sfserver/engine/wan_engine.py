@@ -232,7 +232,7 @@ def out_of_memory_explained(
 
 
 def says_out_of_memory(error: RuntimeError) -> bool:
-    """Neither torch's CPU allocator nor MPS has a type of its own. An illegal memory access is something else."""
+    """Not every allocator has a type of its own for it. An illegal memory access is something else."""
     return any(words in str(error).lower() for words in ("out of memory", "can't allocate memory", "not enough memory"))
 
 

@@ -16,7 +16,7 @@ from ..weights import loading
 from ..weights.files import WeightsError
 from . import capacity
 from .presets import Preset, Role
-from .wan_engine import WanEngine, Weights
+from .wan_engine import WanEngine, Weights, says_out_of_memory
 
 Loaded = TypeVar("Loaded")
 
@@ -34,7 +34,7 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
     """
     device = choose_device(config)
     dtype = choose_dtype(config, device)
-    size = (capacity.dit_parameters(preset.dit) + capacity.VAE_PARAMETERS) * dtype.itemsize
+    size = capacity.weight_bytes(preset.dit, dtype.itemsize)
     weights = within_memory(
         lambda: _load_weights(preset, info, folder, config, device, dtype),
         f"the weights of engine {info.id} take {size / 1e9:.1f} GB, more than is free on {device.type}; "
@@ -72,8 +72,8 @@ def within_memory(load: Callable[[], Loaded], or_else: str) -> Loaded:
         return load()
     except (torch.OutOfMemoryError, MemoryError):
         pass
-    except RuntimeError as error:  # neither torch's CPU allocator nor every CUDA call has a type of its own
-        if not any(sign in str(error).lower() for sign in ("out of memory", "can't allocate memory")):
+    except RuntimeError as error:
+        if not says_out_of_memory(error):
             raise
     # Raised out here: what was caught above holds on to everything that was loaded.
     raise RequestError(ErrorCode.OUT_OF_MEMORY, or_else, "engine")
