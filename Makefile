@@ -17,12 +17,12 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo test test-server test-blender lint bench extension clean
+.PHONY: demo test test-server test-blender libraries lint bench extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
 
-test: test-server test-blender-50
+test: libraries test-server test-blender-50
 
 test-server: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/addon
@@ -31,7 +31,10 @@ test-blender: test-blender-42 test-blender-45 test-blender-50 test-blender-52
 
 test-blender-52: INSIDE_BLENDER += -W error::DeprecationWarning
 
-test-blender-%: $(VENV)/.dev .venv-bpy%/.ready extension
+libraries:
+	tests/addon/libraries.sh
+
+test-blender-%: libraries $(VENV)/.dev .venv-bpy%/.ready extension
 	timeout 1200 .venv-bpy$*/bin/python $(INSIDE_BLENDER)
 
 extension: $(VENV)/.dev .venv-bpy50/.ready
