@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import bpy
@@ -17,8 +16,8 @@ import pytest
 
 FRAMES = 60
 CROWD = 300
-MAX_LINES = 2000
-"""Of the extension and the wire, in one tick that takes all it may beside CROWD other strips; 1,661 when written."""
+MAX_LINES = int(2.5 * CROWD)
+"""Of sequencer.py in one tick: what it needs to go through the other strips once, two lines for each, and a little."""
 
 
 @pytest.fixture
@@ -60,14 +59,14 @@ def counted(monkeypatch, owner: object, name: str) -> Callable[[], int]:
 
 
 def lines_run() -> tuple[Callable[[], int], Callable[[], None]]:
-    """A count of the lines that run in the extension's own files, and what ends the counting."""
-    folder, lines = str(Path(b.module("pump").__file__).parent), [0]
+    """A count of the lines that run in sequencer.py, and what ends the counting."""
+    page, lines = b.module("sequencer").__file__, [0]
 
     def inside(_frame, event, _argument):
         lines[0] += event == "line"
         return inside
 
-    sys.settrace(lambda frame, _event, _argument: inside if frame.f_code.co_filename.startswith(folder) else None)
+    sys.settrace(lambda frame, _event, _argument: inside if frame.f_code.co_filename == page else None)
     return (lambda: lines[0]), (lambda: sys.settrace(None))
 
 
@@ -100,13 +99,13 @@ def test_the_control_without_the_two_limits_a_tick_takes_more(pump, monkeypatch)
     pytest.fail("no tick took more")
 
 
-def test_a_tick_does_little_on_a_crowded_timeline(pump):
+def test_a_tick_goes_through_the_timeline_once_at_most(pump):
     count, stop = lines_run()
     try:
         counts = ticks(pump, count)
     finally:
         stop()
-    assert sum(counts) > FRAMES * 20, "too few to have been counted"
+    assert max(counts) > CROWD, "it has to look whether there is room"
     assert max(counts) < MAX_LINES
 
 
@@ -125,9 +124,12 @@ def test_a_tick_waits_for_nothing(pump, monkeypatch):
     waits: list[float] = []
     line = b.module("sfwire.client")._Line
     original = line.wait
-    monkeypatch.setattr(
-        line, "wait", lambda self, wake, timeout_s: (waits.append(timeout_s), original(self, wake, 0.0))
-    )
+
+    def wait(self, wake, timeout_s):
+        waits.append(timeout_s)
+        original(self, wake, 0.0)
+
+    monkeypatch.setattr(line, "wait", wait)
     monkeypatch.setattr(b.module("sfwire.stream").Stream, "_wait", lambda self: pytest.fail("it waits for an event"))
     sleep = counted(monkeypatch, b.module("frames").time, "sleep")
     slept_in_ticks = sum(ticks(pump, sleep))
