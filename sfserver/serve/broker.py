@@ -122,6 +122,11 @@ class Broker:
                     return []  # it has ended, or belongs to somebody else
                 return self._stop(job, now) if isinstance(message, m.Cancel) else self._on_credit(job, message)
 
+    def on_mistake(self, peer: bytes, now: float) -> list[Action]:
+        """We failed over something that this connection said: it is told, and costs nobody else anything."""
+        sentence = "the server failed over this message; its log has the details"
+        return [_refusal(peer, ErrorCode.INTERNAL, sentence), *self.on_client_gone(peer, now)]
+
     def on_bad_message(self, peer: bytes, error: BadMessage, now: float) -> list[Action]:
         """Answer bytes that are no message; the connection and its other streams go on."""
         client = self._clients.get(peer)
@@ -130,7 +135,7 @@ class Broker:
         log.info("bad message", client=client.name if client else "?", why=str(error)[:200])
         live = client and error.id and self._jobs.find(client.session, error.id)
         blamed = None if live else error.id  # a Failed with the id of a live request would be its end
-        failed = m.Failed(blamed, ErrorCode.BAD_MESSAGE, _short(error.message), _short(error.field, L.MAX_NAME_CHARS))
+        failed = m.Failed(blamed, ErrorCode.BAD_MESSAGE, m.fit(error.message), m.fit(error.field, L.MAX_NAME_CHARS))
         return [ToClient(peer, failed)]
 
     def on_client_gone(self, peer: bytes, now: float) -> list[Action]:
@@ -146,7 +151,9 @@ class Broker:
         if hello.protocol != L.PROTOCOL:
             return [_refusal(peer, ErrorCode.PROTOCOL_VERSION, f"the server speaks protocol {L.PROTOCOL}")]
         actions: list[Action] = []
-        for other in [c for c in self._clients.values() if c.session == hello.session and c.peer != peer]:
+        # A session that comes from elsewhere leaves its old connection, and a connection that names another session
+        # leaves its old one: what either had asked for would be nobody's.
+        for other in [c for c in self._clients.values() if (c.session == hello.session) != (c.peer == peer)]:
             actions += self.on_client_gone(other.peer, now)
         if peer not in self._clients and len(self._clients) >= L.MAX_CLIENTS:
             return [*actions, _refusal(peer, ErrorCode.QUEUE_FULL, f"{L.MAX_CLIENTS} clients are connected already")]
@@ -205,7 +212,7 @@ class Broker:
         worker = self._workers[index]
         worker.beat_at = now
         if isinstance(message, m.Welcome):
-            return self._on_worker_ready(worker, message, now)
+            return self._on_worker_ready(worker, message, now) if worker.state == "starting" else []
         job = (
             self._jobs.get(message.id or "") if isinstance(message, m.Progress | m.Frame | m.Done | m.Failed) else None
         )
@@ -245,7 +252,7 @@ class Broker:
         """Another process for this place; the job it had in hand gets its terminal message now."""
         worker = self._workers[index]
         job = self._jobs.on(index)
-        worker.last_words = _short(why)
+        worker.last_words = m.fit(why)
         worker.failed_starts += worker.state == "starting"
         worker.restarts += 1
         worker.beat_at = worker.since = now
@@ -374,14 +381,9 @@ class Broker:
 
 
 def _failed(request_id: str, error: RequestError) -> m.Failed:
-    field_name = _short(error.field, L.MAX_NAME_CHARS)
-    return m.Failed(request_id, error.code, _short(error.message), field_name, error.code in RETRYABLE)
+    field_name = m.fit(error.field, L.MAX_NAME_CHARS)
+    return m.Failed(request_id, error.code, m.fit(error.message), field_name, error.code in RETRYABLE)
 
 
 def _refusal(peer: bytes, code: ErrorCode, why: str) -> ToClient:
-    return ToClient(peer, m.Failed(None, code, _short(why)))
-
-
-def _short(text: str, most: int = L.MAX_SENTENCE_CHARS) -> str:
-    """Fit for a message: values that a client sent may stand in it, so control characters go."""
-    return "".join(c if c >= " " or c in "\n\t" else "?" for c in text)[:most]
+    return ToClient(peer, m.Failed(None, code, m.fit(why)))

@@ -29,6 +29,7 @@ def log_to_file(config: ServerConfig, name: str) -> Path:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,  # of a mistake of ours, the traceback as text
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
