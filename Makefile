@@ -2,6 +2,7 @@
 # make test   the tests of everything but the three other Blenders
 # make test-blender   the extension inside all four Blenders
 # make extension      the extension's zips, under dist/
+# make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
 # make lint, make bench
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo test test-server test-blender libraries lint bench extension clean
+.PHONY: demo test test-server test-blender libraries lint bench torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -48,6 +49,9 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.run
 	$(BIN)/sfserver bench --out bench.json
 
+torture: $(VENV)/.torture
+	$(BIN)/python -m tests.torture $(if $(QUICK),--quick) $(ARGS)
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +64,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install $(PIP_FLAGS) -e '.[test,lint]'
 	touch $(VENV)/.run $@
 
+$(VENV)/.torture: pyproject.toml constraints.txt | $(VENV)/.dev
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[torture]' || echo "no atheris for this Python: messages are mutated by chance alone"
+	touch $@
+
 .venv-bpy52/.ready: python-of-blender = $(PYTHON_FOR_BLENDER_5_2)
 .venv-bpy%/.ready: python-of-blender = $(PYTHON)
 .venv-bpy%/.ready: constraints.txt
@@ -70,4 +78,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 .SECONDARY:  # make would delete what only a pattern asks for
 
 clean:
-	rm -rf $(VENV) .venv-bpy* .wheels build demo dist bench.json
+	rm -rf $(VENV) .venv-bpy* .wheels build demo dist bench.json torture.json

@@ -24,7 +24,7 @@ from . import (
     phase_stops,
     phase_wire,
 )
-from .figures import Figures, Phase, Plan, Store, as_table
+from .figures import BAD, Figures, Phase, Plan, Store, as_table
 
 SAVE_EVERY_S = 5.0
 
@@ -88,6 +88,9 @@ def torture(
         _run(PARTS[name], figures, sizes[name] if case is None else case + 1, quick, minutes, store, console)
         ran.append(figures)
     console.print(as_table(store.phases.values()))
+    for figures in store.phases.values():
+        counted = (f"{name} {count:,}" for name, count in figures.counts.items() if count and name not in BAD)
+        console.print(f"{figures.phase}: {', '.join(counted)}", highlight=False)
     for figures in ran:
         for finding, times in figures.findings.items():
             console.print(f"{figures.phase}, {times} x {finding}", highlight=False, markup=False, style="red")

@@ -49,7 +49,7 @@ class Fuzz:
             what = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"[:300]
             if len(self.found) < FOUND_AT_MOST:
                 self.found.append((what, data[:200].hex()))
-            self.target = Target()
+            self.target = Target(self.target.seen)
         if self.done % REPORT_EVERY == 0 or self.done >= self.count:
             self.write()
 

@@ -92,7 +92,9 @@ def corpus(to_server: bool) -> list[bytes]:
 
 
 def mutated(rng: random.Random, to_server: bool = True) -> list[bytes]:
-    """The parts of one message."""
+    """The parts of one message; some are good ones, since what follows from them has to be met as well."""
+    if to_server and rng.random() < 0.2:
+        return _good(rng)
     header, buffers = rng.choice(_PACKED[to_server])
     chance = rng.random()
     if chance < 0.5:
@@ -104,6 +106,24 @@ def mutated(rng: random.Random, to_server: bool = True) -> list[bytes]:
     elif chance < 0.95:
         header = rng.randbytes(rng.randrange(200))
     return [header, *_pictures(rng, buffers)]
+
+
+def _good(rng: random.Random) -> list[bytes]:
+    """A well-formed message to the server, of few ids and sessions, so that they meet."""
+    id, keyframes = f"r{rng.randrange(6)}", (m.Keyframe(0, 0, SIDE, SIDE),)
+    ask = m.Generate(id, "fake", SIDE, SIDE, rng.randrange(2, 12), keyframes, 1, resume_from=rng.choice([0, 0, 3]))
+    message: m.ToServer = rng.choice(
+        [
+            ask,
+            ask,
+            m.Credit(id, rng.randrange(80)),
+            m.Cancel(id),
+            m.Hello(L.PROTOCOL, "torture", f"session{rng.randrange(3)}"),
+            m.Ping(rng.randrange(9)),
+            m.Bye(),
+        ]
+    )
+    return [bytes(encode(message)[0]), *[PICTURE] * isinstance(message, m.Generate)]
 
 
 def _pictures(rng: random.Random, usual: int) -> list[bytes]:

@@ -47,7 +47,7 @@ def _one(figures: Figures, target: Target, rng: random.Random) -> Target:
         way = "to the server" if to_server else "to the client"
         what = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"[:300]
         figures.find("exceptions", what, example=f"{parts[0][:150].hex()} and {len(parts) - 1} buffers {way}")
-        return Target()
+        return Target(target.seen)
     return target
 
 
@@ -71,6 +71,8 @@ def _follow(plan: Plan, led: subprocess.Popen[bytes]) -> Iterator[None]:
         body = json.loads((plan.folder / "fuzz" / "fuzz.json").read_text())
     plan.figures.counts["messages"] += body["done"]
     plan.figures.counts["led by coverage"] += body["done"]
+    for kind, count in body.get("seen", {}).items():
+        plan.figures.counts[f"read as {kind}"] += count
     for what, example in body["found"]:
         plan.figures.find("exceptions", what, example=f"{example} as bytes of fuzz.py")
     if not body["done"] or led.returncode:

@@ -26,7 +26,7 @@ ANSWER_WITHIN_MS = 60_000
 
 def run(plan: Plan) -> Iterator[None]:
     """Each case is a turn of a thousand messages on a connection of its own."""
-    house = House(plan.folder / "wire")
+    house = House(plan.folder / "wire", {"workers": 2})
     house.start()
     house.wait_ready()
     front = house.find("front")

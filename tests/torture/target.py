@@ -15,6 +15,7 @@ from sfwire import limits as L
 from sfwire import messages as m
 from sfwire.codec import Buffer, decode_to_client, decode_to_server, encode
 from sfwire.errors import BadMessage
+from sfwire.request import Request
 from sfwire.session import Send, Session
 from test_session_over_a_bad_network import INFO, ModelWorker
 from wire_examples import PICTURE, SIDE
@@ -33,9 +34,10 @@ class Broken(Exception):
 class Target:
     """A broker with a worker, a session, and whatever anybody says to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: Counter[str] | None = None) -> None:
+        """`seen` counts what was read, by kind."""
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-        self.seen: Counter[str] = Counter()
+        self.seen = Counter[str]() if seen is None else seen
         self._fresh()
 
     def _fresh(self) -> None:
@@ -81,8 +83,6 @@ class Target:
 
     def _client_hears(self, parts: Sequence[Buffer]) -> None:
         if self.count % 64 == 0:
-            from sfwire.request import Request
-
             self.session.submit(Request(((0, PICTURE), (8, PICTURE)), SIDE, SIDE, 9), self.now)
         try:
             message, buffers = decode_to_client(parts)
