@@ -6,7 +6,9 @@ far it came, and what it found, to FOLDER/fuzz.json.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import sys
 import traceback
 from collections import Counter
@@ -21,7 +23,7 @@ with atheris.instrument_imports(include=["sfwire", "sfserver.serve", "msgpack.fa
 
 from wire_examples import PICTURE
 
-from .mutate import corpus
+from .mutate import corpus, with_other_values
 from .target import Target
 
 REPORT_EVERY = 5000
@@ -53,6 +55,16 @@ class Fuzz:
         if self.done % REPORT_EVERY == 0 or self.done >= self.count:
             self.write()
 
+    def changed(self, data: bytes, max_size: int, seed: int) -> bytes:
+        """Half of the time values are swapped in place of bytes: libFuzzer knows no msgpack and would break it."""
+        rng = random.Random(seed)
+        if rng.random() < 0.5:
+            with contextlib.suppress(Exception):  # it is no map, or one that cannot be written again
+                changed = data[:1] + with_other_values(rng, data[1:])
+                if len(changed) <= max_size:
+                    return changed
+        return atheris.Mutate(data, max_size)
+
     def write(self) -> None:
         body = {"done": self.done, "found": self.found, "seen": Counter(self.target.seen)}
         part = self.report.with_suffix(".part")
@@ -75,7 +87,7 @@ def main() -> None:
         "-verbosity=0",
         "-print_final_stats=0",
     ]
-    atheris.Setup([sys.argv[0], *options, str(seeds)], fuzz.one)
+    atheris.Setup([sys.argv[0], *options, str(seeds)], fuzz.one, custom_mutator=fuzz.changed)
     atheris.Fuzz()
 
 

@@ -43,10 +43,8 @@ class Proxy:
         self._upstream = upstream
         self._armed: Fault | None = None
         self._refusing_until = 0.0
-        self._loop = asyncio.new_event_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
         started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="proxy", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(started)), name="proxy", daemon=True)
         self._thread.start()
         started.wait()
 
@@ -59,21 +57,16 @@ class Proxy:
         return evolve(connection, endpoint=f"tcp://127.0.0.1:{self.port}")
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._enough.set)
         self._thread.join(10)
 
-    def _run(self, started: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", 0))
+    async def _run(self, started: threading.Event) -> None:
+        self._loop, self._enough = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = int(server.sockets[0].getsockname()[1])
         started.set()
-        self._loop.run_forever()
+        await self._enough.wait()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = _End(reader, writer)
@@ -86,11 +79,12 @@ class Proxy:
             client.reset()
             return
         pair = _Pair(client, server)
-        try:
-            await asyncio.gather(self._pump(pair, to_server=True), self._pump(pair, to_server=False))
-        finally:
-            client.close()
-            server.close()
+        with contextlib.suppress(asyncio.CancelledError):  # by `close`: everything ends here
+            try:
+                await asyncio.gather(self._pump(pair, to_server=True), self._pump(pair, to_server=False))
+            finally:
+                client.close()
+                server.close()
 
     async def _pump(self, pair: _Pair, to_server: bool) -> None:
         source, sink = (pair.client, pair.server) if to_server else (pair.server, pair.client)
