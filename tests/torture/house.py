@@ -39,6 +39,7 @@ class House:
     """A command before the server's own, such as one that sets limits."""
     mark: str = field(factory=lambda: uuid.uuid4().hex)
     _owner: subprocess.Popen[bytes] | None = None
+    _read: dict[Path, int] = field(factory=dict[Path, int])
 
     @property
     def connection_file(self) -> Path:
@@ -85,12 +86,15 @@ class House:
         return found
 
     def find(self, role: Role, timeout_s: float = READY_WITHIN_S, but: int = 0) -> psutil.Process | None:
-        """A process of this role (the newest), waiting until there is one; `but`: not the one with this pid."""
+        """A process of this role, waiting until there is one; `but`: not the one with this pid.
+
+        The oldest: a child that was just forked has its parent's command line for a moment.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             found = [p for p in self.members() if p.pid != but and role_of(p) == role]
             if found or time.monotonic() > deadline:
-                return max(found, key=lambda p: p.pid) if found else None
+                return min(found, key=_began) if found else None
             time.sleep(0.01)
 
     @property
@@ -130,14 +134,28 @@ class House:
     def count_tracebacks(self, figures: Figures, case: str) -> None:
         for path in [*self.log_dir.glob("*.log*"), self.folder / "said.txt"]:
             with contextlib.suppress(OSError):
-                text = path.read_text("utf-8", "replace")
+                text = self._new(path)
                 if count := text.count("Traceback (most recent call last)"):
                     last = text.rsplit("Traceback", 1)[1].strip().splitlines()
                     figures.find("exceptions", f"{case}: {path.name}: {last[-1]} ({' / '.join(last[-4:-1])})", count)
 
+    def _new(self, path: Path) -> str:
+        """What has been written to a log since this was last asked."""
+        text = path.read_text("utf-8", "replace")
+        known = self._read.get(path, 0)
+        self._read[path] = len(text)
+        return text[known:] if len(text) >= known else text  # it was begun anew
+
     def remove(self) -> None:
         self.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _began(process: psutil.Process) -> float:
+    try:
+        return process.create_time()
+    except psutil.Error:
+        return float("inf")
 
 
 def role_of(process: psutil.Process) -> Role | None:

@@ -80,9 +80,10 @@ def run(plan: Plan) -> Iterator[None]:
                 client = house.client(name="kills")
             victim, instant = rng.choice(get_args(Role)), rng.choice(INSTANTS)
             case = Kill(plan, house, rng, victim, instant, f"case {number} ({victim} at {instant})")
-            if not house.standing:
-                house.start()
             try:
+                if not house.standing:
+                    house.start()
+                    house.wait_ready()
                 _one(case, client)
             except (WireError, TimeoutError) as error:
                 plan.figures.find("broken", f"{case.name}: {error}")
