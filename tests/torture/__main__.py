@@ -41,11 +41,11 @@ class Part:
 PARTS = {
     "messages": Part(phase_messages.run, 500, 5),  # thousands, and as many again led by coverage
     "wire": Part(phase_wire.run, 100, 2),  # thousands
-    "kills": Part(phase_kills.run, 300, 14),
+    "kills": Part(phase_kills.run, 300, 12),
     "stops": Part(phase_stops.run, 60, 3),
     "network": Part(phase_network.run, 300, 20),
     "clients": Part(phase_clients.run, 20, 1),  # rounds of every kind of guest
-    "limits": Part(phase_limits.run, len(phase_limits.CASES), 5),
+    "limits": Part(phase_limits.run, len(phase_limits.CASES), 4),
     "soak": Part(phase_soak.run, 0, 2),
 }
 

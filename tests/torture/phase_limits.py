@@ -9,9 +9,11 @@ import shutil
 import socket as sockets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import psutil
 from attrs import frozen
@@ -67,31 +69,49 @@ class Scene:
             "SFSERVER_MODELS_DIR": str(self.folder / "models"),
             "SFSERVER_CACHE_DIR": str(self.folder / "cache"),
         }
-        said_path = self.folder / "said.txt"
-        with said_path.open("wb") as said:
-            command = [*prefix, sys.executable, "-m", "sfserver", "serve"]
-            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
-        house = House(self.folder, mark=mark)
+        command = [*prefix, sys.executable, "-m", "sfserver", "serve"]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        words = Words(process)
         deadline = time.monotonic() + READY_WITHIN_S
-        while process.poll() is None and time.monotonic() < deadline and "is ready" not in _read(said_path):
+        while process.poll() is None and time.monotonic() < deadline and not words.ready:
             time.sleep(0.05)
         if process.poll() is None:
-            if "is ready" not in _read(said_path):
-                self.wrong(
-                    f"after {READY_WITHIN_S:.0f} s it neither serves nor ends; it said {_read(said_path)[-300:]!r}"
-                )
+            if not words.ready:
+                self.wrong(f"after {READY_WITHIN_S:.0f} s it neither serves nor ends; it said {words.said[-300:]!r}")
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-        self.plan.figures.counts["served" if "is ready" in _read(said_path) else "refused"] += 1
-        self.judge(_read(said_path), process.poll())
-        house.wait_gone(self.plan.figures, self.name)
+        House(self.folder, mark=mark).wait_gone(self.plan.figures, self.name)
+        words.wait()
+        self.plan.figures.counts["served" if words.ready else "refused"] += 1
+        self.judge(words.said, process.poll())
         if leftovers := [p.name for p in connection.parent.glob(".*.part")]:
             self.wrong(f"it left {leftovers}")
 
 
-def _read(path: Path) -> str:
-    return path.read_text("utf-8", "replace")
+class Words:
+    """What a process says, as it comes. Through a pipe: a file would be under the limits that are being tried."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
+        self._thread.start()
+
+    @property
+    def said(self) -> str:
+        return "".join(self._lines)
+
+    @property
+    def ready(self) -> bool:
+        return "is ready" in self.said
+
+    def wait(self) -> None:
+        self._thread.join(30)
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            for line in pipe:
+                self._lines.append(line.decode("utf-8", "replace"))
 
 
 @contextlib.contextmanager

@@ -46,8 +46,10 @@ class Target:
         self.worker = ModelWorker()
         self.broker = Broker("boot", "torture", 1, 1e9, 0.0)
         self.session = Session("torture", window=3, new_id=iter(f"r{i}" for i in range(10**9)).__next__)
-        self.terminals: Counter[tuple[bytes, str]] = Counter()
-        self.accepted: Counter[tuple[bytes, str]] = Counter()
+        self.sessions: dict[bytes, str] = {}
+        self.accepted: set[tuple[str, str]] = set()
+        """(session, id), and those among them that have ended."""
+        self.ended: set[tuple[str, str]] = set()
         self._do(self.broker.on_worker(0, self._welcome(), [], self.now))
         self.session.tick(self.now)
         self.session.receive(self._welcome(), [], self.now)
@@ -75,11 +77,19 @@ class Target:
         else:
             self.seen[type(message).__name__] += 1
             self._same(message, buffers, decode_to_server)
+            self._follow(peer, message)
             self._do(self.broker.on_client(peer, message, buffers, self.now))
         self._work()
         if self.count % 16 == 0:
             self._do(self.broker.tick(self.now))
         self._check_workers(peer)
+
+    def _follow(self, peer: bytes, message: m.ToServer) -> None:
+        """Whose session a peer speaks for: the one of its last Hello, until another peer names it or it says Bye."""
+        if isinstance(message, m.Hello) and message.protocol == L.PROTOCOL:
+            self.sessions = {p: s for p, s in self.sessions.items() if s != message.session} | {peer: message.session}
+        elif isinstance(message, m.Bye):
+            self.sessions.pop(peer, None)
 
     def _client_hears(self, parts: Sequence[Buffer]) -> None:
         if self.count % 64 == 0:
@@ -114,8 +124,15 @@ class Target:
                 self._do(self.broker.on_worker(0, self._welcome(), [], self.now))
 
     def _note(self, peer: bytes, answer: m.ToClient) -> None:
-        if isinstance(answer, m.Frame) and self.terminals[peer, answer.id]:
-            raise Broken(f"a frame of {answer.id} after its end")
+        if not isinstance(answer, m.Accepted | m.Progress | m.Frame | m.Done | m.Failed) or answer.id is None:
+            return
+        key = self.sessions.get(peer, ""), answer.id
+        if isinstance(answer, m.Accepted):
+            self.accepted.add(key)
+        if isinstance(answer, m.Done | m.Failed):
+            self.ended |= {key} & self.accepted
+        elif key in self.ended:
+            raise Broken(f"{type(answer).__name__} of {answer.id} after its end")
 
     def _work(self) -> None:
         said = self.worker.step()
