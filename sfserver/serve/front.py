@@ -7,6 +7,8 @@ standard input ends, that is, with the supervisor that started it.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import threading
 import time
@@ -26,12 +28,18 @@ from sfwire.errors import BadMessage
 from .. import __version__
 from ..config import ServerConfig, load_config
 from .broker import Action, Broker, Replace, ToClient, ToWorker
+from .leash import hold_to_parent
 from .logs import log_to_file
 from .order import InOrder
 from .pool import Pool, Said
 from .worker import pack_config
 
+CANNOT_LISTEN = 2
+"""Exit code where the port is somebody else's."""
 TICK_S = 0.1
+BEAT_S = 1.0
+"""The supervisor hears this often that the loop goes round."""
+END_TIMEOUT_S = 10.0
 MESSAGES_A_TURN = 32
 """From clients, before workers get their turn again."""
 
@@ -84,7 +92,7 @@ class Front:
 
     def run(self) -> None:
         """Until `stop`: clients' messages, workers' messages, time."""
-        said_ready = False
+        said_ready, beat_at = False, 0.0
         while not self._stopping.is_set():
             self._poller.poll(int(TICK_S * 1000))
             self._read_clients()
@@ -93,6 +101,9 @@ class Front:
             if self._broker.ready and not said_ready:
                 said_ready = True
                 tell(ready=True)
+            if time.monotonic() - beat_at >= BEAT_S:
+                beat_at = time.monotonic()
+                tell(beat=True)
         self._in_order.do(lambda: self._broker.shut_down(time.monotonic()))
 
     def _read_clients(self) -> None:
@@ -121,7 +132,7 @@ class Front:
                 hear = partial(self._broker.on_worker, event.worker, event.message, event.buffers, now)
                 self._in_order.do(hear, partial(gone, "the server failed over what it said", now))
             else:
-                self._in_order.do(partial(gone, event.why, now))
+                self._in_order.do(partial(gone, event.why, now, event.was_ended))
 
     def _perform(self, action: Action) -> Sequence[Action]:
         match action:
@@ -182,30 +193,31 @@ def serve(setup: Setup) -> None:
 
 
 def tell(**facts: object) -> None:
-    """One line of JSON to the supervisor."""
+    """One line of JSON to the supervisor. One that does not listen is not waited for: it was stopped, or is gone."""
     with suppress(OSError):
-        sys.stdout.write(json.dumps(facts) + "\n")
-        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), json.dumps(facts).encode() + b"\n")
 
 
 def _wait_for_end(front: Front) -> None:
     while sys.stdin.buffer.read(1):
         pass
     front.stop()
+    time.sleep(END_TIMEOUT_S)
+    os._exit(1)  # it hangs, and nobody is left who would see
 
 
 def main() -> None:
     """The supervisor's child."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends us in order
+    hold_to_parent("SIGCONT")
+    os.set_blocking(sys.stdout.fileno(), False)
     setup = Setup.unpack(sys.stdin.buffer.readline())
     try:
         serve(setup)
     except zmq.ZMQError as error:
         where = f"{setup.config.host}:{setup.port}"
         tell(failed=f"cannot listen on {where} ({error.strerror}); choose another --port or --host")
-        sys.exit(2)
+        sys.exit(CANNOT_LISTEN)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from sfwire.errors import BadMessage
 
 from ..config import ServerConfig
 from . import link
+from .ends import was_ended
+from .private import private_file, private_folder
 from .worker import pack_config
 
 _KEEP_LOG_BYTES = 1024 * 1024
@@ -45,6 +47,8 @@ class Said:
 class Died:
     worker: int
     why: str
+    was_ended: bool = False
+    """By a signal from outside."""
 
 
 class Pool:
@@ -120,7 +124,8 @@ class _Process:
         self._log = config.log_dir / f"worker-{index}.log"
         self._put = put
         self._outbox: SimpleQueue[list[Buffer] | None] = SimpleQueue()
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self._log.parent)
+        private_file(self._log)
         fresh = not self._log.exists() or self._log.stat().st_size > _KEEP_LOG_BYTES
         with self._log.open("wb" if fresh else "ab") as stderr:
             self._process = subprocess.Popen(
@@ -163,7 +168,7 @@ class _Process:
             why = "the server failed over what it said"
         code = self._ended(at_once=bool(why))
         self._outbox.put(None)
-        self._put(self, Died(self._index, why or self._last_words(code)))
+        self._put(self, Died(self._index, why or self._last_words(code), not why and was_ended(code)))
 
     def _ended(self, at_once: bool) -> int:
         """The exit code of a process that is as good as gone; one that only closed its pipe is ended."""

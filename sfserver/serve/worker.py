@@ -27,6 +27,7 @@ from .. import __version__
 from ..config import ServerConfig, load_config
 from ..engine.base import Chunk, Engine, Frame, Job, Keyframe, Step, checked
 from . import link
+from .leash import hold_to_parent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -259,6 +260,7 @@ def pack_config(config: ServerConfig) -> bytes:
 
 def run(engines: Engines) -> None:
     """Take over standard input and output and work until they end."""
+    hold_to_parent("SIGKILL")
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the pipe

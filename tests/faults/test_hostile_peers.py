@@ -205,7 +205,13 @@ def test_the_server_writes_its_log_and_its_connection_file_and_nothing_else(tmp_
     with running(tmp_path) as server, server.client() as client:
         list(client.submit(request(5)))
         written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == {"run/connection.json", "log/server.log", "log/front.log", "log/worker-0.log"}
+    assert written == {
+        "run/connection.json",
+        "run/connection.json.lock",
+        "log/server.log",
+        "log/front.log",
+        "log/worker-0.log",
+    }
 
 
 def test_no_message_has_a_field_for_a_path_an_address_or_a_command() -> None:
