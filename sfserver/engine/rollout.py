@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from attrs import field, frozen
@@ -116,6 +116,12 @@ class Memory:
     """Keys are rotated when read, by their place in the window."""
 
 
+Graph = Literal["none", "exit", "exit+memory"]
+"""Which passes keep what backward needs; in use none does. In training, the last pass over each block (Self Forcing),
+or those that write what later blocks look back at as well (Self Gradient Forcing). Latents that are fed back never do:
+gradient reaches a block through keys and values alone."""
+
+
 @frozen(eq=False)
 class Made:
     """One block is done. Latents [B, F, C, H, W]; pixels [B, T, 3, H, W] in -1 to 1 where the rollout decodes."""
@@ -140,12 +146,16 @@ class Rollout:
         decode: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        graph: Graph = "none",
+        new_cache: Callable[..., KvCache] = KvCache,
+        batch: int = 1,
     ):
         """`prompts` are the prompt and, for guidance in two passes, the negative one. Without `memory` there is no
         cache, and the clip must be one block. `decode` takes latents in order, [B, F, C, H, W], and keeps its own
-        state. `dtype` is that of the cache.
+        state. `dtype` is that of the cache. Training rolls out a `batch` of clips at once, with a `graph` and a cache
+        that can keep one.
         """
-        self._networks, self._geometry, self._sampling = networks, geometry, sampling
+        self._networks, self._geometry, self._sampling, self._graph = networks, geometry, sampling, graph
         self._noise, self._guide, self._decode, self._device = noise, guide or Guide(), decode, device
         self._unplaced = _placements(geometry, self._guide)
         self._unremembered: tuple[Block, Tensor] | None = None
@@ -159,13 +169,12 @@ class Rollout:
 
         config = networks.dit.config
         self._table = RopeTable(config.head_dim, geometry.latents, geometry.rows, geometry.columns, device)
-        shape = memory and cache_shape(config, geometry, memory, pinned=sum(pin for _, pin in self._unplaced))
+        shape = memory and cache_shape(config, geometry, memory, sum(pin for _, pin in self._unplaced), batch)
         self._branches = [
-            (prompt, KvCache(shape, self._table, memory.relative, device, dtype) if memory and shape else None)
+            (prompt, new_cache(shape, self._table, memory.relative, device, dtype) if memory and shape else None)
             for prompt in prompts
         ]
 
-    @torch.no_grad()
     def run(self) -> Generator[Step | Made, None, None]:
         """A Step after each pass and a Made after each block, to the end of the clip.
 
@@ -185,11 +194,10 @@ class Rollout:
         while self._unplaced:
             block, pin = self._unplaced[0]
             self._seat(block, pin=pin)
-            self._flow(self._known(block), CLEAN_T, block)
+            self._flow(self._known(block), CLEAN_T, block, graph=self._graph == "exit+memory")
             del self._unplaced[0]
             yield self._step("keyframes")
 
-    @torch.no_grad()
     def remember(self) -> Generator[Step, None, None]:
         """The clean pass over the block that was made last, if it is still due.
 
@@ -198,13 +206,13 @@ class Rollout:
         if self._unremembered and self._branches[0][1]:
             block, latents = self._unremembered
             self._seat(block, final=True)
-            self._flow(latents, self._sampling.context_t, block)
+            self._flow(latents.detach(), self._sampling.context_t, block, graph=self._graph == "exit+memory")
             self._unremembered = None
             yield self._step("remembering")
 
     def _denoise(self, block: Block) -> Generator[Step, None, Tensor]:
         """From noise to the clean latents [B, F, C, H, W] of one block."""
-        if block.given:
+        if self._is_known(block):
             return self._known(block)
         schedule = self._schedule(block)
         noise = self._beginning(block)
@@ -214,7 +222,8 @@ class Rollout:
         try:
             for i, t in enumerate(schedule.timesteps):
                 x = self._with_known(x, block, noise, schedule.sigmas[i])
-                flow = self._flow(x, t, block, view)
+                is_exit = i + 1 == len(schedule)
+                flow = self._flow(x, t, block, view, graph=is_exit and self._graph != "none")
                 x = schedule.advance(i, x, flow, partial(self._noise, block.index, i + 1))
                 yield self._step("denoising")
         except GeneratorExit:
@@ -222,9 +231,10 @@ class Rollout:
             raise
         return self._with_known(x, block, noise, sigma=0.0)
 
-    def _flow(self, x: Tensor, t: float, block: Block, view: View | None = None) -> Tensor:
+    def _flow(self, x: Tensor, t: float, block: Block, view: View | None = None, graph: bool = False) -> Tensor:
         """One pass under each prompt: the flow of the block's latents, after guidance. VACE speaks of a view alone."""
-        flows = [self._pass(x, t, block, view, prompt, cache) for prompt, cache in self._branches]
+        with torch.set_grad_enabled(graph):
+            flows = [self._pass(x, t, block, view, prompt, cache) for prompt, cache in self._branches]
         if len(flows) == 1:
             return flows[0]
         towards, away = flows
@@ -285,6 +295,10 @@ class Rollout:
         nothing = torch.empty(self._geometry.latent_shape(0), device=self._device)
         return torch.cat([nothing, *(self._beginning(b) for b in later)], dim=1)[:, : self._guide.lookahead]
 
+    def _is_known(self, block: Block) -> bool:
+        """Whether nothing of a block is left to make: what is given, and a keyframe that is a block by itself."""
+        return all(position in self._guide.known for position in block.latents)
+
     def _known(self, block: Block) -> Tensor:
         """Clean latents of a block that is known as a whole."""
         return torch.cat([self._guide.known[position] for position in block.latents], dim=1)
@@ -322,7 +336,7 @@ class Rollout:
         return Step(stage, min(self._passes, self.total_passes), self.total_passes)
 
     def _count_passes(self, cached: bool) -> int:
-        denoising = sum(len(self._schedule(block)) for block in self._geometry.made)
+        denoising = sum(len(self._schedule(block)) for block in self._geometry.made if not self._is_known(block))
         return len(self._unplaced) + denoising + (len(self._geometry.made) - 1 if cached else 0)
 
 
@@ -335,7 +349,7 @@ def _check_finite(x: Tensor, block: Block, maker: str) -> None:
         )
 
 
-def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: int = 0) -> CacheShape:
+def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: int = 0, batch: int = 1) -> CacheShape:
     """The cache of a clip: never more seats than the clip has latents."""
     return CacheShape(
         layers=config.layers,
@@ -345,6 +359,7 @@ def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: i
         window=min(memory.window, geometry.latents),
         sink=memory.sink,
         pinned=pinned,
+        batch=batch,
     )
 
 
