@@ -20,6 +20,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from ..model.tae import Tae
 from ..model.vace import fold_mask, vace_context
 from ..model.vae import StreamState, WanVae
 from .base import Keyframe, Step
@@ -71,7 +72,7 @@ class GreyClip:
     the encoder's state would be a gigabyte that waits.
     """
 
-    def __init__(self, vae: WanVae):
+    def __init__(self, vae: WanVae | Tae):
         self._vae = vae
         self._size = (0, 0)
         self._latents: list[Tensor] = []
@@ -117,7 +118,7 @@ class Still:
 
 
 def encode_stills(
-    vae: WanVae, keyframes: Sequence[Keyframe], device: torch.device | str
+    vae: WanVae | Tae, keyframes: Sequence[Keyframe], device: torch.device | str
 ) -> Generator[Step, None, list[Still]]:
     """A Still for every latent that holds a keyframe, in order of time."""
     shown = shown_at(keyframes, fill_latents=True)
@@ -142,7 +143,7 @@ class ClipContext:
 
     def __init__(
         self,
-        vae: WanVae,
+        vae: WanVae | Tae,
         grey: GreyClip,
         keyframes: Sequence[Keyframe],
         geometry: Geometry,

@@ -35,7 +35,7 @@ class Weights:
     PromptTooLong."""
 
     dit: Dit
-    vae: WanVae
+    vae: WanVae | Tae
     embed: Callable[[str], Tensor]
     vace: Vace | None = None
     tae: Tae | None = None

@@ -11,7 +11,7 @@ sink and the present block counted. A block that is passed again (next denoising
 from __future__ import annotations
 
 from attrs import frozen
-from torch import Tensor, device, dtype, empty
+from torch import Tensor, cat, device, dtype, empty
 
 from .rope import RopeTable, Rotation, rotate
 
@@ -62,14 +62,17 @@ class KvCache:
         self.relative = relative
         self._table = table
         size = (shape.batch, shape.seats * shape.tokens_per_latent, shape.heads, shape.head_dim)
-        self._keys = [empty(size, device=device, dtype=dtype) for _ in range(shape.layers)]
-        self._values = [empty(size, device=device, dtype=dtype) for _ in range(shape.layers)]
+        self._allocate(size, device, dtype)
         self._seats: dict[int, int] = {}  # position of a latent -> its seat
         self._pinned: set[int] = set()
         self._writes: list[tuple[slice, slice]] = []  # the present block's tokens -> their place in the buffers
         self.rotation: Rotation = table.at(0, 0)
         """What the present block's queries are rotated by; its keys too, unless they are rotated when read."""
         self._read_rotation: Rotation | None = None
+
+    def _allocate(self, size: tuple[int, ...], device: device | str, dtype: dtype | None) -> None:
+        self._keys = [empty(size, device=device, dtype=dtype) for _ in range(self.shape.layers)]
+        self._values = [empty(size, device=device, dtype=dtype) for _ in range(self.shape.layers)]
 
     @property
     def nbytes(self) -> int:
@@ -143,14 +146,20 @@ class KvCache:
 
         With `relative` the k given are not rotated yet. The answers are views of the buffers, [B, K, N, D].
         """
-        for source, place in self._writes:
-            self._keys[layer][:, place] = k[:, source]
-            self._values[layer][:, place] = v[:, source]
-        held = slice(0, len(self._seats) * self.shape.tokens_per_latent)
-        keys, values = self._keys[layer][:, held], self._values[layer][:, held]
+        self._store(layer, k, v)
+        keys, values = self._held(layer)
         if self._read_rotation is not None:
             keys = rotate(keys, self._read_rotation)
         return keys, values
+
+    def _store(self, layer: int, k: Tensor, v: Tensor) -> None:
+        for source, place in self._writes:
+            self._keys[layer][:, place] = k[:, source]
+            self._values[layer][:, place] = v[:, source]
+
+    def _held(self, layer: int) -> tuple[Tensor, Tensor]:
+        held = slice(0, len(self._seats) * self.shape.tokens_per_latent)
+        return self._keys[layer][:, held], self._values[layer][:, held]
 
     def truncate(self, start: int) -> None:
         """Forget all latents from `start` on that are not pinned: a block that was broken off has left noise there."""
@@ -161,3 +170,24 @@ class KvCache:
         tokens = self.shape.tokens_per_latent
         places = [i for p in self.positions for i in range(self._seats[p] * tokens, (self._seats[p] + 1) * tokens)]
         return self._keys[layer][:, places], self._values[layer][:, places]
+
+
+class GraphCache(KvCache):
+    """A cache that backward can go through: each seat holds tensors of the graph, and nothing is written in place.
+
+    It answers what `KvCache` answers, and copies all of it in every pass: for training.
+    """
+
+    def _allocate(self, size: tuple[int, ...], device: device | str, dtype: dtype | None) -> None:
+        self._latents: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in range(self.shape.layers)]
+
+    def _store(self, layer: int, k: Tensor, v: Tensor) -> None:
+        tokens = self.shape.tokens_per_latent
+        for source, place in self._writes:
+            first = place.start // tokens
+            pairs = zip(k[:, source].split(tokens, 1), v[:, source].split(tokens, 1), strict=True)
+            self._latents[layer].update(enumerate(pairs, start=first))
+
+    def _held(self, layer: int) -> tuple[Tensor, Tensor]:
+        keys, values = zip(*(self._latents[layer][seat] for seat in range(len(self._seats))), strict=True)
+        return cat(keys, dim=1), cat(values, dim=1)
