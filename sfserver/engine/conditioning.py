@@ -20,6 +20,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from ..model.tae import Tae
 from ..model.vace import fold_mask, vace_context
 from ..model.vae import StreamState, WanVae
 from .base import Keyframe, Step
@@ -71,7 +72,7 @@ class GreyClip:
     the encoder's state would be a gigabyte that waits.
     """
 
-    def __init__(self, vae: WanVae):
+    def __init__(self, vae: WanVae | Tae):
         self._vae = vae
         self._size = (0, 0)
         self._latents: list[Tensor] = []
@@ -106,6 +107,10 @@ class Still:
     def latent(self) -> Tensor:
         return self.latents[:, -1:]
 
+    def is_whole(self, num_frames: int) -> bool:
+        """Whether each of its frames in the clip is a keyframe, so that none is left to move."""
+        return len(self.keyframes) == sum(frame < num_frames for frame in frames_of(self.at))
+
     def errors(self, pixels: Tensor) -> dict[int, Tensor]:
         """What the way through the VAE and back took from each keyframe, [3, H, W] by position.
 
@@ -117,7 +122,7 @@ class Still:
 
 
 def encode_stills(
-    vae: WanVae, keyframes: Sequence[Keyframe], device: torch.device | str
+    vae: WanVae | Tae, keyframes: Sequence[Keyframe], device: torch.device | str
 ) -> Generator[Step, None, list[Still]]:
     """A Still for every latent that holds a keyframe, in order of time."""
     shown = shown_at(keyframes, fill_latents=True)
@@ -142,7 +147,7 @@ class ClipContext:
 
     def __init__(
         self,
-        vae: WanVae,
+        vae: WanVae | Tae,
         grey: GreyClip,
         keyframes: Sequence[Keyframe],
         geometry: Geometry,
@@ -228,7 +233,7 @@ def guide(
         told=None if strategy.whole else frozenset(still.at for still in stills),
         lookahead=max(0, TRAINED_LATENTS - geometry.longest) if strategy.lookahead else 0,
         strength=dials.vace_strength,
-        stills=frozenset(still.at for still in stills),
+        stills=frozenset(still.at for still in stills if not still.is_whole(geometry.num_frames)),
         release=dials.release,
         pull=dials.pull,
     )

@@ -244,6 +244,28 @@ WAN_VACE = Preset(
 """Shift, guidance and steps are the defaults of Wan 2.1's own `generate.py` for the task vace: sample_shift 16,
 sample_guide_scale 5.0, sample_steps 50."""
 
+_BUILT_IN = Source(repository="", file="", licence=_APACHE)
+
+SMALL_WORLD = Preset(
+    id="small-world",
+    title="Small World (the mechanism at toy size)",
+    summary="Moves one flat shape on a plain ground as the prompt says, at 64x64: the rollout, cache and keyframes of "
+    "the large models, watchable on any computer. It knows its own small world and nothing else",
+    parts=(
+        Part("dit", "dit.safetensors", _BUILT_IN),
+        Part("tae", "tae.safetensors", _BUILT_IN),
+        Part("text", "text.safetensors", _BUILT_IN),
+        Part("tokenizer", "tokenizer/", _BUILT_IN),
+    ),
+    dit=DitConfig(dim=96, ffn_dim=384, layers=4, heads=3, text_dim=64, text_len=32, freq_dim=128),
+    strategies=("anchor",),
+    per_block=1,
+    window=10,
+    frames=(6, 34),
+)
+"""Comes with the package and is trained by it, see `train`. Its only codec is a TAEHV. Frame-wise, as the motion of a
+whole clip is a handful of latents. A window of 10 latents is its longest clip."""
+
 PRESETS: tuple[Preset, ...] = (
     SELF_FORCING_VACE,
     SELF_FORCING,

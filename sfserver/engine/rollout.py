@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 from attrs import frozen
@@ -79,6 +80,12 @@ class Memory:
     """Under another prompt, what is held of the latest blocks is computed anew (LongLive)."""
 
 
+Graph = Literal["none", "exit", "exit+memory"]
+"""Which passes keep what backward needs; in use none does. In training, the last pass over each block (Self Forcing),
+or those that write what later blocks look back at as well (Self Gradient Forcing). Latents that are fed back never do:
+gradient reaches a block through keys and values alone."""
+
+
 @frozen(eq=False)
 class Made:
     """One block is done. Latents [B, F, C, H, W]; pixels [B, T, 3, H, W] in -1 to 1 where the rollout decodes."""
@@ -103,13 +110,17 @@ class Rollout:
         decode: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        graph: Graph = "none",
+        new_cache: Callable[..., KvCache] = KvCache,
+        batch: int = 1,
         switches: Sequence[Switch] = (),
     ):
-        """`prompts` are the prompt and, for guidance in two passes, the negative one. Without `memory` there is no
-        cache, and the clip must be one block. `decode` takes latents in order, [B, F, C, H, W], and keeps its own
-        state. `dtype` is that of the cache. `switches` rise.
+        """`prompts` are the prompt and, for guidance in two passes, the negative one; `switches` rise. Without `memory`
+        there is no cache, and the clip must be one block. `decode` takes latents in order, [B, F, C, H, W], and keeps
+        its own state. `dtype` is that of the cache. Training rolls out a `batch` of clips at once, with a `graph` and a
+        cache that can keep one.
         """
-        self._networks, self._geometry, self._sampling = networks, geometry, sampling
+        self._networks, self._geometry, self._sampling, self._graph = networks, geometry, sampling, graph
         self._noise, self._guide, self._decode, self._device = noise, guide or Guide(), decode, device
         self._script, self._memory = Script(prompts, switches), memory
         self._unplaced = _placements(geometry, self._guide)
@@ -128,9 +139,12 @@ class Rollout:
         head_dim = networks.dit.config.head_dim
         self._table = RopeTable(head_dim, geometry.latents, geometry.rows, geometry.columns, device)
         self._prompts = prompts
-        self._branches = [(prompt, self._new_cache(memory, dtype) if memory else None) for prompt in prompts]
+        shape = memory and cache_shape(networks.dit.config, geometry, memory, len(self._pinned), batch)
+        positions = memory and Positions(memory.policy, memory.trained, self._guide.pull.reach)
+        self._branches = [
+            (prompt, new_cache(shape, self._table, positions, device, dtype) if shape else None) for prompt in prompts
+        ]
 
-    @torch.no_grad()
     def run(self) -> Generator[Step | Made, None, None]:
         """A Step after each pass and a Made after each block, to the end of the clip.
 
@@ -156,7 +170,6 @@ class Rollout:
             del self._unplaced[0]
             yield self._step("keyframes")
 
-    @torch.no_grad()
     def remember(self) -> Generator[Step, None, None]:
         """The clean pass over the block that was made last, if it is still due.
 
@@ -164,7 +177,7 @@ class Rollout:
         """
         if self._unremembered and self._branches[0][1]:
             block, latents = self._unremembered
-            self._take_in(latents, self._sampling.context_t, block)
+            self._take_in(latents.detach(), self._sampling.context_t, block)
             self._unremembered = None
             yield self._step("remembering")
 
@@ -187,11 +200,11 @@ class Rollout:
     def _take_in(self, latents: Tensor, t: float, block: Block, pin: bool = False) -> None:
         """A clean pass over latents, for what it leaves in the cache."""
         self._seat(block, pin, final=True)
-        self._flow(latents, t, block, clean=True)
+        self._flow(latents, t, block, clean=True, graph=self._graph == "exit+memory")
 
     def _denoise(self, block: Block) -> Generator[Step, None, Tensor]:
         """From noise to the clean latents [B, F, C, H, W] of one block."""
-        if block.given:
+        if self._is_known(block):
             return self._known(block)
         schedule = self._schedule(block)
         noise = self._beginning(block)
@@ -201,7 +214,8 @@ class Rollout:
         try:
             for i, t in enumerate(schedule.timesteps):
                 x = self._with_known(x, block, noise, schedule.sigmas[i], passes_left=len(schedule) - i)
-                flow = self._flow(x, t, block, view)
+                is_exit = i + 1 == len(schedule)
+                flow = self._flow(x, t, block, view, graph=is_exit and self._graph != "none")
                 x = schedule.advance(i, x, flow, partial(self._noise, block.index, i + 1))
                 yield self._step("denoising")
         except GeneratorExit:
@@ -209,9 +223,12 @@ class Rollout:
             raise
         return self._with_known(x, block, noise, sigma=0.0, passes_left=0)
 
-    def _flow(self, x: Tensor, t: float, block: Block, view: View | None = None, clean: bool = False) -> Tensor:
+    def _flow(
+        self, x: Tensor, t: float, block: Block, view: View | None = None, clean: bool = False, graph: bool = False
+    ) -> Tensor:
         """One pass under each prompt: the flow of the block's latents, after guidance. VACE speaks of a view alone."""
-        flows = [self._pass(x, t, block, view, clean, prompt, cache) for prompt, cache in self._branches]
+        with torch.set_grad_enabled(graph):
+            flows = [self._pass(x, t, block, view, clean, prompt, cache) for prompt, cache in self._branches]
         if len(flows) == 1:
             return flows[0]
         towards, away = flows
@@ -275,6 +292,10 @@ class Rollout:
         nothing = torch.empty(self._geometry.latent_shape(0), device=self._device)
         return torch.cat([nothing, *(self._beginning(b) for b in later)], dim=1)[:, : self._guide.lookahead]
 
+    def _is_known(self, block: Block) -> bool:
+        """Whether nothing of a block is left to make: what is given, and a keyframe that is a block by itself."""
+        return len(self._guide.held(block, passes_left=0)) == block.count
+
     def _known(self, block: Block) -> Tensor:
         """Clean latents of a block that is known as a whole."""
         return torch.cat([self._guide.known[position] for position in block.latents], dim=1)
@@ -318,13 +339,8 @@ class Rollout:
             return []
         return looked_back_at(block, self._geometry, memory.window, memory.sink, self._pinned)
 
-    def _new_cache(self, memory: Memory, dtype: torch.dtype) -> KvCache:
-        shape = cache_shape(self._networks.dit.config, self._geometry, memory, pinned=len(self._pinned))
-        positions = Positions(memory.policy, memory.trained, self._guide.pull.reach)
-        return KvCache(shape, self._table, positions, self._device, dtype)
-
     def _count_passes(self) -> int:
-        denoising = sum(len(self._schedule(block)) for block in self._geometry.made)
+        denoising = sum(len(self._schedule(block)) for block in self._geometry.made if not self._is_known(block))
         renewing = sum(len(self._looked_back_at(block)) for block in self._script.changes(self._geometry))
         remembering = len(self._geometry.made) - 1 if self._memory else 0
         return len(self._unplaced) + denoising + renewing + remembering
@@ -339,7 +355,7 @@ def _check_finite(x: Tensor, block: Block, maker: str) -> None:
         )
 
 
-def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: int = 0) -> CacheShape:
+def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: int = 0, batch: int = 1) -> CacheShape:
     """The cache of a clip: never more seats than the clip has latents."""
     return CacheShape(
         layers=config.layers,
@@ -349,6 +365,7 @@ def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: i
         window=min(memory.window, geometry.latents),
         sink=memory.sink,
         pinned=pinned,
+        batch=batch,
     )
 
 

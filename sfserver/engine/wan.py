@@ -46,7 +46,7 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
         known = ", ".join(preset.id for preset in PRESETS)
         raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no model {engine_id!r}; there are: {known}", "engine")
     (info,) = (info for info in describe(config) if info.id == engine_id)
-    return _load(preset, info, config.models_dir, config)
+    return load_preset(preset, info, config.models_dir, config)
 
 
 def own_folders(config: ServerConfig) -> list[Path]:
@@ -91,7 +91,7 @@ def describe_folder(path: Path, config: ServerConfig) -> EngineInfo:
 
 def load_folder(path: Path, config: ServerConfig) -> Engine:
     """The engine of a folder of converted weights. Raises RequestError where it cannot be loaded."""
-    return _load(_preset_of(path), describe_folder(path, config), path, config)
+    return load_preset(_preset_of(path), describe_folder(path, config), path, config)
 
 
 def _preset_of(path: Path) -> Preset:
@@ -162,7 +162,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         min_frames=preset.frames[0],
         max_frames=preset.frames[1],
         memory_bytes=capacity.usual_bytes(preset),
-        parameters=tuple(parameters_of(preset, has_tae=_has(preset, "tae", folder))),
+        parameters=tuple(parameters_of(preset, has_tae=preset.part("vae") is not None and _has(preset, "tae", folder))),
     )
 
 
@@ -175,7 +175,8 @@ def _has(preset: Preset, role: Role, folder: Path) -> bool:
     return part is not None and problem(folder / part.path, role) is None
 
 
-def _load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> Engine:
+def load_preset(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> Engine:
+    """The engine of a preset whose parts lie below `folder`. Raises RequestError where it cannot be loaded."""
     if not info.available:
         raise _unavailable(f"engine {info.id} cannot run here: {'; '.join(info.missing)}")
     from . import wan_load  # from here on with torch

@@ -37,7 +37,7 @@ class Weights:
     PromptTooLong."""
 
     dit: Dit
-    vae: WanVae
+    vae: WanVae | Tae
     embed: Callable[[str], Tensor]
     vace: Vace | None = None
     tae: Tae | None = None
@@ -96,7 +96,7 @@ class WanEngine:
             partial(decoder.decode, state=decoder.new_decoder_state()),
             self._device,
             weights.dit.compute_dtype,
-            script.switches,
+            switches=script.switches,
         )
         yield from self._deliver(job, rollout, seam, {still.at: still for still in stills})
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 
 from attrs import frozen
-from torch import Tensor, device, dtype, empty
+from torch import Tensor, cat, device, dtype, empty
 
 from .attention import Group
 from .positions import ABSOLUTE, Positions
@@ -68,8 +68,7 @@ class KvCache:
         self._policy = positions
         self._table = table
         size = (shape.batch, shape.seats * shape.tokens_per_latent, shape.heads, shape.head_dim)
-        self._keys = [empty(size, device=device, dtype=dtype) for _ in range(shape.layers)]
-        self._values = [empty(size, device=device, dtype=dtype) for _ in range(shape.layers)]
+        self._allocate(size, device, dtype)
         self._seats: dict[int, int] = {}  # position of a latent -> its seat
         self._pinned: set[int] = set()
         self._writes: list[tuple[slice, slice]] = []  # the present block's tokens -> their place in the buffers
@@ -80,6 +79,10 @@ class KvCache:
         """Keys of pinned latents as they came, by position and layer, where they are turned anew for each block."""
         self._turns: list[tuple[int, slice, Rotation]] = []
         """Those of the present pass: position, place in the buffers, and by what."""
+
+    def _allocate(self, size: tuple[int, ...], device: device | str, dtype: dtype | None) -> None:
+        self._keys = [empty(size, device=device, dtype=dtype) for _ in range(self.shape.layers)]
+        self._values = [empty(size, device=device, dtype=dtype) for _ in range(self.shape.layers)]
 
     @property
     def nbytes(self) -> int:
@@ -162,18 +165,28 @@ class KvCache:
 
         Where `relative` is true, the k given are not rotated yet. The answers are views of the buffers, [B, K, N, D].
         """
+        self._store(layer, k, v)
+        self._turn(layer)
+        keys, values = self._held(layer)
+        if self._read_rotation is not None:
+            keys = rotate(keys, self._read_rotation)
+        return keys, values
+
+    def _store(self, layer: int, k: Tensor, v: Tensor) -> None:
         for source, place in self._writes:
             self._keys[layer][:, place] = k[:, source]
             self._values[layer][:, place] = v[:, source]
+
+    def _turn(self, layer: int) -> None:
+        """Keys of pinned latents, to where they seem to lie for the present block."""
         for position, place, rotation in self._turns:
             if layer not in self._raw[position]:  # it was pinned just now
                 self._raw[position][layer] = self._keys[layer][:, place].clone()
             self._keys[layer][:, place] = rotate(self._raw[position][layer], rotation)
+
+    def _held(self, layer: int) -> tuple[Tensor, Tensor]:
         held = slice(0, len(self._seats) * self.shape.tokens_per_latent)
-        keys, values = self._keys[layer][:, held], self._values[layer][:, held]
-        if self._read_rotation is not None:
-            keys = rotate(keys, self._read_rotation)
-        return keys, values
+        return self._keys[layer][:, held], self._values[layer][:, held]
 
     def groups(self, biases: Mapping[int, tuple[float, ...]]) -> list[Group]:
         """All keys that are held, as groups of equal bias: those of latents without one have none. -inf is left out."""
@@ -194,3 +207,24 @@ class KvCache:
         tokens = self.shape.tokens_per_latent
         places = [i for p in self.positions for i in range(self._seats[p] * tokens, (self._seats[p] + 1) * tokens)]
         return self._keys[layer][:, places], self._values[layer][:, places]
+
+
+class GraphCache(KvCache):
+    """A cache that backward can go through: each seat holds tensors of the graph, and nothing is written in place.
+
+    It answers what `KvCache` answers, and copies all of it in every pass: for training.
+    """
+
+    def _allocate(self, size: tuple[int, ...], device: device | str, dtype: dtype | None) -> None:
+        self._latents: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in range(self.shape.layers)]
+
+    def _store(self, layer: int, k: Tensor, v: Tensor) -> None:
+        tokens = self.shape.tokens_per_latent
+        for source, place in self._writes:
+            first = place.start // tokens
+            pairs = zip(k[:, source].split(tokens, 1), v[:, source].split(tokens, 1), strict=True)
+            self._latents[layer].update(enumerate(pairs, start=first))
+
+    def _held(self, layer: int) -> tuple[Tensor, Tensor]:
+        keys, values = zip(*(self._latents[layer][seat] for seat in range(len(self._seats))), strict=True)
+        return cat(keys, dim=1), cat(values, dim=1)

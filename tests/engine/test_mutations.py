@@ -65,9 +65,7 @@ def window_is_endless(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         rollout,
         "cache_shape",
-        lambda config, geometry, memory, pinned: evolve(
-            shape(config, geometry, memory, pinned), window=geometry.latents
-        ),
+        lambda config, geometry, *more: evolve(shape(config, geometry, *more), window=geometry.latents),
     )
 
 
