@@ -100,6 +100,9 @@ def generate(
     at: Annotated[
         list[str] | None, typer.Option(help="A further keyframe at frame I of the clip", metavar="I:IMAGE")
     ] = None,
+    prompt_at: Annotated[
+        list[str] | None, typer.Option(help="Another prompt from frame I of the clip on", metavar="I:TEXT")
+    ] = None,
     connect: Annotated[bool, typer.Option("--connect", help="Let the running server do it")] = False,
 ) -> int:
     """Make the frames between two pictures."""
@@ -113,6 +116,7 @@ def generate(
         further=tuple(_keyframe(text) for text in at or ()),
         prompt=prompt,
         negative_prompt=negative_prompt,
+        prompts=tuple(sorted(_later_prompt(text) for text in prompt_at or ())),
         num_frames=frames,
         size=_size(size),
         fit=fit,
@@ -142,6 +146,13 @@ def _keyframe(text: str) -> tuple[int, Path]:
     if not (colon and path and index.isdecimal() and len(index) < 7):
         raise typer.BadParameter(f"{text!r} is not a frame and a picture, as in 16:middle.png", param_hint="--at")
     return int(index), Path(path)
+
+
+def _later_prompt(text: str) -> tuple[int, str]:
+    index, colon, prompt = text.partition(":")
+    if not (colon and prompt.strip() and index.isdecimal() and len(index) < 7):
+        raise typer.BadParameter(f"{text!r} is not a frame and a prompt, as in 16:it rains", param_hint="--prompt-at")
+    return int(index), prompt.strip()
 
 
 def _size(text: str) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from ..model.config import WAN_1_3B, WAN_1_3B_VACE, DitConfig
+from ..model.positions import Policy
 
 Role = Literal["dit", "lora", "vace", "vae", "tae", "text", "tokenizer"]
 
@@ -60,8 +61,12 @@ class Preset:
     sink: int = 1
     """Oldest latents that stay when the window moves on. Most models are published with none, for clips that fit the
     window; a longer clip from a given first frame would forget what it began as, so here that frame always stays."""
-    relative: bool = False
-    """Keys are rotated by their place in the window when they are read, not once and for all."""
+    policy: Policy = "absolute"
+    """Where in time what is looked back at seems to lie; see `model.positions`."""
+    trained: int | None = None
+    """Positions that the model was trained at, where its policy must keep within them."""
+    renews: bool = False
+    """Under another prompt in mid-clip, the window is computed anew, as the model was trained."""
     steps: tuple[float, ...] = (1000, 750, 500, 250)
     warp: bool = True
     """The steps are places in the shifted schedule and not the timesteps themselves."""
@@ -76,6 +81,12 @@ class Preset:
     """Above 1: two passes. At 1, a negative prompt works by attention guidance."""
     frames: tuple[int, int] = (3, 481)
     """Shortest and longest clip."""
+
+    @property
+    def release(self) -> int:
+        """Passes in which a still at a keyframe is let go, so that it moves like what is around it: the last one, where
+        another pass has seen the picture before. The first begins with nothing but noise and cannot."""
+        return 1 if max(len(self.steps), self.even_steps) > 2 else 0
 
     @property
     def licence(self) -> str:
@@ -195,6 +206,7 @@ LONGLIVE = Preset(
     ),
     window=12,
     sink=3,
+    renews=True,
 )
 CAUSVID = Preset(
     id="causvid",

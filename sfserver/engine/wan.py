@@ -28,7 +28,7 @@ from .presets import PRESETS, SELF_FORCING, SELF_FORCING_VACE, TRAINED_LATENTS, 
 if TYPE_CHECKING:
     from .base import Engine
 
-VERSION = "1"
+VERSION = "2"
 """Of the pixels that these engines make; raised whenever the same request gives others."""
 MAX_PIXELS = 1280 * 720
 """Twice the area that the models were trained at; beyond it they repeat themselves."""
@@ -214,6 +214,45 @@ _DECODER = Parameter(
 )
 
 
+_ANCHORED = (
+    Parameter(
+        "anchor_strength",
+        "float",
+        0.0,
+        "How early the end is felt: above 0 the clip heads for the next keyframe sooner, below 0 it wanders longer "
+        "(each 0.7 doubles or halves it, -30 is not at all)",
+        low=-30.0,
+        high=5.0,
+    ),
+    Parameter(
+        "anchor_fade",
+        "float",
+        0.0,
+        "How much less of that right after a keyframe than right before the next one: the end is felt late, then fully",
+        low=0.0,
+        high=30.0,
+    ),
+    Parameter(
+        "anchor_reach",
+        "int",
+        TRAINED_LATENTS,
+        "How far off the next keyframe may seem, in steps of four frames: a small number makes the clip hurry towards "
+        "it, the largest leaves it where it is",
+        low=1,
+        high=TRAINED_LATENTS,
+    ),
+)
+
+
+def _release(preset: Preset) -> Parameter:
+    help_text = (
+        "Steps at the end in which the frames around a keyframe are let go and move on; at 0 they stand still for a "
+        "sixth of a second. The keyframe itself is never touched"
+    )
+    high = max(len(preset.steps), preset.even_steps)
+    return Parameter("anchor_release", "int", preset.release, help_text, low=0, high=high)
+
+
 def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
     """What a client may set for a preset."""
     help_text = "How the keyframes reach the model; anchor and look-ahead steer from the first block on"
@@ -226,6 +265,8 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         help_text = "Latents of four frames that each block looks back at; fewer are faster and are forgotten sooner"
         low, high = preset.sink + preset.per_block, max(preset.window, 2 * TRAINED_LATENTS)
         parameters.append(Parameter("window", "int", preset.window, help_text, low=low, high=high))
+    if any("anchor" in name.split("+") for name in preset.strategies):
+        parameters += [_release(preset), *_ANCHORED]
     if preset.dit.vace_layers:
         parameters.append(_VACE_STRENGTH)
     if preset.guidance > 1:
