@@ -3,7 +3,7 @@
 # make test-blender   the extension inside all four Blenders
 # make extension      the extension's zips, under dist/
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
-# make lint, make bench
+# make lint, make bench, make bench-world
 
 PYTHON ?= python3
 PYTHON_FOR_BLENDER_5_2 ?= PYENV_VERSION=3.13.0 python3.13
@@ -18,7 +18,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo test test-server test-blender libraries lint bench torture extension clean
+.PHONY: demo test test-server test-blender libraries lint bench bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -49,6 +49,9 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.run
 	$(BIN)/sfserver bench --out bench.json
 
+bench-world: $(VENV)/.run
+	$(BIN)/sfserver bench --world --out bench-world.json
+
 torture: $(VENV)/.torture
 	$(BIN)/python -m tests.torture $(if $(QUICK),--quick) $(ARGS)
 
@@ -78,4 +81,4 @@ $(VENV)/.torture: pyproject.toml constraints.txt | $(VENV)/.dev
 .SECONDARY:  # make would delete what only a pattern asks for
 
 clean:
-	rm -rf $(VENV) .venv-bpy* .wheels build demo dist bench.json torture.json
+	rm -rf $(VENV) .venv-bpy* .wheels build demo dist bench*.json torture.json

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -51,6 +52,8 @@ class Order:
     """Keyframes between start and end: (frame index, picture)."""
     prompt: str = ""
     negative_prompt: str = ""
+    prompts: tuple[tuple[int, str], ...] = ()
+    """(frame index, prompt) in order of time: it holds from that frame on."""
     num_frames: int = 33
     size: tuple[int, int] | None = None
     """(width, height), or None for the start picture's."""
@@ -147,6 +150,9 @@ def _check_order(order: Order) -> None:
         if not 0 < at < order.num_frames - 1:
             raise OrderError(f"--at {at}:{path}: is not between START and END; choose 1 to {order.num_frames - 2}")
         taken[at] = str(path)
+    for (at, text), (next_at, _) in pairwise(order.prompts):
+        if at == next_at:
+            raise OrderError(f"--prompt-at {at}:{text}: another prompt begins at frame {at}; choose another frame")
 
 
 def _client(config: ServerConfig) -> Client:
@@ -190,7 +196,7 @@ def _engine_of(folder: Path, config: ServerConfig, served: Sequence[m.EngineInfo
 
 
 def _note_what_is_ignored(order: Order, info: m.EngineInfo, watcher: Watcher) -> None:
-    if order.prompt and not info.uses_prompt:
+    if (order.prompt or order.prompts) and not info.uses_prompt:
         watcher.note(f"engine {info.id} ignores the prompt")
     if order.negative_prompt and not info.uses_negative_prompt:
         watcher.note(f"engine {info.id} ignores the negative prompt")
@@ -201,7 +207,8 @@ def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, 
     width, height = order.size or clip_size(images[0], info.size_multiple, info.min_side_px, info.max_pixels)
     given = {name: _value(text, name, info) for name, text in order.settings.items()}
     places = [base.Place(at, width, height) for at in images]
-    params = base.check(info, width, height, order.num_frames, places, given)
+    switches = [at for at, _ in order.prompts]
+    params = base.check(info, width, height, order.num_frames, places, given, switches=switches)
     fitted, notes = fit_all(list(images.values()), width, height, order.fit)
     for note in notes:
         watcher.note(note)
@@ -215,6 +222,7 @@ def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, 
         seed=order.seed,
         engine=info.id,
         params=params,
+        prompts=order.prompts,
     )
     request.generate("check", info.id)  # the wire's limits hold here too, so that both roads refuse alike
     job = base.Job(
@@ -226,6 +234,7 @@ def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, 
         negative_prompt=order.negative_prompt,
         seed=order.seed,
         params=params,
+        prompts=order.prompts,
     )
     return Plan(request, base.checked(job, info), info)
 

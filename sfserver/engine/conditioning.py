@@ -20,12 +20,13 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from ..model.tae import Tae
 from ..model.vace import fold_mask, vace_context
 from ..model.vae import StreamState, WanVae
 from .base import Keyframe, Step
-from .geometry import PIXELS_PER_LATENT, Geometry, frames_of, latent_of, plan
+from .geometry import PIXELS_PER_LATENT, Geometry, frames_of, latent_from, latent_of, plan
+from .guide import AT_REST, Context, Guide, Pull
 from .presets import TRAINED_LATENTS, Preset
-from .rollout import Context, Guide
 
 if TYPE_CHECKING:
     from .base import Picture
@@ -71,7 +72,7 @@ class GreyClip:
     the encoder's state would be a gigabyte that waits.
     """
 
-    def __init__(self, vae: WanVae):
+    def __init__(self, vae: WanVae | Tae):
         self._vae = vae
         self._size = (0, 0)
         self._latents: list[Tensor] = []
@@ -106,6 +107,10 @@ class Still:
     def latent(self) -> Tensor:
         return self.latents[:, -1:]
 
+    def is_whole(self, num_frames: int) -> bool:
+        """Whether each of its frames in the clip is a keyframe, so that none is left to move."""
+        return len(self.keyframes) == sum(frame < num_frames for frame in frames_of(self.at))
+
     def errors(self, pixels: Tensor) -> dict[int, Tensor]:
         """What the way through the VAE and back took from each keyframe, [3, H, W] by position.
 
@@ -117,7 +122,7 @@ class Still:
 
 
 def encode_stills(
-    vae: WanVae, keyframes: Sequence[Keyframe], device: torch.device | str
+    vae: WanVae | Tae, keyframes: Sequence[Keyframe], device: torch.device | str
 ) -> Generator[Step, None, list[Still]]:
     """A Still for every latent that holds a keyframe, in order of time."""
     shown = shown_at(keyframes, fill_latents=True)
@@ -142,7 +147,7 @@ class ClipContext:
 
     def __init__(
         self,
-        vae: WanVae,
+        vae: WanVae | Tae,
         grey: GreyClip,
         keyframes: Sequence[Keyframe],
         geometry: Geometry,
@@ -194,16 +199,43 @@ def _mask_of_frames(shown: Collection[int], latents: int, device: torch.device |
     return fold_mask(mask, latents)
 
 
+def prompts_by_latent(prompt: str, later: Sequence[tuple[int, str]]) -> dict[int, str]:
+    """The prompts of a clip by the latent from which on they hold, 0 first, in order.
+
+    Of several from one latent on the last counts; one that says what holds already is none.
+    """
+    texts = {0: prompt}
+    for frame, text in later:
+        texts[latent_from(frame)] = text
+    before = [None, *texts.values()]
+    return {latent: text for (latent, text), last in zip(texts.items(), before, strict=False) if text != last}
+
+
+@frozen
+class Dials:
+    """How strongly the keyframes speak."""
+
+    vace_strength: float = 1.0
+    release: int = 0
+    pull: Pull = AT_REST
+
+
+PLAIN = Dials()
+
+
 def guide(
-    strategy: Strategy, geometry: Geometry, stills: Sequence[Still], context: Context | None, strength: float
+    strategy: Strategy, geometry: Geometry, stills: Sequence[Still], context: Context | None, dials: Dials = PLAIN
 ) -> Guide:
     """What the rollout needs to know of a strategy."""
     return Guide(
         known={still.at: still.latent for still in stills} if strategy.anchor else {},
         context=context,
         told=None if strategy.whole else frozenset(still.at for still in stills),
-        lookahead=max(0, TRAINED_LATENTS - geometry.blocks[-1].count) if strategy.lookahead else 0,
-        strength=strength,
+        lookahead=max(0, TRAINED_LATENTS - geometry.longest) if strategy.lookahead else 0,
+        strength=dials.vace_strength,
+        stills=frozenset(still.at for still in stills if not still.is_whole(geometry.num_frames)),
+        release=dials.release,
+        pull=dials.pull,
     )
 
 

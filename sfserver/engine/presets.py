@@ -10,6 +10,7 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from ..model.config import WAN_1_3B, WAN_1_3B_VACE, DitConfig
+from ..model.positions import Policy
 
 Role = Literal["dit", "lora", "vace", "vae", "tae", "text", "tokenizer"]
 
@@ -60,8 +61,12 @@ class Preset:
     sink: int = 1
     """Oldest latents that stay when the window moves on. Most models are published with none, for clips that fit the
     window; a longer clip from a given first frame would forget what it began as, so here that frame always stays."""
-    relative: bool = False
-    """Keys are rotated by their place in the window when they are read, not once and for all."""
+    policy: Policy = "absolute"
+    """Where in time what is looked back at seems to lie; see `model.positions`."""
+    trained: int | None = None
+    """Positions that the model was trained at, where its policy must keep within them."""
+    renews: bool = False
+    """Under another prompt in mid-clip, the window is computed anew, as the model was trained."""
     steps: tuple[float, ...] = (1000, 750, 500, 250)
     warp: bool = True
     """The steps are places in the shifted schedule and not the timesteps themselves."""
@@ -76,6 +81,12 @@ class Preset:
     """Above 1: two passes. At 1, a negative prompt works by attention guidance."""
     frames: tuple[int, int] = (3, 481)
     """Shortest and longest clip."""
+
+    @property
+    def release(self) -> int:
+        """Passes in which a still at a keyframe is let go, so that it moves like what is around it: the last one, where
+        another pass has seen the picture before. The first begins with nothing but noise and cannot."""
+        return 1 if max(len(self.steps), self.even_steps) > 2 else 0
 
     @property
     def licence(self) -> str:
@@ -195,6 +206,7 @@ LONGLIVE = Preset(
     ),
     window=12,
     sink=3,
+    renews=True,
 )
 CAUSVID = Preset(
     id="causvid",
@@ -231,6 +243,28 @@ WAN_VACE = Preset(
 )
 """Shift, guidance and steps are the defaults of Wan 2.1's own `generate.py` for the task vace: sample_shift 16,
 sample_guide_scale 5.0, sample_steps 50."""
+
+_BUILT_IN = Source(repository="", file="", licence=_APACHE)
+
+SMALL_WORLD = Preset(
+    id="small-world",
+    title="Small World (the mechanism at toy size)",
+    summary="Moves one flat shape on a plain ground as the prompt says, at 64x64: the rollout, cache and keyframes of "
+    "the large models, watchable on any computer. It knows its own small world and nothing else",
+    parts=(
+        Part("dit", "dit.safetensors", _BUILT_IN),
+        Part("tae", "tae.safetensors", _BUILT_IN),
+        Part("text", "text.safetensors", _BUILT_IN),
+        Part("tokenizer", "tokenizer/", _BUILT_IN),
+    ),
+    dit=DitConfig(dim=96, ffn_dim=384, layers=4, heads=3, text_dim=64, text_len=32, freq_dim=128),
+    strategies=("anchor",),
+    per_block=1,
+    window=10,
+    frames=(6, 34),
+)
+"""Comes with the package and is trained by it, see `train`. Its only codec is a TAEHV. Frame-wise, as the motion of a
+whole clip is a handful of latents. A window of 10 latents is its longest clip."""
 
 PRESETS: tuple[Preset, ...] = (
     SELF_FORCING_VACE,

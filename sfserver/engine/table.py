@@ -13,6 +13,7 @@ from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
 from .base import Engine
+from .presets import SMALL_WORLD
 
 
 def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:
@@ -20,18 +21,20 @@ def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:
 
     A folder of converted weights below the models folder is an engine by its name, as a preset is.
     """
-    from . import draft, wan
+    from . import draft, small_world, wan
 
     own = tuple(wan.describe_folder(folder, config) for folder in wan.own_folders(config))
-    return (*wan.describe(config), *own, draft.describe(config))[-MAX_ENGINES:]
+    return (*wan.describe(config), *own, draft.describe(config), small_world.describe(config))[-MAX_ENGINES:]
 
 
 def load(engine_id: str, config: ServerConfig) -> Engine:
     """Load the engine's weights onto its device. Raises RequestError where it is unknown, incomplete or too large."""
-    from . import draft, presets, wan
+    from . import draft, presets, small_world, wan
 
     if engine_id == draft.ID:
         return draft.load(config)
+    if engine_id == small_world.ID:
+        return small_world.load(config)
     if presets.find(engine_id):
         return wan.load(engine_id, config)
     for folder in wan.own_folders(config):
@@ -45,9 +48,10 @@ def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]
     """What `auto` means here: (engine id, the reason in one sentence).
 
     The first that is complete and fits the GPU's memory; without a GPU the first that needs none, since a diffusion
-    model takes minutes for a frame there, which somebody may want but nobody expects.
+    model takes minutes for a frame there, which somebody may want but nobody expects. Never the small world, which
+    knows nothing of anybody's pictures.
     """
-    usable = [info for info in infos if info.available]
+    usable = [info for info in infos if info.available and info.id != SMALL_WORLD.id]
     if not usable:
         raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, "no engine is complete; run sfserver models", "engine")
     large = [info for info in usable if info.memory_bytes]

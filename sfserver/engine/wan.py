@@ -28,7 +28,7 @@ from .presets import PRESETS, SELF_FORCING, SELF_FORCING_VACE, TRAINED_LATENTS, 
 if TYPE_CHECKING:
     from .base import Engine
 
-VERSION = "1"
+VERSION = "2"
 """Of the pixels that these engines make; raised whenever the same request gives others."""
 MAX_PIXELS = 1280 * 720
 """Twice the area that the models were trained at; beyond it they repeat themselves."""
@@ -46,7 +46,7 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
         known = ", ".join(preset.id for preset in PRESETS)
         raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no model {engine_id!r}; there are: {known}", "engine")
     (info,) = (info for info in describe(config) if info.id == engine_id)
-    return _load(preset, info, config.models_dir, config)
+    return load_preset(preset, info, config.models_dir, config)
 
 
 def own_folders(config: ServerConfig) -> list[Path]:
@@ -91,7 +91,7 @@ def describe_folder(path: Path, config: ServerConfig) -> EngineInfo:
 
 def load_folder(path: Path, config: ServerConfig) -> Engine:
     """The engine of a folder of converted weights. Raises RequestError where it cannot be loaded."""
-    return _load(_preset_of(path), describe_folder(path, config), path, config)
+    return load_preset(_preset_of(path), describe_folder(path, config), path, config)
 
 
 def _preset_of(path: Path) -> Preset:
@@ -162,7 +162,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         min_frames=preset.frames[0],
         max_frames=preset.frames[1],
         memory_bytes=capacity.usual_bytes(preset),
-        parameters=tuple(parameters_of(preset, has_tae=_has(preset, "tae", folder))),
+        parameters=tuple(parameters_of(preset, has_tae=preset.part("vae") is not None and _has(preset, "tae", folder))),
     )
 
 
@@ -175,7 +175,8 @@ def _has(preset: Preset, role: Role, folder: Path) -> bool:
     return part is not None and problem(folder / part.path, role) is None
 
 
-def _load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> Engine:
+def load_preset(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> Engine:
+    """The engine of a preset whose parts lie below `folder`. Raises RequestError where it cannot be loaded."""
     if not info.available:
         raise _unavailable(f"engine {info.id} cannot run here: {'; '.join(info.missing)}")
     from . import wan_load  # from here on with torch
@@ -213,6 +214,45 @@ _DECODER = Parameter(
 )
 
 
+_ANCHORED = (
+    Parameter(
+        "anchor_strength",
+        "float",
+        0.0,
+        "How early the end is felt: above 0 the clip heads for the next keyframe sooner, below 0 it wanders longer "
+        "(each 0.7 doubles or halves it, -30 is not at all)",
+        low=-30.0,
+        high=5.0,
+    ),
+    Parameter(
+        "anchor_fade",
+        "float",
+        0.0,
+        "How much less of that right after a keyframe than right before the next one: the end is felt late, then fully",
+        low=0.0,
+        high=30.0,
+    ),
+    Parameter(
+        "anchor_reach",
+        "int",
+        TRAINED_LATENTS,
+        "How far off the next keyframe may seem, in steps of four frames: a small number makes the clip hurry towards "
+        "it, the largest leaves it where it is",
+        low=1,
+        high=TRAINED_LATENTS,
+    ),
+)
+
+
+def _release(preset: Preset) -> Parameter:
+    help_text = (
+        "Steps at the end in which the frames around a keyframe are let go and move on; at 0 they stand still for a "
+        "sixth of a second. The keyframe itself is never touched"
+    )
+    high = max(len(preset.steps), preset.even_steps)
+    return Parameter("anchor_release", "int", preset.release, help_text, low=0, high=high)
+
+
 def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
     """What a client may set for a preset."""
     help_text = "How the keyframes reach the model; anchor and look-ahead steer from the first block on"
@@ -225,6 +265,8 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         help_text = "Latents of four frames that each block looks back at; fewer are faster and are forgotten sooner"
         low, high = preset.sink + preset.per_block, max(preset.window, 2 * TRAINED_LATENTS)
         parameters.append(Parameter("window", "int", preset.window, help_text, low=low, high=high))
+    if any("anchor" in name.split("+") for name in preset.strategies):
+        parameters += [_release(preset), *_ANCHORED]
     if preset.dit.vace_layers:
         parameters.append(_VACE_STRENGTH)
     if preset.guidance > 1:

@@ -18,7 +18,7 @@ from torch import nn
 from ..model.config import DitConfig
 from ..model.dit import Dit
 from ..model.tae import Tae, TaeConfig
-from ..model.text import TextConfig, TextEncoder, Tokenizer, load_tokenizer, umt5_stack
+from ..model.text import TEXT_ROWS, TextConfig, TextEncoder, Tokenizer, load_tokenizer, umt5_stack
 from ..model.vace import Vace
 from ..model.vae import VaeConfig, WanVae
 from .files import Shapes, WeightsError, safetensors_shapes, sha256_of
@@ -73,7 +73,9 @@ def load_tae(folder: Path, device: torch.device, dtype: torch.dtype) -> Tae:
     return tae
 
 
-def load_text_encoder(folder: Path, tokenizer_folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+def load_text_encoder(
+    folder: Path, tokenizer_folder: Path, device: torch.device, dtype: torch.dtype, most_tokens: int = TEXT_ROWS
+) -> TextEncoder:
     """The text encoder of one folder with the tokenizer of another, or of the same. Raises WeightsError.
 
     So does the first prompt that is encoded, for the encoder itself is loaded then.
@@ -81,6 +83,7 @@ def load_text_encoder(folder: Path, tokenizer_folder: Path, device: torch.device
     return TextEncoder(
         lambda: _loaded(folder, component_of(folder, "text"), "text", nn.Module, device).to(dtype),
         _tokenizer(tokenizer_folder),
+        most_tokens,
     )
 
 

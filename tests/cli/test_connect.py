@@ -56,7 +56,7 @@ def test_where_no_server_runs_it_says_so_at_once_and_how_to_start_one(machine: P
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
             connections.write(connections.Connection(f"tcp://127.0.0.1:{port}", key, key, key, os.getpid()), path)
-        done = generate(pair, tmp_path / "out", "--connect", timeout_s=25)
+        done = generate(pair, tmp_path / "out", "--connect")
         assert done.returncode == 2
         assert done.stderr.startswith("sfserver: no server is running")
         assert done.stderr.rstrip().endswith("start one with: sfserver serve")

@@ -39,7 +39,8 @@ ROLLOUT = {
     "first_steps": (),
     "even_steps": 0,
     "context_t": 0.0,
-    "relative": False,
+    "policy": "absolute",
+    "renews": False,
     "guidance": 1.0,
 }
 """Self Forcing's. Others are given below by what they do otherwise."""
@@ -49,7 +50,7 @@ SAMPLING: dict[str, dict[str, Any]] = {
     "causal-forcing": ROLLOUT,
     "causal-forcing-frame": ROLLOUT | {"per_block": 1},
     "causal-forcing-2step": ROLLOUT | {"per_block": 1, "steps": (1000, 500), "first_steps": FOUR},
-    "longlive": ROLLOUT | {"window": 12, "sink": 3},
+    "longlive": ROLLOUT | {"window": 12, "sink": 3, "renews": True},
     "causvid": ROLLOUT | {"steps": (1000, 757, 522), "warp": False, "shift": 8.0},
     "wan-vace": {"even_steps": 50, "shift": 16.0, "guidance": 5.0, "strategies": ("joint",)},
 }

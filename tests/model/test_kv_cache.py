@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sfserver.model.cache import CacheShape, KvCache
+from sfserver.model.positions import Positions
 from sfserver.model.rope import RopeTable, rotate
 
 TOKENS, HEADS, HEAD_DIM, LATENTS = 2, 2, 8, 64
@@ -15,7 +16,8 @@ TOKENS, HEADS, HEAD_DIM, LATENTS = 2, 2, 8, 64
 
 def make_cache(window: int, sink: int = 0, pinned: int = 0, relative: bool = False) -> KvCache:
     shape = CacheShape(1, HEADS, HEAD_DIM, TOKENS, window, sink, pinned)
-    return KvCache(shape, RopeTable(HEAD_DIM, LATENTS, 1, TOKENS), relative)
+    positions = Positions("relative" if relative else "absolute")
+    return KvCache(shape, RopeTable(HEAD_DIM, LATENTS, 1, TOKENS), positions)
 
 
 def keys_of(start: int, count: int, salt: int = 0) -> Tensor:
