@@ -118,7 +118,7 @@ def _good(rng: random.Random) -> list[bytes]:
             ask,
             m.Credit(id, rng.randrange(80)),
             m.Cancel(id),
-            m.Hello(L.PROTOCOL, "torture", f"session{rng.randrange(3)}"),
+            m.Hello(rng.choice([L.OLDEST_PROTOCOL, L.PROTOCOL]), "torture", f"session{rng.randrange(3)}"),
             m.Ping(rng.randrange(9)),
             m.Bye(),
         ]

@@ -45,7 +45,7 @@ def _one(figures: Figures, target: Target, rng: random.Random) -> Target:
     except Exception as error:  # what it is, is what is to be found out
         where = traceback.extract_tb(error.__traceback__)[-1]
         way = "to the server" if to_server else "to the client"
-        what = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"[:300]
+        what = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"[:200]
         figures.find("exceptions", what, example=f"{parts[0][:150].hex()} and {len(parts) - 1} buffers {way}")
         return Target(target.seen)
     return target

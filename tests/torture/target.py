@@ -86,7 +86,7 @@ class Target:
 
     def _follow(self, peer: bytes, message: m.ToServer) -> None:
         """Whose session a peer speaks for: the one of its last Hello, until another peer names it or it says Bye."""
-        if isinstance(message, m.Hello) and message.protocol == L.PROTOCOL:
+        if isinstance(message, m.Hello) and L.OLDEST_PROTOCOL <= message.protocol <= L.PROTOCOL:
             self.sessions = {p: s for p, s in self.sessions.items() if s != message.session} | {peer: message.session}
         elif isinstance(message, m.Bye):
             self.sessions.pop(peer, None)
@@ -108,7 +108,7 @@ class Target:
     def _same(self, message: m.Message, buffers: list[Buffer], decode: object) -> None:
         again = decode(encode(message, buffers))  # type: ignore[operator]
         if again != (message, buffers):
-            raise Broken(f"it was read as {message} and comes back as {again[0]}")
+            raise Broken(f"a {type(message).__name__} that was read comes back as another")
 
     def _do(self, actions: Iterable[Action]) -> None:
         for action in actions:
