@@ -47,6 +47,7 @@ class Target:
         self.broker = Broker("boot", "torture", 1, 1e9, 0.0)
         self.session = Session("torture", window=3, new_id=iter(f"r{i}" for i in range(10**9)).__next__)
         self.sessions: dict[bytes, str] = {}
+        self.hello = ""
         self.accepted: set[tuple[str, str]] = set()
         """(session, id), and those among them that have ended."""
         self.ended: set[tuple[str, str]] = set()
@@ -85,9 +86,9 @@ class Target:
         self._check_workers(peer)
 
     def _follow(self, peer: bytes, message: m.ToServer) -> None:
-        """Whose session a peer speaks for: the one of its last Hello, until another peer names it or it says Bye."""
-        if isinstance(message, m.Hello) and L.OLDEST_PROTOCOL <= message.protocol <= L.PROTOCOL:
-            self.sessions = {p: s for p, s in self.sessions.items() if s != message.session} | {peer: message.session}
+        """Whose session a peer speaks for: the one of its last Hello, once it was welcome, until another peer names it or it says Bye."""
+        if isinstance(message, m.Hello):
+            self.hello = message.session
         elif isinstance(message, m.Bye):
             self.sessions.pop(peer, None)
 
@@ -124,6 +125,8 @@ class Target:
                 self._do(self.broker.on_worker(0, self._welcome(), [], self.now))
 
     def _note(self, peer: bytes, answer: m.ToClient) -> None:
+        if isinstance(answer, m.Welcome):  # what was said before it is of the session before
+            self.sessions = {p: s for p, s in self.sessions.items() if s != self.hello} | {peer: self.hello}
         if not isinstance(answer, m.Accepted | m.Progress | m.Frame | m.Done | m.Failed) or answer.id is None:
             return
         key = self.sessions.get(peer, ""), answer.id
