@@ -244,7 +244,6 @@ def run(plan: Plan) -> Iterator[None]:
             front = house.find("front")
             assert front is not None
             rest = _memory(front)
-            highest = rest
             for guest in rng.sample(GUESTS, A_ROUND):
                 name = f"round {number}, {guest.__name__}"
                 plan.figures.counts["guests"] += 1
@@ -252,13 +251,15 @@ def run(plan: Plan) -> Iterator[None]:
                     guest(Guest(house, context, rng, f"{guest.__name__}-{number}"))
                 except (OSError, AssertionError, zmq.ZMQError, connections.NoConnectionFile) as error:
                     plan.figures.find("broken", f"{name}: {error!r}")
-                highest = max(highest, _memory(front))
+                grown = _memory(front) - rest
+                most = plan.figures.measured.get("front grew by MB", 0.0)
+                plan.figures.measured["front grew by MB"] = max(most, grown / 2**20)
+                if grown > MAX_GROWTH_BYTES:
+                    what = f"{guest.__name__}: the front grew by more than {MAX_GROWTH_BYTES >> 20} MB"
+                    plan.figures.find("broken", what, example=f"round {number}, {grown >> 20} MB")
+                    rest = _memory(front)
                 yield
             _look(plan, house, front, f"after round {number}")
-            grown = (highest - rest) / 2**20
-            plan.figures.measured["front grew by MB"] = max(plan.figures.measured.get("front grew by MB", 0.0), grown)
-            if highest - rest > MAX_GROWTH_BYTES:
-                plan.figures.find("broken", f"round {number}: the front grew by {grown:.0f} MB")
     finally:
         context.destroy(linger=0)
         house.stop(plan.figures, "at the end")

@@ -86,7 +86,7 @@ class Target:
         self._check_workers(peer)
 
     def _follow(self, peer: bytes, message: m.ToServer) -> None:
-        """Whose session a peer speaks for: the one of its last Hello, once it was welcome, until another peer names it or it says Bye."""
+        """Whose session a peer speaks for: that of its last Hello, from its Welcome until it is taken or given up."""
         if isinstance(message, m.Hello):
             self.hello = message.session
         elif isinstance(message, m.Bye):
