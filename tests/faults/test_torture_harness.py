@@ -19,6 +19,7 @@ from sfwire.errors import ServerSilent
 from sfwire.request import Ended, Picture, Request
 
 from sfserver.serve.broker import Broker
+from sfserver.serve.jobs import Jobs
 
 sys.path.append(str(Path(__file__).parents[1]))
 from torture import house as houses
@@ -132,6 +133,11 @@ def test_the_mutations_find_a_worker_that_is_busy_for_nobody(monkeypatch: pytest
 
     monkeypatch.setattr(Broker, "_dispatch", forgetful)
     assert "nothing to do" in str(messages_until_it_is_found(Target()))
+
+
+def test_the_mutations_find_a_request_that_is_done_again_after_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Jobs, "how_ended", lambda self, owner, request_id: None)
+    assert "after its end" in str(messages_until_it_is_found(Target()))
 
 
 def test_a_run_that_was_broken_off_goes_on_with_its_seed_and_its_figures(tmp_path: Path) -> None:
