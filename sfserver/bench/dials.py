@@ -16,9 +16,9 @@ from ..model.dit import Dit
 from . import tiny
 from .report import Measure
 
-SIZE, LATENTS = (416, 240), 10
-"""A preview: 390 tokens a latent, as many as a CPU has patience for."""
-PAIRS = 9
+SIZE, LATENTS = (320, 192), 10
+"""A preview: 240 tokens a latent."""
+PAIRS = 5
 DIALS = {"strength and fade": Pull(strength=1.0, fade=0.5), "reach": Pull(reach=3)}
 
 
