@@ -80,7 +80,7 @@ class WanEngine:
         stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
         context = self._context(job, geometry, strategy)
         decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
-        given = {block.start for block in geometry.blocks if block.given}
+        given = {position for block in geometry.blocks if block.given for position in block.latents}
         seam = Seam()
         for still in stills:
             if params["seam"] and still.at not in given:  # the rollout itself decodes what is given
@@ -113,7 +113,9 @@ class WanEngine:
                 continue
             assert event.pixels is not None
             if event.block.given and job.params["seam"]:
-                seam.learn(stills[event.block.start].errors(event.pixels))
+                for position in event.block.latents:
+                    until = frames_of(position).stop - frames_of(event.block.start)[0]
+                    seam.learn(stills[position].errors(event.pixels[:, :until]))
             first = frames_of(event.block.start)[0]
             pictures = to_pictures(seam.correct(first, event.pixels[0].float())).cpu().numpy()
             if frames := tuple(Frame(first + i, p) for i, p in enumerate(pictures) if first + i in wanted):
