@@ -2,7 +2,7 @@
 # make test   the tests of everything but the three other Blenders
 # make test-blender   the extension inside all four Blenders
 # make extension      the extension's zips, under dist/
-# make lint, make bench
+# make lint, make bench, make bench-world
 
 PYTHON ?= python3
 PYTHON_FOR_BLENDER_5_2 ?= PYENV_VERSION=3.13.0 python3.13
@@ -17,7 +17,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo test test-server test-blender lint bench extension clean
+.PHONY: demo test test-server test-blender lint bench bench-world extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -45,6 +45,9 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.run
 	$(BIN)/sfserver bench --out bench.json
 
+bench-world: $(VENV)/.run
+	$(BIN)/sfserver bench --world --out bench-world.json
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
@@ -67,4 +70,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 .SECONDARY:  # make would delete what only a pattern asks for
 
 clean:
-	rm -rf $(VENV) .venv-bpy* .wheels build demo dist bench.json
+	rm -rf $(VENV) .venv-bpy* .wheels build demo dist bench*.json

@@ -25,6 +25,7 @@ from typer.exceptions import Abort, TyperException
 from .bars import Bar, bytes_bar
 from .config import ConfigError, load_config
 from .errors import UserError
+from .training import train
 
 if TYPE_CHECKING:
     from .engine.presets import Preset
@@ -347,10 +348,14 @@ def _lora(text: str) -> tuple[Path, float]:
     raise typer.BadParameter(f"{strength!r} is not a strength, as in style.safetensors=0.8", param_hint="--lora")
 
 
+app.command()(train)
+
+
 @app.command()
 def bench(
     out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="The 1.3B model on the GPU instead, with random weights")] = False,
+    world: Annotated[bool, typer.Option("--world", help="How well the small world's model obeys instead")] = False,
 ) -> int:
     """Measure this installation, each figure as a ratio to a yardstick of the same run."""
     import os
@@ -367,6 +372,10 @@ def bench(
         from .bench import gpu as on_gpu
 
         measures = on_gpu.measure(on_stage)
+    elif world:
+        from .bench import world as of_world
+
+        measures = of_world.measure(on_stage)
     else:
         from .bench import engine, road
 

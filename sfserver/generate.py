@@ -29,6 +29,7 @@ from .config import ServerConfig
 from .engine import base, table, wan
 from .errors import UserError
 from .media import ClipShape, FitRule, Outputs, check_name, clip_size, fit_all, read_picture
+from .serve import endpoint
 
 Event = base.Step | base.Frame
 """What a source of frames yields: a sign of life, or one in-between frame."""
@@ -155,6 +156,8 @@ def _check_order(order: Order) -> None:
 
 
 def _client(config: ServerConfig) -> Client:
+    """Raises NoConnectionFile at once where no server runs: whoever types a command wants to know, not to wait."""
+    endpoint.require_running(endpoint.connection_path(config))
     return Client(config.connection_file, name="sfserver generate")
 
 

@@ -59,6 +59,11 @@ class WanEngine:
     def info(self) -> EngineInfo:
         return self._info
 
+    @property
+    def codec(self) -> WanVae | Tae:
+        """The way from pixels to latents and back."""
+        return self._weights.vae
+
     @torch.no_grad()
     def open(self, job: Job) -> Generator[Event, None, None]:
         """See `base.Engine.open`."""

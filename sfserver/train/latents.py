@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -60,18 +60,18 @@ def encode_still(tae: Tae, picture: Tensor) -> Tensor:
     return encode(tae, held(picture[:, None].expand(-1, _STILL_FRAMES - 3, -1, -1, -1)))[:, -1:]
 
 
-def write_shards(tae: Tae, folder: Path, num_frames: int, count: int, seed: int) -> None:
-    """`count` shards of SHARD_CLIPS clips each; those that are there already are kept."""
+def write_shards(tae: Tae, folder: Path, num_frames: int, count: int, seed: int) -> Iterator[Path]:
+    """`count` shards of SHARD_CLIPS clips each, one after the other; those that are there already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(count):
         path = folder / f"{num_frames:02}-{shard:03}.safetensors"
-        if path.exists():
-            continue
-        random = step_random(seed, 1000 * num_frames + shard)
-        parts = [_encode_some(tae, num_frames, random) for _ in range(SHARD_CLIPS // _AT_ONCE)]
-        tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        save_file(tensors, path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
+        if not path.exists():
+            random = step_random(seed, 1000 * num_frames + shard)
+            parts = [_encode_some(tae, num_frames, random) for _ in range(SHARD_CLIPS // _AT_ONCE)]
+            tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            save_file(tensors, path.with_suffix(".part"))
+            os.replace(path.with_suffix(".part"), path)
+        yield path
 
 
 _AT_ONCE = 32

@@ -63,7 +63,7 @@ def _decode(parts: Sequence[Buffer], known: Mapping[str, type]) -> tuple[m.Messa
         message = cast("m.Message", _structure(body, known[name]))
     except BaseValidationError as error:
         path, complaint = _blame(error)
-        raise BadMessage(complaint, path, _readable_id(body)) from None
+        raise BadMessage(m.fit(complaint), m.fit(path, L.MAX_NAME_CHARS), _readable_id(body)) from None
     _check_buffers(message, buffers)
     return message, buffers
 

@@ -52,6 +52,8 @@ MIN_FRAMES = 2
 MAX_FRAMES = 1000
 """Clip length of any engine, 40 s at 25 frames a second; an engine may allow less and says so in Welcome."""
 MAX_SEED = 2**63 - 1
+MAX_INT = 2**63 - 1
+"""Of any whole number, above zero or below: what every language's MessagePack can read."""
 MAX_CREDIT_AHEAD = 64
 """Frames in flight to one client: 64 of 832x480 RGB8 are 77 MB."""
 MAX_ENGINES = 32

@@ -83,6 +83,27 @@ def test_a_refusal_says_code_field_and_sentence(raw: Socket) -> None:
     assert (failed.id, failed.code, failed.field) == ("bad1", ErrorCode.BAD_MESSAGE, "width")
 
 
+def test_what_cannot_be_quoted_in_an_answer_ends_nobody(server: Server, raw: Socket) -> None:
+    """Each of these once ended the server's process."""
+    greet(raw)
+    front = server.front().pid
+    generate = msgpack.unpackb(bytes(encode(m.Generate("x", "fake", 16, 16, 9, (m.Keyframe(0, 0, 16, 16),), 1))[0]))
+    wanted = request(30, delay_ms=5.0)
+    with server.client() as client, client.submit(wanted) as stream:
+        pictures = iter(stream)
+        got = [next(pictures)]
+        for _ in range(10):
+            raw.send(msgpack.packb({"type": "ping", "nonce": 1, "\x7f": 1}))
+            raw.send_multipart([msgpack.packb(generate | {"params": {"\x7f": None}}), PICTURE])
+            for _ in range(2):
+                failed = answer(raw)
+                assert isinstance(failed, m.Failed)
+                assert failed.code is ErrorCode.BAD_MESSAGE
+        assert_all_there([*got, *pictures], wanted)
+        assert stream.interrupted is None
+    assert server.front().pid == front
+
+
 def test_a_malformed_message_with_a_live_requests_id_does_not_end_it(server: Server, raw: Socket) -> None:
     greet(raw)
     keyframe = (m.Keyframe(0, 0, 16, 16),)
@@ -174,7 +195,13 @@ def test_the_server_writes_its_log_and_its_connection_file_and_nothing_else(tmp_
     with running(tmp_path) as server, server.client() as client:
         list(client.submit(request(5)))
         written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == {"run/connection.json", "log/server.log", "log/front.log", "log/worker-0.log"}
+    assert written == {
+        "run/connection.json",
+        "run/connection.json.lock",
+        "log/server.log",
+        "log/front.log",
+        "log/worker-0.log",
+    }
 
 
 def test_no_message_has_a_field_for_a_path_an_address_or_a_command() -> None:

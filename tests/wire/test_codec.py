@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import hypothesis.strategies as st
 import msgpack
 import pytest
 from hypothesis import given
@@ -216,3 +217,48 @@ ABSURD = (
     {"": {}},
     "\x00",
 )
+
+
+ANY_TEXT = st.text(st.characters(codec=None), max_size=60)
+
+
+@given(ANY_TEXT, st.integers(0, 40))
+def test_whatever_was_said_a_sentence_that_quotes_it_can_be_sent(said: str, most: int) -> None:
+    failed = m.Failed("r1", ErrorCode.BAD_MESSAGE, m.fit(said, most), m.fit(said, L.MAX_NAME_CHARS))
+    assert decode_to_client(encode(failed))[0] == failed
+
+
+@given(ANY_TEXT)
+def test_a_text_that_a_message_takes_can_be_sent(said: str) -> None:
+    try:
+        message = m.Hello(L.PROTOCOL, said, "s")
+    except m.Refused:
+        assert m.fit(said, L.MAX_NAME_CHARS) != said
+        return
+    assert decode_to_server(encode(message))[0] == message
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63), 10**400])
+def test_a_number_that_the_wire_cannot_carry_makes_no_message(value: int) -> None:
+    with pytest.raises(m.Refused):
+        m.Accepted("r1", value)
+    with pytest.raises(m.Refused):
+        m.Parameter("p", "int", value, "")
+    with pytest.raises(m.Refused):
+        request(params={"p": value})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "ping", "nonce": 1, "\x7f": 1},
+        {"type": "ping", "nonce": 1, "\x9b2J": 1},
+        {"type": "cancel", "id": "\x7f"},
+        {"type": "generate", "params": {"\x7f": None}},
+    ],
+    ids=["a field", "an escape code", "an id", "a parameter"],
+)
+def test_a_refusal_never_quotes_what_a_message_may_not_hold(body: dict[str, Any]) -> None:
+    with pytest.raises(BadMessage) as refused:
+        decode_to_server([msgpack.packb(body)])
+    m.Failed(None, ErrorCode.BAD_MESSAGE, refused.value.message, refused.value.field)
