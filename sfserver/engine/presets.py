@@ -79,8 +79,9 @@ class Preset:
     """The timestep that the clean pass is told."""
     guidance: float = 1.0
     """Above 1: two passes. At 1, a negative prompt works by attention guidance."""
-    frames: tuple[int, int] = (3, 481)
-    """Shortest and longest clip."""
+    frames: tuple[int, int] = (3, 81)
+    """Shortest and longest clip. 81 frames are what most models were trained on: beyond, they meet positions that they
+    have never seen."""
 
     @property
     def release(self) -> int:
@@ -118,6 +119,8 @@ _SHARED = (
 """The same for all: pictures to latents and back, and prompts."""
 _VACE = Part("vace", "wan-vace/vace.safetensors", _VACE_SOURCE)
 
+_LONG = (3, 481)
+"""Of models that were trained to roll on behind a window."""
 _WITH_VACE = ("chunk+anchor", "anchor", "chunk", "lookahead+anchor", "lookahead", "joint", "joint+anchor")
 """Those that stream come first: look-ahead runs the branch over the rest of the clip in every pass."""
 
@@ -185,6 +188,20 @@ CAUSAL_FORCING_2STEP = evolve(
     steps=(1000, 500),
     first_steps=(1000, 750, 500, 250),
 )
+CAUSAL_FORCING_1STEP = evolve(
+    CAUSAL_FORCING_2STEP,
+    id="causal-forcing-1step",
+    title="Causal Forcing++ 1.3B, one step",
+    summary="Causal Forcing++, one latent a block, one step after a first block of four: the fastest",
+    parts=(
+        _dit(
+            "causal-forcing-1step",
+            Source("zhuhz22/Causal-Forcing", "causal-forcing++/framewise-1step.pt", _APACHE),
+        ),
+        *_SHARED,
+    ),
+    steps=(1000,),
+)
 LONGLIVE = Preset(
     id="longlive",
     title="LongLive 1.3B",
@@ -207,6 +224,29 @@ LONGLIVE = Preset(
     window=12,
     sink=3,
     renews=True,
+    frames=_LONG,
+)
+SGF = Preset(
+    id="sgf",
+    title="Self Gradient Forcing 1.3B",
+    summary="Trained through what it looks back at; a window of twelve latents behind three that stay, any length",
+    parts=(_dit("sgf", Source("JunhaoZhuang/Self_Gradient_Forcing", "chunkwise/ar/model.pt", _APACHE)), *_SHARED),
+    window=12,
+    sink=3,
+    policy="top",
+    trained=12,
+    frames=_LONG,
+)
+SGF_FRAME = evolve(
+    SGF,
+    id="sgf-frame",
+    title="Self Gradient Forcing 1.3B, frame-wise",
+    summary="Self Gradient Forcing, one latent a block: the earliest first frame, clips of any length",
+    parts=(_dit("sgf-frame", Source("JunhaoZhuang/Self_Gradient_Forcing", "framewise/ar/model.pt", _APACHE)), *_SHARED),
+    per_block=1,
+    window=21,
+    sink=4,
+    trained=21,
 )
 CAUSVID = Preset(
     id="causvid",
@@ -272,7 +312,10 @@ PRESETS: tuple[Preset, ...] = (
     CAUSAL_FORCING,
     CAUSAL_FORCING_FRAME,
     LONGLIVE,
+    SGF,
+    SGF_FRAME,
     CAUSAL_FORCING_2STEP,
+    CAUSAL_FORCING_1STEP,
     CAUSVID,
     WAN_VACE,
 )

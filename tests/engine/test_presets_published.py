@@ -41,9 +41,11 @@ ROLLOUT = {
     "context_t": 0.0,
     "policy": "absolute",
     "renews": False,
+    "trained": None,
     "guidance": 1.0,
 }
 """Self Forcing's. Others are given below by what they do otherwise."""
+SGF = ROLLOUT | {"policy": "top"}
 SAMPLING: dict[str, dict[str, Any]] = {
     "self-forcing": ROLLOUT,
     "self-forcing-vace": ROLLOUT,
@@ -51,6 +53,9 @@ SAMPLING: dict[str, dict[str, Any]] = {
     "causal-forcing-frame": ROLLOUT | {"per_block": 1},
     "causal-forcing-2step": ROLLOUT | {"per_block": 1, "steps": (1000, 500), "first_steps": FOUR},
     "longlive": ROLLOUT | {"window": 12, "sink": 3, "renews": True},
+    "causal-forcing-1step": ROLLOUT | {"per_block": 1, "steps": (1000,), "first_steps": FOUR},
+    "sgf": SGF | {"window": 12, "sink": 3, "trained": 12},
+    "sgf-frame": SGF | {"per_block": 1, "window": 21, "sink": 4, "trained": 21},
     "causvid": ROLLOUT | {"steps": (1000, 757, 522), "warp": False, "shift": 8.0},
     "wan-vace": {"even_steps": 50, "shift": 16.0, "guidance": 5.0, "strategies": ("joint",)},
 }
@@ -66,6 +71,9 @@ TRANSFORMERS = {
     "causal-forcing": ("zhuhz22/Causal-Forcing", "chunkwise/causal_forcing.pt", PLAIN),
     "causal-forcing-frame": ("zhuhz22/Causal-Forcing", "framewise/causal_forcing.pt", EMA),
     "causal-forcing-2step": ("zhuhz22/Causal-Forcing", "causal-forcing++/framewise-2step.pt", EMA),
+    "causal-forcing-1step": ("zhuhz22/Causal-Forcing", "causal-forcing++/framewise-1step.pt", EMA),
+    "sgf": ("JunhaoZhuang/Self_Gradient_Forcing", "chunkwise/ar/model.pt", EMA),
+    "sgf-frame": ("JunhaoZhuang/Self_Gradient_Forcing", "framewise/ar/model.pt", EMA),
     "longlive": ("Efficient-Large-Model/LongLive-1.3B", "models/longlive_base.pt", PLAIN),
     "causvid": ("tianweiy/CausVid", "autoregressive_checkpoint/model.pt", PLAIN),
     "wan-vace": (*VACE_FILE, None),
