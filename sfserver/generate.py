@@ -205,7 +205,7 @@ def _note_what_is_ignored(order: Order, info: m.EngineInfo, watcher: Watcher) ->
 def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, watcher: Watcher) -> Plan:
     """Raises RequestError for what this engine cannot do, and messages.Refused for what no request may say."""
     width, height = order.size or clip_size(images[0], info.size_multiple, info.min_side_px, info.max_pixels)
-    given = {name: _value(text, name, info) for name, text in order.settings.items()}
+    given = {name: typed(text, name, info) for name, text in order.settings.items()}
     places = [base.Place(at, width, height) for at in images]
     switches = [at for at, _ in order.prompts]
     params = base.check(info, width, height, order.num_frames, places, given, switches=switches)
@@ -242,7 +242,7 @@ def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-def _value(text: str, name: str, info: m.EngineInfo) -> m.Value:
+def typed(text: str, name: str, info: m.EngineInfo) -> m.Value:
     """`text` in the type of the parameter; as it is where it has not that form, which `base.check` then refuses."""
     kind = next((p.kind for p in info.parameters if p.name == name), "choice")
     if kind == "bool":
