@@ -90,17 +90,27 @@ def dit_parameters(config: DitConfig) -> int:
     return base + vace
 
 
-def usual_bytes(preset: Preset) -> int:
-    """Device memory at the usual size and length, by the preset's first strategy, in bfloat16."""
-    parts = preset.strategies[0].split("+")
+def need_of(preset: Preset, strategy: str, window: int, latents: int, keyframes: int) -> Need:
+    """Of a clip with a preset under settings, in bfloat16. The first of the keyframes is taken to begin the clip."""
+    parts = strategy.split("+")
     caches = 2 if preset.guidance > 1 else 1
+    held = latents if "joint" in parts else min(window, latents)
+    pinned = keyframes - 1 if "anchor" in parts else 0
+    sees = 0
+    if preset.dit.vace_layers and parts != ["anchor"]:
+        sees = preset.per_block if "chunk" in parts else min(latents, TRAINED_LATENTS)
     return Need(
         config=preset.dit,
-        per_pass=TRAINED_LATENTS if "joint" in parts else preset.per_block,
-        seats=0 if parts == ["joint"] else caches * (preset.window + 1),
-        vace_span=(preset.per_block if "chunk" in parts else TRAINED_LATENTS) if preset.dit.vace_layers else 0,
+        per_pass=latents if "joint" in parts else preset.per_block,
+        seats=0 if parts == ["joint"] else caches * (held + pinned),
+        vace_span=sees,
         element_bytes=2,
-    ).at(*USUAL_SIZE)
+    )
+
+
+def usual_bytes(preset: Preset) -> int:
+    """Device memory at the usual size and length, by the preset's first strategy, from one keyframe to another."""
+    return need_of(preset, preset.strategies[0], preset.window, TRAINED_LATENTS, keyframes=2).at(*USUAL_SIZE)
 
 
 def largest_size(need: Need, geometry: Geometry, available_bytes: int) -> tuple[int, int] | None:
