@@ -79,6 +79,8 @@ class Preset:
     """The timestep that the clean pass is told."""
     guidance: float = 1.0
     """Above 1: two passes. At 1, a negative prompt works by attention guidance."""
+    negative_prompt: str = ""
+    """Taken where the user gives none."""
     frames: tuple[int, int] = (3, 81)
     """Shortest and longest clip. 81 frames are what most models were trained on: beyond, they meet positions that they
     have never seen."""
@@ -269,6 +271,12 @@ CAUSVID = Preset(
     warp=False,
     shift=8.0,
 )
+WAN_NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
+    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
+    "杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""Wan 2.1's `sample_neg_prompt`: what its models were told to keep from wherever they were shown."""
 WAN_VACE = Preset(
     id="wan-vace",
     title="Wan 2.1 VACE 1.3B",
@@ -279,10 +287,11 @@ WAN_VACE = Preset(
     even_steps=50,
     shift=16.0,
     guidance=5.0,
+    negative_prompt=WAN_NEGATIVE,
     frames=(3, 81),
 )
 """Shift, guidance and steps are the defaults of Wan 2.1's own `generate.py` for the task vace: sample_shift 16,
-sample_guide_scale 5.0, sample_steps 50."""
+sample_guide_scale 5.0, sample_steps 50, and its negative prompt where none is given."""
 
 _BUILT_IN = Source(repository="", file="", licence=_APACHE)
 

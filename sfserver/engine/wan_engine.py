@@ -142,7 +142,8 @@ class WanEngine:
         """One prompt, with attention guidance if there is a negative one; two for a model that needs two passes."""
         prompt = self._embed(text, "prompt")
         if float(job.params.get("guidance", 1.0)) > 1:
-            return [self._prompt(prompt), self._prompt(self._embed(job.negative_prompt, "negative_prompt"))]
+            negative = job.negative_prompt or self._preset.negative_prompt
+            return [self._prompt(prompt), self._prompt(self._embed(negative, "negative_prompt"))]
         if job.negative_prompt and "negative_strength" in job.params:
             nag = Nag(scale=float(job.params["negative_strength"]))
             return [self._prompt(prompt, self._embed(job.negative_prompt, "negative_prompt"), nag)]

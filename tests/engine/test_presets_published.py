@@ -43,8 +43,14 @@ ROLLOUT = {
     "renews": False,
     "trained": None,
     "guidance": 1.0,
+    "negative_prompt": "",
 }
 """Self Forcing's. Others are given below by what they do otherwise."""
+NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，"
+    "JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，"
+    "手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
 SGF = ROLLOUT | {"policy": "top"}
 SAMPLING: dict[str, dict[str, Any]] = {
     "self-forcing": ROLLOUT,
@@ -57,7 +63,13 @@ SAMPLING: dict[str, dict[str, Any]] = {
     "sgf": SGF | {"window": 12, "sink": 3, "trained": 12},
     "sgf-frame": SGF | {"per_block": 1, "window": 21, "sink": 4, "trained": 21},
     "causvid": ROLLOUT | {"steps": (1000, 757, 522), "warp": False, "shift": 8.0},
-    "wan-vace": {"even_steps": 50, "shift": 16.0, "guidance": 5.0, "strategies": ("joint",)},
+    "wan-vace": {
+        "even_steps": 50,
+        "shift": 16.0,
+        "guidance": 5.0,
+        "strategies": ("joint",),
+        "negative_prompt": NEGATIVE,
+    },
 }
 """The whole of what is published. Wan's model is no rollout: it has no blocks, window or list of steps."""
 OURS_WHERE_PUBLISHED = {("sink", 0): 1}
