@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..model.config import DitConfig
 from .geometry import SIZE_MULTIPLE, Geometry
@@ -35,12 +35,14 @@ class Need:
     vace_span: int
     """Latents that the VACE branch sees at once; 0 without one."""
     element_bytes: int
+    transformers: int = 1
+    """Two where clean passes have one of their own."""
     encoder_states: int = 0
     """Of the VAE's encoder, that wait between blocks for the next part of the VACE context."""
 
     @property
     def weight_bytes(self) -> int:
-        return weight_bytes(self.config, self.element_bytes)
+        return weight_bytes(self.config, self.element_bytes, self.transformers)
 
     def cache_bytes(self, width: int, height: int) -> int:
         """Of keys and values, exactly."""
@@ -50,7 +52,7 @@ class Need:
         """Bytes of everything, about, at a size in pixels."""
         c = self.config
         tokens = tokens_of(width, height)
-        text = 2 * (c.layers + len(c.vace_layers)) * c.text_len * c.dim * self.element_bytes
+        text = 2 * (self.transformers * c.layers + len(c.vace_layers)) * c.text_len * c.dim * self.element_bytes
         widest = max(self.per_pass, self.vace_span) * tokens
         # Alive at once in the widest layer: the residual stream and its norm in float32, and in the weights' precision
         # either queries, keys, values and the answer or both ends of the feed-forward.
@@ -70,9 +72,10 @@ def tokens_of(width: int, height: int) -> int:
     return (width // SIZE_MULTIPLE) * (height // SIZE_MULTIPLE)
 
 
-def weight_bytes(config: DitConfig, element_bytes: int) -> int:
-    """Of what stays on the device between clips: transformer, VACE branch and VAE."""
-    return (dit_parameters(config) + VAE_PARAMETERS) * element_bytes
+def weight_bytes(config: DitConfig, element_bytes: int, transformers: int = 1) -> int:
+    """Of what stays on the device between clips: transformers, VACE branch and VAE."""
+    further = (transformers - 1) * dit_parameters(evolve(config, vace_layers=()))
+    return (dit_parameters(config) + further + VAE_PARAMETERS) * element_bytes
 
 
 def dit_parameters(config: DitConfig) -> int:
@@ -105,6 +108,7 @@ def need_of(preset: Preset, strategy: str, window: int, latents: int, keyframes:
         seats=0 if parts == ["joint"] else caches * (held + pinned),
         vace_span=sees,
         element_bytes=2,
+        transformers=preset.transformers,
     )
 
 

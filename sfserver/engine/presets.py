@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from ..model.config import WAN_1_3B, WAN_1_3B_VACE, DitConfig
 from ..model.positions import Policy
 
-Role = Literal["dit", "lora", "vace", "vae", "tae", "text", "tokenizer"]
+Role = Literal["dit", "clean", "lora", "vace", "vae", "tae", "text", "tokenizer"]
 
 TRAINED_LATENTS = 21
 """81 frames: what every Wan 2.1 model was trained on, hence the widest window and look-ahead that make sense."""
@@ -100,6 +100,10 @@ class Preset:
     def confirm(self) -> bool:
         """Somebody must accept a licence before these weights are downloaded."""
         return any(part.source.confirm for part in self.parts)
+
+    @property
+    def transformers(self) -> int:
+        return 2 if self.part("clean") else 1
 
     def part(self, role: Role) -> Part | None:
         return next((part for part in self.parts if part.role == role), None)
@@ -250,6 +254,17 @@ SGF_FRAME = evolve(
     sink=4,
     trained=21,
 )
+
+
+def _sgf_plus(preset: Preset, folder: str, title: str, file: str) -> Preset:
+    source = Source("ZihanSu/Self_Gradient_Forcing_Plus", file, _APACHE)
+    parts = (_dit(folder, source), Part("clean", f"{folder}/clean.safetensors", source), *_SHARED)
+    summary = f"{preset.summary}; what is looked back at is seen by a second transformer"
+    return evolve(preset, id=folder, title=title, summary=summary, parts=parts)
+
+
+SGF_PLUS = _sgf_plus(SGF, "sgf-plus", "Self Gradient Forcing+ 1.3B", "chunkwise/model.pt")
+SGF_PLUS_FRAME = _sgf_plus(SGF_FRAME, "sgf-plus-frame", "Self Gradient Forcing+ 1.3B, frame-wise", "framewise/model.pt")
 CAUSVID = Preset(
     id="causvid",
     title="CausVid 1.3B",
@@ -322,7 +337,9 @@ PRESETS: tuple[Preset, ...] = (
     CAUSAL_FORCING_FRAME,
     LONGLIVE,
     SGF,
+    SGF_PLUS,
     SGF_FRAME,
+    SGF_PLUS_FRAME,
     CAUSAL_FORCING_2STEP,
     CAUSAL_FORCING_1STEP,
     CAUSVID,

@@ -41,6 +41,8 @@ class Weights:
     embed: Callable[[str], Tensor]
     vace: Vace | None = None
     tae: Tae | None = None
+    clean: Dit | None = None
+    """Makes the clean passes, where a model has another transformer for them."""
 
 
 class WanEngine:
@@ -91,7 +93,7 @@ class WanEngine:
             if params["seam"] and still.at not in given:  # the rollout itself decodes what is given
                 seam.learn(still.errors(decoder.decode(still.latents, decoder.new_decoder_state())))
         rollout = Rollout(
-            Networks(weights.dit, weights.vace, self._how(job)),
+            Networks(weights.dit, weights.vace, self._how(job), weights.clean),
             geometry,
             self._sampling(job),
             script.opening,
@@ -152,7 +154,9 @@ class WanEngine:
     def _prompt(self, prompt: Tensor, negative: Tensor | None = None, nag: Nag | None = None) -> Prompt:
         dit, vace = self._weights.dit, self._weights.vace
         vace_text = vace.embed_prompt(dit.embed_text(prompt)) if vace else []
-        return Prompt(dit.embed_prompt(prompt, negative, nag), vace_text)
+        clean = self._weights.clean
+        clean_text = clean.embed_prompt(prompt, negative, nag) if clean else []
+        return Prompt(dit.embed_prompt(prompt, negative, nag), vace_text, clean_text)
 
     def _embed(self, text: str, field: str) -> Tensor:
         """[1, T, text_dim] on the device. Raises RequestError, which names `field` where the text is too long."""
@@ -212,6 +216,7 @@ class WanEngine:
             seats=caches * seats,
             vace_span=min(geometry.latents, TRAINED_LATENTS if strategy.lookahead else block) if strategy.vace else 0,
             element_bytes=self._weights.dit.compute_dtype.itemsize,
+            transformers=self._preset.transformers,
             encoder_states=int(strategy.vace and conditioning.is_encoded_in_parts(strategy, geometry, job.keyframes)),
         )
 

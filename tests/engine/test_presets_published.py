@@ -62,6 +62,8 @@ SAMPLING: dict[str, dict[str, Any]] = {
     "causal-forcing-1step": ROLLOUT | {"per_block": 1, "steps": (1000,), "first_steps": FOUR},
     "sgf": SGF | {"window": 12, "sink": 3, "trained": 12},
     "sgf-frame": SGF | {"per_block": 1, "window": 21, "sink": 4, "trained": 21},
+    "sgf-plus": SGF | {"window": 12, "sink": 3, "trained": 12},
+    "sgf-plus-frame": SGF | {"per_block": 1, "window": 21, "sink": 4, "trained": 21},
     "causvid": ROLLOUT | {"steps": (1000, 757, 522), "warp": False, "shift": 8.0},
     "wan-vace": {
         "even_steps": 50,
@@ -86,6 +88,8 @@ TRANSFORMERS = {
     "causal-forcing-1step": ("zhuhz22/Causal-Forcing", "causal-forcing++/framewise-1step.pt", EMA),
     "sgf": ("JunhaoZhuang/Self_Gradient_Forcing", "chunkwise/ar/model.pt", EMA),
     "sgf-frame": ("JunhaoZhuang/Self_Gradient_Forcing", "framewise/ar/model.pt", EMA),
+    "sgf-plus": ("ZihanSu/Self_Gradient_Forcing_Plus", "chunkwise/model.pt", EMA),
+    "sgf-plus-frame": ("ZihanSu/Self_Gradient_Forcing_Plus", "framewise/model.pt", EMA),
     "longlive": ("Efficient-Large-Model/LongLive-1.3B", "models/longlive_base.pt", PLAIN),
     "causvid": ("tianweiy/CausVid", "autoregressive_checkpoint/model.pt", PLAIN),
     "wan-vace": (*VACE_FILE, None),
@@ -100,7 +104,13 @@ OTHER_FILES = {
     "lora": ("Efficient-Large-Model/LongLive-1.3B", "models/lora.pt", APACHE),
 }
 """Repository, file and licence by role."""
-FURTHER_ROLES = {"self-forcing-vace": {"vace"}, "wan-vace": {"vace"}, "longlive": {"lora"}}
+FURTHER_ROLES = {
+    "sgf-plus": {"clean"},
+    "sgf-plus-frame": {"clean"},
+    "self-forcing-vace": {"vace"},
+    "wan-vace": {"vace"},
+    "longlive": {"lora"},
+}
 """Beside the transformer, and what all models share."""
 LICENCES = {
     "self-forcing": (f"{APACHE} since 2025-09-11, {NON_COMMERCIAL} before: check the model card", True),
@@ -120,8 +130,9 @@ def differences(preset: Preset) -> set[str]:
     parts = {part.role: part for part in preset.parts}
     if set(parts) != {"dit", "vae", "tae", "text", "tokenizer"} | FURTHER_ROLES.get(preset.id, set()):
         found.add("roles")
-    found |= {role for role, part in parts.items() if role != "dit" and _origin(part) != (OTHER_FILES[role], False)}
     repository, file, prefers = TRANSFORMERS[preset.id]
+    others = OTHER_FILES | {"clean": (repository, file, APACHE)}
+    found |= {role for role, part in parts.items() if role != "dit" and _origin(part) != (others[role], False)}
     licence, confirm = LICENCES.get(preset.id, (APACHE, False))
     if _origin(parts["dit"]) != ((repository, file, licence), confirm):
         found.add("dit")

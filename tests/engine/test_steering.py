@@ -291,6 +291,28 @@ def test_passes_are_counted_whatever_changes(
     assert (last.step, rollout._passes) == (rollout.total_passes, rollout.total_passes)
 
 
+def test_a_second_transformer_makes_the_clean_passes_and_no_other() -> None:
+    """Self Gradient Forcing+: the same weights twice are the plain model; others change what is looked back at."""
+    loaded = toy.weights()
+    second = toy.fresh_weights().dit
+    text = second.embed_prompt(toy.embed_prompt("a cat"))
+
+    def run(clean: Any) -> list[Tensor]:
+        geometry, told = clip(lead=False), None
+        prompts = [attrs.evolve(prompt(), clean_text=text)]
+        networks = Networks(loaded.dit, clean=clean)
+        rollout = Rollout(networks, geometry, Sampling(THREE), prompts, seeded_noise(0, geometry), told, FOREVER)
+        return blocks(rollout)
+
+    plain = run(None)
+    assert all(torch.equal(a, b) for a, b in zip(plain, run(second), strict=True))
+    with torch.no_grad():
+        second.blocks[0].modulation += 0.5
+    other = run(second)
+    assert torch.equal(plain[0], other[0]), "denoising is the first one's"
+    assert all((a - b).abs().max() > 1e-3 for a, b in zip(plain[1:], other[1:], strict=True))
+
+
 def test_what_is_looked_back_at_is_what_a_cache_holds_besides_its_sink() -> None:
     geometry = plan(48, 32, 161, 3, [1])
     runs = looked_back_at(geometry.blocks[6], geometry, window=9, sink=2, pinned=frozenset({5, 30}))
