@@ -132,6 +132,56 @@ def generate(
     return _report(result, out, seed)
 
 
+@app.command()
+def compare(
+    start: Annotated[Path, typer.Argument(help="The first picture", metavar="START")],
+    end: Annotated[Path, typer.Argument(help="The last picture", metavar="END")],
+    out: Annotated[Path, typer.Option(help="A folder for the clips and the page index.html; goes on where it ended")],
+    engines: Annotated[str, typer.Option(help="Ids, by commas; see: sfserver models")] = "draft",
+    strategies: Annotated[str, typer.Option(help="Names, by commas; without any, all that an engine has")] = "",
+    seeds: Annotated[str, typer.Option(help="Numbers, by commas")] = "0",
+    prompt: Annotated[str, typer.Option(help="What happens in between")] = "",
+    negative_prompt: Annotated[str, typer.Option(help="What shall not be seen")] = "",
+    frames: Annotated[int, typer.Option(help="Length of the clips, START and END counted", min=3)] = 33,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT; auto is the start picture's")] = "auto",
+    fit: Annotated[
+        Literal["crop", "pad", "stretch"], typer.Option(help="How pictures of another shape come to that size")
+    ] = "crop",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter, for engines that have it", metavar="NAME=VALUE")
+    ] = None,
+) -> int:
+    """Two pictures through every combination of engines, strategies and seeds, on one page to judge by."""
+    from .compare import run as comparing
+
+    numbers = _words(seeds)
+    if not numbers or not all(number.isdecimal() for number in numbers):
+        raise typer.BadParameter(f"{seeds!r} are not numbers, as in 1,2,3", param_hint="--seeds")
+    wish = comparing.Wish(
+        start=start,
+        end=end,
+        out=out,
+        engines=_words(engines),
+        strategies=_words(strategies),
+        seeds=tuple(map(int, numbers)),
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        num_frames=frames,
+        size=_size(size),
+        fit=fit,
+        settings=dict(_setting(text) for text in settings or ()),
+    )
+    rows = comparing.compare(wish, load_config(), lambda sentence: typer.echo(sentence, err=True))
+    if not rows:
+        return _complain("nothing could be made")
+    typer.echo(f"{rows} clips on {out / comparing.PAGE}")
+    return 0
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
 def _report(result: Result, out: Path, seed: int) -> int:
     if result.cancelled:
         kept = f"{result.made} of {result.wanted} frames are in {out}" if result.made else "nothing was made"

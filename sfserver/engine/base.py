@@ -137,7 +137,7 @@ def check(
         raise _bad(
             "num_frames",
             f"{num_frames} frames: engine {info.id} makes clips of {info.min_frames} to {info.max_frames}, "
-            "keyframes counted",
+            "keyframes counted; make it in parts, or choose another engine (sfserver models)",
         )
     if not 0 <= resume_from <= num_frames:
         raise _bad("resume_from", f"{resume_from} is outside the clip of {num_frames} frames")

@@ -60,8 +60,12 @@ class Strategy:
 def plan_clip(
     width: int, height: int, num_frames: int, keyframes: Sequence[Keyframe], preset: Preset, strategy: Strategy
 ) -> Geometry:
-    """The blocks of a request. A first frame that is anchored is a block by itself, as in image-to-video rollouts."""
-    given = [1] if strategy.anchor and not strategy.whole and any(k.at == 0 for k in keyframes) else []
+    """The blocks of a request. A first frame that is anchored is a block by itself, as in image-to-video rollouts; the
+    latents of more first frames follow in blocks of the usual length, as when a clip is extended.
+    """
+    lead = given_lead(keyframes) if strategy.anchor and not strategy.whole else 0
+    lead = min(lead, latent_of(num_frames - 1))  # something is left to make
+    given = [1] * min(lead, 1) + [min(preset.per_block, lead - i) for i in range(1, lead, preset.per_block)]
     return plan(width, height, num_frames, None if strategy.whole else preset.per_block, given)
 
 
@@ -94,8 +98,7 @@ class GreyClip:
 class Still:
     """What keyframes make of one latent, encoded after a first frame of its own so that it is a latent of four frames.
 
-    `latents` are [B, 1, C, H, W] for the first latent of a clip, which is one frame anyway, and [B, 2, C, H, W] for
-    others; the last one counts.
+    `latents` [B, F, C, H, W] are all of the stretch that it ends, one for the first latent of a clip; the last counts.
     """
 
     at: int
@@ -124,18 +127,46 @@ class Still:
 def encode_stills(
     vae: WanVae | Tae, keyframes: Sequence[Keyframe], device: torch.device | str
 ) -> Generator[Step, None, list[Still]]:
-    """A Still for every latent that holds a keyframe, in order of time."""
+    """A Still for every latent that holds a keyframe, in order of time.
+
+    Frames that are given one after the other move: they are encoded as the stretch that they are, each latent after
+    those before it. A picture that stands alone is encoded after a copy of itself.
+    """
     shown = shown_at(keyframes, fill_latents=True)
+    given = {k.at for k in keyframes}
+    of = len({latent_of(at) for at in given})
     stills: list[Still] = []
-    positions = sorted({latent_of(k.at) for k in keyframes})
-    for position in positions:
-        pictures = [shown[frame].image for frame in frames_of(position)]
-        lead_in = pictures[:1] if position else []
-        pixels = torch.cat([to_pixels(picture, device) for picture in (*lead_in, *pictures)], dim=1)
-        held = tuple(k for k in keyframes if latent_of(k.at) == position)
-        stills.append(Still(position, vae.encode(pixels).float(), held))
-        yield Step(STAGE, len(stills), len(positions))
+    for stretch in _stretches(given):
+        first = frames_of(stretch[0])[0]
+        lead_in = [first - 1 if first - 1 in given else first] if first else []
+        frames = [*lead_in, *(frame for position in stretch for frame in frames_of(position))]
+        latents = vae.encode(torch.cat([to_pixels(shown[frame].image, device) for frame in frames], dim=1)).float()
+        for i, position in enumerate(stretch):
+            held = tuple(k for k in keyframes if latent_of(k.at) == position)
+            stills.append(Still(position, latents[:, : len(lead_in) + i + 1], held))
+            yield Step(STAGE, len(stills), of)
     return stills
+
+
+def _stretches(given: Collection[int]) -> list[list[int]]:
+    """Latents that hold given frames; those between which frames follow each other are one stretch."""
+    stretches: list[list[int]] = []
+    for position in sorted({latent_of(at) for at in given}):
+        first = frames_of(position)[0]
+        if stretches and first in given and first - 1 in given:
+            stretches[-1].append(position)
+        else:
+            stretches.append([position])
+    return stretches
+
+
+def given_lead(keyframes: Sequence[Keyframe]) -> int:
+    """Latents at the beginning of a clip that are given as a whole, from the first frame on."""
+    given = {k.at for k in keyframes}
+    lead = 0
+    while given.issuperset(frames_of(lead)):
+        lead += 1
+    return lead
 
 
 class ClipContext:

@@ -13,6 +13,8 @@ from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
 from .base import Engine
+from .choice import Choice, Wanted
+from .choice import choose as choose_clip
 from .presets import SMALL_WORLD
 
 
@@ -62,6 +64,13 @@ def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]
         return best.id, f"{best.title}: nothing that is complete fits; this needs the least memory"
     best = fitting[0]
     return best.id, f"{best.title}: {_reason(best, large, memory)}"
+
+
+def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) -> Choice:
+    """What `auto` means for one clip, with settings that make it fit. Raises RequestError where nothing will do."""
+    own = [info for info in infos if info.id != SMALL_WORLD.id]
+    memory = gpu_memory_bytes(config) if any(info.available and info.memory_bytes for info in own) else 0
+    return choose_clip(own, memory, clip)
 
 
 def gpu_memory_bytes(config: ServerConfig) -> int:

@@ -150,7 +150,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
     return EngineInfo(
         id=preset.id,
         title=preset.title,
-        summary=preset.summary,
+        summary=_summary(preset),
         version=f"{VERSION}-{config.precision}",
         licence=preset.licence,
         uses_prompt=True,
@@ -164,6 +164,12 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         memory_bytes=capacity.usual_bytes(preset),
         parameters=tuple(parameters_of(preset, has_tae=preset.part("vae") is not None and _has(preset, "tae", folder))),
     )
+
+
+def _summary(preset: Preset) -> str:
+    if not preset.negative_prompt:
+        return preset.summary
+    return f"{preset.summary}. Where you give no negative prompt, it keeps from: {preset.negative_prompt}"
 
 
 def _needed(preset: Preset) -> list[Part]:

@@ -41,6 +41,8 @@ class Weights:
     embed: Callable[[str], Tensor]
     vace: Vace | None = None
     tae: Tae | None = None
+    clean: Dit | None = None
+    """Makes the clean passes, where a model has another transformer for them."""
 
 
 class WanEngine:
@@ -85,13 +87,13 @@ class WanEngine:
         stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
         context = self._context(job, geometry, strategy)
         decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
-        given = {block.start for block in geometry.blocks if block.given}
+        given = {position for block in geometry.blocks if block.given for position in block.latents}
         seam = Seam()
         for still in stills:
             if params["seam"] and still.at not in given:  # the rollout itself decodes what is given
                 seam.learn(still.errors(decoder.decode(still.latents, decoder.new_decoder_state())))
         rollout = Rollout(
-            Networks(weights.dit, weights.vace, self._how(job)),
+            Networks(weights.dit, weights.vace, self._how(job), weights.clean),
             geometry,
             self._sampling(job),
             script.opening,
@@ -118,7 +120,9 @@ class WanEngine:
                 continue
             assert event.pixels is not None
             if event.block.given and job.params["seam"]:
-                seam.learn(stills[event.block.start].errors(event.pixels))
+                for position in event.block.latents:
+                    until = frames_of(position).stop - frames_of(event.block.start)[0]
+                    seam.learn(stills[position].errors(event.pixels[:, :until]))
             first = frames_of(event.block.start)[0]
             pictures = to_pictures(seam.correct(first, event.pixels[0].float())).cpu().numpy()
             if frames := tuple(Frame(first + i, p) for i, p in enumerate(pictures) if first + i in wanted):
@@ -140,7 +144,8 @@ class WanEngine:
         """One prompt, with attention guidance if there is a negative one; two for a model that needs two passes."""
         prompt = self._embed(text, "prompt")
         if float(job.params.get("guidance", 1.0)) > 1:
-            return [self._prompt(prompt), self._prompt(self._embed(job.negative_prompt, "negative_prompt"))]
+            negative = job.negative_prompt or self._preset.negative_prompt
+            return [self._prompt(prompt), self._prompt(self._embed(negative, "negative_prompt"))]
         if job.negative_prompt and "negative_strength" in job.params:
             nag = Nag(scale=float(job.params["negative_strength"]))
             return [self._prompt(prompt, self._embed(job.negative_prompt, "negative_prompt"), nag)]
@@ -149,7 +154,9 @@ class WanEngine:
     def _prompt(self, prompt: Tensor, negative: Tensor | None = None, nag: Nag | None = None) -> Prompt:
         dit, vace = self._weights.dit, self._weights.vace
         vace_text = vace.embed_prompt(dit.embed_text(prompt)) if vace else []
-        return Prompt(dit.embed_prompt(prompt, negative, nag), vace_text)
+        clean = self._weights.clean
+        clean_text = clean.embed_prompt(prompt, negative, nag) if clean else []
+        return Prompt(dit.embed_prompt(prompt, negative, nag), vace_text, clean_text)
 
     def _embed(self, text: str, field: str) -> Tensor:
         """[1, T, text_dim] on the device. Raises RequestError, which names `field` where the text is too long."""
@@ -209,6 +216,7 @@ class WanEngine:
             seats=caches * seats,
             vace_span=min(geometry.latents, TRAINED_LATENTS if strategy.lookahead else block) if strategy.vace else 0,
             element_bytes=self._weights.dit.compute_dtype.itemsize,
+            transformers=self._preset.transformers,
             encoder_states=int(strategy.vace and conditioning.is_encoded_in_parts(strategy, geometry, job.keyframes)),
         )
 

@@ -36,7 +36,7 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
     """
     device = choose_device(config)
     dtype = choose_dtype(config, device)
-    size = capacity.weight_bytes(preset.dit, dtype.itemsize)
+    size = capacity.weight_bytes(preset.dit, dtype.itemsize, preset.transformers)
     weights = within_memory(
         lambda: _load_weights(preset, info, folder, config, device, dtype),
         f"the weights of engine {info.id} take {size / 1e9:.1f} GB, more than is free on {device.type}; "
@@ -68,6 +68,7 @@ def _load_weights(
     dit, vace = loading.load_transformer(home("dit"), vace_home, device, dtype, expect=preset.dit)
     return Weights(
         dit=dit,
+        clean=loading.load_clean(home("clean"), dit, device, dtype) if preset.part("clean") else None,
         vace=vace,
         vae=load_codec(preset),
         tae=loading.load_tae(home("tae"), device, dtype) if has_choice else None,

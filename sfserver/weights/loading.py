@@ -59,6 +59,16 @@ def load_transformer(
     return dit, _loaded(vace_folder, vace_component, "vace", Vace, device).set_compute_dtype(dtype)
 
 
+def load_clean(folder: Path, like: Dit, device: torch.device, dtype: torch.dtype) -> Dit:
+    """The transformer that makes the clean passes of another. Raises WeightsError, also if they are of two sizes."""
+    component = component_of(folder, "clean")
+    dit = _loaded(folder, component, "clean", Dit, device).set_compute_dtype(dtype)
+    if evolve(dit.config, vace_layers=()) != evolve(like.config, vace_layers=()):
+        message = "is of another size than the transformer beside it; convert both from one file"
+        raise WeightsError(f"{folder / component.file}: {message}")
+    return dit
+
+
 def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> WanVae:
     """Raises WeightsError."""
     vae = _loaded(folder, component_of(folder, "vae"), "vae", WanVae, device).to(dtype)
@@ -116,6 +126,7 @@ def expected_shapes(role: str, config: Config) -> Shapes:
 
 _BUILD: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "dit": lambda sizes: Dit(DitConfig(**sizes)),
+    "clean": lambda sizes: Dit(DitConfig(**sizes)),
     "vace": lambda sizes: Vace(DitConfig(**sizes)),
     "vae": lambda sizes: WanVae(VaeConfig(**sizes)),
     "tae": lambda sizes: Tae(TaeConfig(**sizes)),

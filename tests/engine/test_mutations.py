@@ -104,13 +104,13 @@ def hints_in_the_clean_pass(patch: pytest.MonkeyPatch) -> None:
     flow = rollout.Rollout._flow
 
     def told(
-        self: rollout.Rollout, x: torch.Tensor, t: float, block: Any, view: Any = None, clean: bool = False
+        self: rollout.Rollout, x: torch.Tensor, t: float, block: Any, view: Any = None, **more: Any
     ) -> torch.Tensor:
         if view is None:
             with pytest.raises(StopIteration) as stop:
                 next(self._view(block))
             view = stop.value.value
-        return flow(self, x, t, block, view, clean)
+        return flow(self, x, t, block, view, **more)
 
     patch.setattr(rollout.Rollout, "_flow", told)
 

@@ -139,6 +139,18 @@ def test_negative_prompt_steers_and_an_empty_one_costs_nothing() -> None:
     assert [layer.negative for layer in prompts[0].text] == [None] * TOY.layers
 
 
+def test_a_model_with_a_negative_prompt_of_its_own_takes_it_where_none_is_given_and_shows_it() -> None:
+    preset = attrs.evolve(WAN_VACE, dit=TOY_VACE, even_steps=2)
+    engine = toy.engine(preset)
+    own, given, other = (
+        toy.pixels(toy.run(toy.job(9, (0, 8), negative_prompt=text), engine))
+        for text in ("", preset.negative_prompt, "blurred")
+    )
+    assert np.array_equal(own, given)
+    assert not np.array_equal(own, other)
+    assert preset.negative_prompt in engine.info.summary
+
+
 def test_a_model_that_needs_two_passes_runs_them() -> None:
     preset = attrs.evolve(WAN_VACE, dit=TOY_VACE, even_steps=2)
     engine = toy.engine(preset)
