@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import bpy
 
-from . import capture, frames, plan, runtime, sequencer, settings
+from . import capture, frames, keep, plan, runtime, sequencer, settings
 from .plan import CannotFill, Gap
 from .record import Record, timestamp
 
@@ -111,16 +111,6 @@ def new_seed() -> int:
     return random.randrange(2**31)
 
 
-def frames_parent() -> Path:
-    """The folder below which frames are kept: the .blend's, or while there is none the extension's own."""
-    return Path(bpy.data.filepath).parent if bpy.data.filepath else unsaved_parent()
-
-
-def unsaved_parent() -> Path:
-    """The folder for frames of files that were not saved yet."""
-    return Path(bpy.utils.extension_path_user(__package__, path="unsaved"))
-
-
 def begin(
     scene: bpy.types.Scene,
     gap: Gap,
@@ -136,7 +126,7 @@ def begin(
     from .sfwire.messages import Refused
     from .sfwire.request import Request
 
-    parent = frames_parent()
+    parent = keep.parent()
     try:
         folder = frames.make_folder(parent, record.job)
         size = record.width, record.height
@@ -156,7 +146,8 @@ def begin(
         )
         request.generate("check", record.engine)  # what the wire does not allow is said here, not later
         title = record.prompt.strip().splitlines()[0][:MAX_TITLE_CHARS] if record.prompt.strip() else "In-Between"
-        place = sequencer.place_strip(scene, gap, title, folder / frames.FIRST_KEYFRAME, record, above)
+        picture = f"{keep.written(folder)}/{frames.FIRST_KEYFRAME}"
+        place = sequencer.place_strip(scene, gap, title, picture, record, above)
     except (OSError, RuntimeError, LookupError, Refused) as error:
         frames.delete_folder(parent, record.job)
         raise CannotFill(_why(error, parent)) from None

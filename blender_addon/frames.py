@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -37,6 +38,27 @@ def make_folder(parent: Path, job: str) -> Path:
     folder = parent / FOLDER / job
     folder.mkdir(parents=True)
     return folder
+
+
+def copy_folder(folder: Path, parent: Path) -> Path:
+    """Have a job's frames below `parent` too: as further names of the same files, or copied where the disk has no such.
+
+    What is there already stays as it is. Raises OSError.
+    """
+    assert is_job(folder.name)
+    home = parent / FOLDER / folder.name
+    home.mkdir(parents=True, exist_ok=True)
+    for path in _our_files(folder):
+        there = home / path.name
+        if path.suffix == ".part" or there.exists():
+            continue
+        try:
+            os.link(path, there)
+        except OSError:
+            part = there.with_name(there.name + ".part")
+            shutil.copyfile(path, part)
+            os.replace(part, there)
+    return home
 
 
 def delete_folder(parent: Path, job: str) -> int:
@@ -116,6 +138,15 @@ class Writer:
                     done.append(Written(order.job, order.path.name))
         return done
 
+    def redirect(self, job: str, folder: Path) -> None:
+        """Write what is left of a job into another folder; a frame that is half written begins anew there."""
+        if self._file is not None and self._orders[0].job == job:
+            self._close_file()
+            self._orders[0].written_bytes = 0
+        for order in self._orders:
+            if order.job == job:
+                order.path = folder / order.path.name
+
     def close(self) -> None:
         """Forget what is not written yet."""
         if self._orders:
@@ -138,6 +169,9 @@ class Writer:
 
     def _drop(self) -> None:
         self._orders.popleft()
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._file is not None:
             with suppress(OSError):  # the disk is full: it has been said
                 self._file.close()

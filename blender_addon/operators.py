@@ -7,11 +7,11 @@ from pathlib import Path
 
 import bpy
 
-from . import begin, frames, runtime, sequencer, settings
+from . import begin, frames, keep, runtime, sequencer, settings
 from .plan import CannotFill, Gap
 from .record import Record
 
-_UNSAVED = "The file is not saved: frames are kept in the extension's own folder. Save first to have them beside it"
+_UNSAVED = "The file is not saved: its frames are in your user folder, and come beside the file when you save it"
 
 
 def _scene(context: bpy.types.Context) -> bpy.types.Scene:
@@ -178,49 +178,64 @@ class INBETWEEN_OT_discard(bpy.types.Operator):
             self.report({"ERROR"}, "The active strip was not made here")
             return {"CANCELLED"}
         name, record = active
-        pump = runtime.running_pump()
-        fill = pump.drop(record.job) if pump is not None else None
-        sequencer.remove(record.job, sequencer.Place(scene.name, name))
-        if record.job in sequencer.jobs_in_use():
-            return {"FINISHED"}  # a copy of the strip still shows the frames
-        parents = [fill.folder.parent.parent] if fill is not None else [begin.frames_parent(), begin.unsaved_parent()]
+        pump, place = runtime.running_pump(), sequencer.Place(scene.name, name)
+        folder = sequencer.folder_of(record.job, place)
+        if pump is not None:
+            pump.drop(record.job)
+        sequencer.remove(record.job, place)
+        if folder is not None and record.job not in sequencer.jobs_in_use():  # else a copy still shows the frames
+            self._delete(folder, record.job)
+        return {"FINISHED"}
+
+    def _delete(self, folder: Path, job: str) -> None:
+        if folder.parent.parent not in (keep.parent(), *keep.user_parents()) or folder.name != job:
+            self.report({"INFO"}, f"Its frames stay in {folder}: another file may use them")
+            return
         try:
-            for parent in parents:
-                frames.delete_folder(parent, record.job)
+            frames.delete_folder(folder.parent.parent, job)
         except OSError as error:
             self.report({"WARNING"}, f"Its frames could not be deleted: {error.strerror}")
-        return {"FINISHED"}
 
 
 class INBETWEEN_OT_clean_unused(bpy.types.Operator):
-    """Delete the frames beside this file that none of its strips uses. Other files beside it may use them"""
+    """Delete frames that no strip of this file uses. Other files may use them"""
 
     bl_idname = "inbetween.clean_unused"
     bl_label = "Clean Unused Frames"
 
+    unsaved: bpy.props.BoolProperty(
+        name="Of Unsaved Files",
+        description="Clean the user's folder, where frames of files lie that were never saved",
+        default=False,
+        options={"SKIP_SAVE"},
+    )
+
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not bpy.data.is_saved:
-            cls.poll_message_set("Save the file first: frames are cleaned beside it")
+            cls.poll_message_set("Save the file first: until then its frames are among those of unsaved files")
             return False
         return True
 
+    def _parents(self) -> tuple[Path, ...]:
+        return keep.user_parents() if self.unsaved else (keep.parent(),)
+
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        unused = _unused()
-        if not unused:
-            self.report({"INFO"}, "All frames beside this file are used by its strips")
+        if not _unused(self._parents()):
+            self.report({"INFO"}, "There are no frames that this file does not use")
             return {"CANCELLED"}
         return context.window_manager.invoke_props_dialog(self, width=420)
 
     def draw(self, context: bpy.types.Context) -> None:
-        unused = _unused()
+        sizes = [size for _, _, size in _unused(self._parents())]
         column = self.layout.column(align=True)
-        column.label(text=f"Delete the frames of {len(unused)} takes, {sum(unused.values()) / 1e6:.0f} MB?")
-        column.label(text="Other .blend files in this folder may use them. This cannot be undone.")
+        column.label(text=f"Delete the frames of {len(sizes)} takes, {sum(sizes) / 1e6:.0f} MB?")
+        others = "Files that were never saved, and auto-saves," if self.unsaved else "Other .blend files in this folder"
+        column.label(text=f"{others} may use them. This cannot be undone.")
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
-            freed = sum(frames.delete_folder(_parent(), job) for job in _unused())
+            freed = sum(frames.delete_folder(parent, job) for parent, job, _ in _unused(self._parents()))
         except OSError as error:
             self.report({"ERROR"}, f"Frames could not be deleted: {error.strerror}")
             return {"CANCELLED"}
@@ -228,15 +243,17 @@ class INBETWEEN_OT_clean_unused(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def _parent() -> Path:
-    return Path(bpy.data.filepath).parent
-
-
-def _unused() -> dict[str, int]:
-    """Jobs beside this file that no strip uses and that are not being made, with their bytes."""
+def _unused(parents: Sequence[Path]) -> list[tuple[Path, str, int]]:
+    """(parent, job, bytes) of frames that no strip reads from there and that are not being made."""
     pump = runtime.running_pump()
-    used = sequencer.jobs_in_use() | (pump.jobs if pump is not None else set())
-    return {job: size for job, size in frames.jobs_on_disk(_parent()).items() if job not in used}
+    used = sequencer.frame_folders() | ({fill.folder for fill in pump.fills} if pump is not None else set())
+    used = {folder.resolve() for folder in used}
+    return [
+        (parent, job, size)
+        for parent in parents
+        for job, size in frames.jobs_on_disk(parent).items()
+        if (parent / frames.FOLDER / job).resolve() not in used
+    ]
 
 
 CLASSES = (

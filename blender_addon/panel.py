@@ -60,6 +60,8 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
         pump = runtime.running_pump()
         if pump is not None and pump.message:
             _say(layout, context, pump.message, "ERROR")
+        if runtime.notice:
+            _say(layout, context, runtime.notice, "INFO")
 
     def _draw_intent(self, context: bpy.types.Context, scene: bpy.types.Scene) -> None:
         """What Fill Gap will do, or why it cannot."""
@@ -74,7 +76,7 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
         except CannotFill as error:
             _say(self.layout, context, str(error), "ERROR")
         if not bpy.data.is_saved:
-            _say(self.layout, context, "Save the file to keep the frames beside it", "INFO")
+            _say(self.layout, context, "Save the file to have the frames beside it", "INFO")
 
 
 class INBETWEEN_PT_queue(bpy.types.Panel):
@@ -263,7 +265,9 @@ class INBETWEEN_PT_disk(bpy.types.Panel):
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        self.layout.operator("inbetween.clean_unused", icon="BRUSH_DATA")
+        column = self.layout.column()
+        column.operator("inbetween.clean_unused", icon="BRUSH_DATA").unsaved = False
+        column.operator("inbetween.clean_unused", text="Clean Frames of Unsaved Files").unsaved = True
 
 
 def draw_menu(menu: bpy.types.Menu, context: bpy.types.Context) -> None:

@@ -6,6 +6,7 @@ A tick costs a few tenths of a millisecond: nothing in it waits. No thread of Py
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from . import sequencer
 from .fill import Fill
@@ -138,6 +139,13 @@ class Pump:
             self.message = fill.problem
 
     # What happens around it
+
+    def moved(self, job: str, folder: Path) -> None:
+        """The frames of a job were brought to another folder: what still comes goes there."""
+        self._writer.redirect(job, folder)
+        fill = self.find(job) or self.ended.get(job)
+        if fill is not None:
+            fill.folder = folder
 
     def after_undo(self) -> None:
         """Strips may have come back or lost frames: the next tick mends them, outside of Blender's undo."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import bpy
 from bpy.app.handlers import persistent
 
-from . import sequencer
+from . import frames, keep, sequencer
 from .preferences import preferences
 from .server import Server
 
@@ -31,6 +31,9 @@ server = Server()
 _pump: Pump | None = None
 _occupied: set[str] = set()
 """What Blender is doing that strips must not change under: `render`, `save`."""
+_undone = False
+notice = ""
+"""What was done with frames when the file was saved, for the panel."""
 _drawn: object = None
 """What the panel showed when it was last told to draw."""
 
@@ -108,7 +111,11 @@ def _on_timer() -> float | None:
 
 def turn(now: float) -> float | None:
     """What the timer does, one time: returns the seconds until the next, None if none is needed."""
+    global _undone
     server.watch()
+    if _undone:  # not in the handler: Blender has not finished its undo there
+        _undone = False
+        keep.find_again()
     if _pump is None:
         return WAIT_S if server.running else None
     interval = _pump.tick(now)
@@ -121,7 +128,7 @@ def _redraw_if_changed(pump: Pump) -> None:
     global _drawn
     problem = pump.client.problem if pump.client is not None else None
     fills = [(fill.job, fill.stage, len(fill.names)) for fill in pump.fills]
-    seen = (pump.state, problem, pump.message, fills, len(pump.ended), server.running, server.ended_badly)
+    seen = (pump.state, problem, pump.message, notice, fills, len(pump.ended), server.running, server.ended_badly)
     if seen != _drawn:
         _drawn = seen
         sequencer.redraw()
@@ -150,13 +157,27 @@ def _on_render_end(*_: object) -> None:
 
 
 @persistent
-def _on_save_begin(*_: object) -> None:
+def _on_save_begin(file: str, *_: object) -> None:
+    global notice
     _occupied.add("save")
+    if not file:
+        return  # the startup file
+    try:
+        brought = keep.bring_beside(Path(file))
+    except OSError as error:
+        notice = f"Frames could not be brought beside the file, they stay where they are: {error.strerror}"
+        return
+    for job, folder in brought.items():
+        if _pump is not None:
+            _pump.moved(job, folder)
+    if brought:
+        notice = f"The frames of {len(brought)} takes were brought beside the file, into {frames.FOLDER}"
 
 
 @persistent
 def _on_save_end(*_: object) -> None:
     _occupied.discard("save")
+    keep.make_relative()
 
 
 @persistent
@@ -167,15 +188,20 @@ def _on_load_begin(*_: object) -> None:
 
 @persistent
 def _on_load_end(*_: object) -> None:
+    global notice
     _occupied.clear()
+    notice = ""
+    keep.find_again()
     sequencer.settle_orphans()
 
 
 @persistent
 def _on_undo(*_: object) -> None:
+    global _undone
+    _undone = True
     if _pump is not None:
         _pump.after_undo()
-        wake()
+    wake()
 
 
 _HANDLERS = {
@@ -204,7 +230,9 @@ def unregister() -> None:
     global _pump
     atexit.unregister(_quit)
     for event, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, event).remove(handler)
+        handlers = getattr(bpy.app.handlers, event)
+        if handler in handlers:  # another extension may have cleared the list
+            handlers.remove(handler)
     if bpy.app.timers.is_registered(_on_timer):
         bpy.app.timers.unregister(_on_timer)
     if _pump is not None:

@@ -7,6 +7,7 @@ into freed memory. Strips are found again by the job that is written on them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,27 @@ def _record(strip: Any) -> Record | None:
 
 def jobs_in_use() -> set[str]:
     """The jobs whose folder some strip of this file reads, whether or not it still says so itself."""
-    strips = [s for scene in bpy.data.scenes if scene.sequence_editor for s in _all_strips(scene.sequence_editor)]
-    folders = {Path(strip.directory).name for strip in strips if strip.type == "IMAGE"}
-    return {job for job in folders if is_job(job)} | jobs_on_timeline()
+    return {folder.name for folder in frame_folders()} | jobs_on_timeline()
+
+
+def frame_folders() -> set[Path]:
+    """The folders of jobs that strips of this file read, as full paths."""
+    return {folder for _, folder in _showing_frames()}
+
+
+def repoint(folder: Path, to: str) -> None:
+    """Have every strip that reads the folder read another one, written as `to` says."""
+    for strip, shown in _showing_frames():
+        if shown == folder and Path(strip.directory) != Path(to):
+            strip.directory = to
+
+
+def _showing_frames() -> Iterator[tuple[Any, Path]]:
+    """Image strips that may be changed and read a job's folder. A linked scene is another file's."""
+    for scene in bpy.data.scenes:
+        for strip in _all_strips(scene.sequence_editor) if scene.sequence_editor and scene.library is None else ():
+            if strip.type == "IMAGE" and is_job(Path(strip.directory).name):
+                yield strip, Path(os.path.normpath(bpy.path.abspath(strip.directory)))
 
 
 def jobs_on_timeline() -> set[str]:
@@ -160,8 +179,10 @@ def _find(job: str, place: Place) -> tuple[bpy.types.Scene, Any] | None:
     return None
 
 
-def exists(job: str, place: Place) -> bool:
-    return _find(job, place) is not None
+def folder_of(job: str, place: Place) -> Path | None:
+    """Where the files of a job's strip lie."""
+    found = _find(job, place)
+    return Path(os.path.normpath(bpy.path.abspath(found[1].directory))) if found else None
 
 
 def bounds(job: str, place: Place) -> Span | None:
@@ -173,7 +194,7 @@ def bounds(job: str, place: Place) -> Span | None:
 # Changing
 
 
-def place_strip(scene: bpy.types.Scene, gap: Gap, title: str, picture: Path, record: Record, above: int = 0) -> Place:
+def place_strip(scene: bpy.types.Scene, gap: Gap, title: str, picture: str, record: Record, above: int = 0) -> Place:
     """Put a strip of one picture at the start of the gap, in a channel that is free for the whole of it.
 
     Prefers the channel of the strip before, then those above it; with `above`, only those above that one. Raises
@@ -185,7 +206,7 @@ def place_strip(scene: bpy.types.Scene, gap: Gap, title: str, picture: Path, rec
     if channel is None:
         raise LookupError("Every channel is taken or locked at the gap: unlock one, or move a strip")
     strip = _strips(level).new_image(
-        name=title, filepath=str(picture), channel=channel, frame_start=gap.start, fit_method="STRETCH"
+        name=title, filepath=picture, channel=channel, frame_start=gap.start, fit_method="STRETCH"
     )
     strip[JOB] = record.job
     strip[RECORD] = record.to_properties()
@@ -263,7 +284,7 @@ def settle_orphans(growing: Collection[str] = ()) -> None:
 
 def _ours() -> Iterator[tuple[bpy.types.Scene, Any]]:
     for scene in bpy.data.scenes:
-        for strip in _all_strips(scene.sequence_editor) if scene.sequence_editor else ():
+        for strip in _all_strips(scene.sequence_editor) if scene.sequence_editor and scene.library is None else ():
             if strip.type == "IMAGE" and JOB in strip:
                 yield scene, strip
 

@@ -259,14 +259,14 @@ def test_clean_unused_deletes_only_frames_that_no_strip_uses(saved, pump, tmp_pa
     assert (tmp_path / "inbetween" / "reference").is_dir()
 
 
-def test_an_unsaved_file_keeps_frames_in_the_extensions_folder_and_says_so(scene, fake, tmp_path, capfd):
+def test_an_unsaved_file_keeps_frames_in_the_users_folder_and_says_so(scene, fake, tmp_path, capfd):
     pump = b.connect()
     b.two_pictures(scene, tmp_path, gap=3)
     b.fill()
     assert "The file is not saved" in capfd.readouterr().out
     b.turn_until(lambda: not pump.fills)
     directory = bpy.path.abspath(b.ours(scene)[0].directory)
-    assert directory.startswith(bpy.utils.extension_path_user(b.PACKAGE))
+    assert directory.startswith(bpy.utils.user_resource("DATAFILES"))
 
 
 def test_the_pump_hands_the_server_few_requests_and_keeps_the_rest(saved, pump, fake, tmp_path):
