@@ -11,7 +11,7 @@ from pathlib import Path
 
 import bpy
 
-from . import frames, sequencer
+from . import frames, strips
 
 
 def user_parents() -> tuple[Path, ...]:
@@ -37,10 +37,10 @@ def bring_beside(file: Path) -> dict[str, Path]:
     become relative. Returns the new folders by job. Raises OSError, with the strips left as they are."""
     homes = [home / frames.FOLDER for home in user_parents()]
     brought = {}
-    for folder in sequencer.frame_folders():
+    for folder in strips.frame_folders():
         if folder.parent in homes and folder.is_dir():
             beside = frames.copy_folder(folder, file.parent)
-            sequencer.repoint(folder, str(beside))
+            strips.repoint(folder, str(beside))
             brought[folder.name] = beside
     make_relative()
     return brought
@@ -48,8 +48,8 @@ def bring_beside(file: Path) -> dict[str, Path]:
 
 def make_relative() -> None:
     """Write the folders below the .blend's as paths that move with it."""
-    for folder in sequencer.frame_folders():
-        sequencer.repoint(folder, written(folder))
+    for folder in strips.frame_folders():
+        strips.repoint(folder, written(folder))
 
 
 def find_again() -> None:
@@ -57,7 +57,7 @@ def find_again() -> None:
     if not bpy.data.filepath:
         return
     homes = [home / frames.FOLDER for home in user_parents()]
-    for folder in sequencer.frame_folders():
+    for folder in strips.frame_folders():
         beside = parent() / frames.FOLDER / folder.name
         if folder != beside and beside.is_dir() and (folder.parent in homes or not folder.is_dir()):
-            sequencer.repoint(folder, written(beside))
+            strips.repoint(folder, written(beside))
