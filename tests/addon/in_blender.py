@@ -91,8 +91,16 @@ def put_image(scene: bpy.types.Scene, path: Path, start: int, length: int = 1, c
     strip = strips(scene).new_image(
         name=name or path.stem, filepath=str(path), channel=channel, frame_start=start, fit_method="FIT"
     )
-    module("sequencer")._set_frames(strip, length)
+    module("sequencer").set_frames(strip, length)
     return strip
+
+
+def put_effect(scene: bpy.types.Scene, kind: str, channel: int, start: int, end: int, name: str, of: Any = None) -> Any:
+    known = strips(scene).bl_rna.functions["new_effect"].parameters
+    arguments = {"length": end - start} if "length" in known else {"frame_end": end}
+    if of is not None:
+        arguments["seq1" if "seq1" in known else "input1"] = of
+    return strips(scene).new_effect(name=name, type=kind, channel=channel, frame_start=start, **arguments)
 
 
 def two_pictures(scene: bpy.types.Scene, folder: Path, gap: int = 12, start: int = 1) -> tuple[Any, Any]:

@@ -36,7 +36,7 @@ def test_no_record_makes_an_operator_crash_or_a_file_disappear(scene, fake, tmp_
     bpy.ops.wm.save_mainfile()
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "edit.blend"))
     b.connect()
-    for operator in (bpy.ops.inbetween.redo, bpy.ops.inbetween.discard):
+    for operator in (bpy.ops.inbetween.new_take, bpy.ops.inbetween.discard):
         with suppress(RuntimeError):  # refused, by poll or with a sentence: both are fine
             operator()
     assert "Traceback" not in capfd.readouterr().err
