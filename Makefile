@@ -3,6 +3,7 @@
 # make test-blender   the extension inside all four Blenders
 # make extension      the extension's zips, under dist/
 # make lint, make bench
+# make bench-draft    the draft engine against true in-betweens, sheets under demo/draft
 
 PYTHON ?= python3
 PYTHON_FOR_BLENDER_5_2 ?= PYENV_VERSION=3.13.0 python3.13
@@ -17,7 +18,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo test test-server test-blender lint bench extension clean
+.PHONY: demo test test-server test-blender lint bench bench-draft extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -44,6 +45,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	$(BIN)/sfserver bench --out bench.json
+
+bench-draft: $(VENV)/.run
+	$(BIN)/python -m sfserver.bench.draft examples --sheets demo/draft
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
