@@ -4,6 +4,7 @@
 # make extension      the extension's zips, under dist/
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
 # make lint, make bench, make bench-world
+# make bench-draft    the draft engine against true in-betweens, sheets under demo/draft
 
 PYTHON ?= python3
 PYTHON_FOR_BLENDER_5_2 ?= PYENV_VERSION=3.13.0 python3.13
@@ -18,7 +19,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo test test-server test-blender libraries lint bench bench-world torture extension clean
+.PHONY: demo test test-server test-blender libraries lint bench bench-draft bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -48,6 +49,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	$(BIN)/sfserver bench --out bench.json
+
+bench-draft: $(VENV)/.run
+	$(BIN)/python -m sfserver.bench.draft examples --sheets demo/draft
 
 bench-world: $(VENV)/.run
 	$(BIN)/sfserver bench --world --out bench-world.json

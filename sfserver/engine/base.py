@@ -59,9 +59,14 @@ class Step:
     """One forward pass (or the like) is over: the heartbeat, and the place where cancelling happens."""
 
     stage: str
-    """One or two words for a progress bar, e.g. `loading`, `text`, `keyframes`, `denoising`."""
+    """One or two words for a progress bar, e.g. `loading`, `text`, `keyframes`, `denoising`; or, after FOUND, a line
+    worth keeping about the frames that come next. At most 80 characters."""
     step: int
     of: int
+
+
+FOUND = "found: "
+"""Begins a stage that says what an engine saw in the keyframes on both sides of the next frame."""
 
 
 @frozen(eq=False)
