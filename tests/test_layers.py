@@ -17,6 +17,7 @@ ALLOWED = {
     "sfserver.weights": ("sfserver.weights", "sfserver.model", "sfserver.errors"),
     "sfserver.media": ("sfserver.media", "sfserver.errors", "sfwire.limits"),
     "sfserver.engine": ("sfserver.engine", "sfserver.model", "sfserver.weights", *BASE),
+    "sfserver.train": ("sfserver.train", "sfserver.engine", "sfserver.model", "sfserver.weights", "sfserver.errors"),
     "sfserver.serve": ("sfserver.serve", *BASE, "sfserver.__version__", "sfserver.BORN_OF"),
     "sfwire": ("sfwire",),
     "blender_addon": ("blender_addon", "sfwire"),
