@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sfwire.errors import ErrorCode, RequestError
-from sfwire.limits import MAX_ENGINES
 from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
@@ -18,12 +17,16 @@ from .base import Engine
 def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:
     """What every engine says of itself on this machine, complete or not, the best first. Imports no torch.
 
-    A folder of converted weights below the models folder is an engine by its name, as a preset is.
+    One that cannot be described is in the list with the reason, and keeps no other from being there. A folder of
+    converted weights below the models folder is an engine by its name, as a preset is.
     """
     from . import draft, wan
+    from .stand_in import described, within_one_message
 
-    own = tuple(wan.describe_folder(folder, config) for folder in wan.own_folders(config))
-    return (*wan.describe(config), *own, draft.describe(config))[-MAX_ENGINES:]
+    presets, own = wan.describe(config), wan.describe_own(config)
+    last = described(draft.ID, draft.ID, lambda: draft.describe(config))
+    said = within_one_message([*presets, last, *own], len(presets) + 1)
+    return (*presets, *said[len(presets) + 1 :], last)
 
 
 def load(engine_id: str, config: ServerConfig) -> Engine:
@@ -34,9 +37,9 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
         return draft.load(config)
     if presets.find(engine_id):
         return wan.load(engine_id, config)
-    for folder in wan.own_folders(config):
-        if wan.describe_folder(folder, config).id == engine_id:
-            return wan.load_folder(folder, config)
+    folder = wan.own_folder(engine_id, config)
+    if folder is not None:
+        return wan.load_folder(folder, config)
     known = ", ".join(info.id for info in describe_all(config))
     raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {engine_id!r}; there are: {known}", "engine")
 

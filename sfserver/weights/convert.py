@@ -6,7 +6,6 @@ the network to the last name and shape is written at all.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .dialects import RENAME, unwrapped
-from .files import Shapes, WeightsError, sha256_of
+from .files import Shapes, WeightsError, read_json, sha256_of
 from .identify import compared, foreign, given_sizes, guess, model_name, roles_in, sizes_of
 from .loading import expected_shapes
 from .lora import Lora, open_lora
@@ -252,6 +251,6 @@ def _opened_loras(wish: Wish, base: Shapes) -> tuple[Lora, ...]:
 
 def _config_beside(path: Path) -> dict[str, Any]:
     try:
-        return given_sizes(json.loads((path.parent / "config.json").read_text("utf-8")))
-    except (OSError, ValueError, RecursionError):
+        return given_sizes(read_json(path.parent / "config.json"))
+    except (OSError, ValueError):
         return {}
