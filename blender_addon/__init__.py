@@ -2,7 +2,7 @@
 
 import bpy
 
-from . import operators, panel, runtime, server_operators
+from . import operators, panel, runtime, server_operators, take_operators
 from .preferences import InbetweenPreferences
 from .settings import InbetweenParameters, InbetweenSettings
 
@@ -11,6 +11,7 @@ _CLASSES = (
     InbetweenParameters,
     InbetweenSettings,
     *operators.CLASSES,
+    *take_operators.CLASSES,
     *server_operators.CLASSES,
     *panel.CLASSES,
 )

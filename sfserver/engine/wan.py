@@ -15,7 +15,7 @@ import cattrs
 from attrs import evolve
 from sfwire.errors import ErrorCode, RequestError
 from sfwire.limits import MAX_NAME_CHARS
-from sfwire.messages import EngineInfo, Parameter, fit
+from sfwire.messages import EngineInfo, Parameter
 
 from ..config import ServerConfig
 from ..model.config import DitConfig
@@ -25,13 +25,13 @@ from ..weights.manifest import describe_folder as read_manifest
 from . import capacity
 from .draft import ID as DRAFT
 from .geometry import SIZE_MULTIPLE
-from .presets import PRESETS, SELF_FORCING, SELF_FORCING_VACE, TRAINED_LATENTS, Part, Preset, Role, find
+from .presets import PRESETS, SELF_FORCING, SELF_FORCING_VACE, SMALL_WORLD, TRAINED_LATENTS, Part, Preset, Role, find
 from .stand_in import MAX_REASON_CHARS, described
 
 if TYPE_CHECKING:
     from .base import Engine
 
-VERSION = "1"
+VERSION = "2"
 """Of the pixels that these engines make; raised whenever the same request gives others."""
 MAX_PIXELS = 1280 * 720
 """Twice the area that the models were trained at; beyond it they repeat themselves."""
@@ -53,7 +53,7 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
         known = ", ".join(preset.id for preset in PRESETS)
         raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no model {engine_id!r}; there are: {known}", "engine")
     (info,) = (info for info in describe(config) if info.id == engine_id)
-    return _load(preset, info, config.models_dir, config)
+    return load_preset(preset, info, config.models_dir, config)
 
 
 def describe_own(config: ServerConfig) -> tuple[EngineInfo, ...]:
@@ -65,7 +65,9 @@ def describe_own(config: ServerConfig) -> tuple[EngineInfo, ...]:
     for path in _candidates(config):
         own_id = _engine_id(path)
         if own_id not in by_id:
-            by_id[own_id] = described(own_id, f"Weights in {path.name}", partial(describe_folder, path, config))
+            by_id[own_id] = described(
+                own_id, _printable(f"Weights in {path.name}"), partial(describe_folder, path, config)
+            )
     return tuple(by_id.values())
 
 
@@ -93,7 +95,7 @@ def _may_be_one(path: Path) -> bool:
 
 
 def _is_taken(engine_id: str) -> bool:
-    return engine_id in (DRAFT, "auto") or find(engine_id) is not None
+    return engine_id in (DRAFT, SMALL_WORLD.id, "auto") or find(engine_id) is not None
 
 
 def describe_folder(path: Path, config: ServerConfig) -> EngineInfo:
@@ -113,7 +115,7 @@ def describe_folder(path: Path, config: ServerConfig) -> EngineInfo:
 
 def load_folder(path: Path, config: ServerConfig) -> Engine:
     """The engine of a folder of converted weights. Raises RequestError where it cannot be loaded."""
-    return _load(_preset_of(path), describe_folder(path, config), path, config)
+    return load_preset(_preset_of(path), describe_folder(path, config), path, config)
 
 
 def _preset_of(path: Path) -> Preset:
@@ -128,7 +130,7 @@ def _preset_of(path: Path) -> Preset:
         message = f"{path}: describes a transformer that cannot be ({_innermost(error)}); convert it again"
         raise _unavailable(message) from None
     parts = tuple(evolve(part, path=Path(part.path).name) for part in preset.parts if part.role != "lora")
-    title = fit(f"{preset.title} in {path.name}", MAX_NAME_CHARS)
+    title = _printable(f"{preset.title} in {path.name}")[:MAX_NAME_CHARS]
     return evolve(preset, id=_engine_id(path), title=title, dit=sizes, parts=parts)
 
 
@@ -172,7 +174,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
     return EngineInfo(
         id=preset.id,
         title=preset.title,
-        summary=preset.summary,
+        summary=_summary(preset),
         version=f"{VERSION}-{config.precision}",
         licence=preset.licence,
         uses_prompt=True,
@@ -184,8 +186,14 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         min_frames=preset.frames[0],
         max_frames=preset.frames[1],
         memory_bytes=capacity.usual_bytes(preset),
-        parameters=tuple(parameters_of(preset, has_tae=_has(preset, "tae", folder))),
+        parameters=tuple(parameters_of(preset, has_tae=preset.part("vae") is not None and _has(preset, "tae", folder))),
     )
+
+
+def _summary(preset: Preset) -> str:
+    if not preset.negative_prompt:
+        return preset.summary
+    return f"{preset.summary}. Where you give no negative prompt, it keeps from: {preset.negative_prompt}"
 
 
 def _needed(preset: Preset) -> list[Part]:
@@ -197,7 +205,8 @@ def _has(preset: Preset, role: Role, folder: Path) -> bool:
     return part is not None and problem(folder / part.path, role) is None
 
 
-def _load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> Engine:
+def load_preset(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> Engine:
+    """The engine of a preset whose parts lie below `folder`. Raises RequestError where it cannot be loaded."""
     if not info.available:
         raise _unavailable(f"engine {info.id} cannot run here: {'; '.join(info.missing)}")
     from . import wan_load  # from here on with torch
@@ -235,6 +244,45 @@ _DECODER = Parameter(
 )
 
 
+_ANCHORED = (
+    Parameter(
+        "anchor_strength",
+        "float",
+        0.0,
+        "How early the end is felt: above 0 the clip heads for the next keyframe sooner, below 0 it wanders longer "
+        "(each 0.7 doubles or halves it, -30 is not at all)",
+        low=-30.0,
+        high=5.0,
+    ),
+    Parameter(
+        "anchor_fade",
+        "float",
+        0.0,
+        "How much less of that right after a keyframe than right before the next one: the end is felt late, then fully",
+        low=0.0,
+        high=30.0,
+    ),
+    Parameter(
+        "anchor_reach",
+        "int",
+        TRAINED_LATENTS,
+        "How far off the next keyframe may seem, in steps of four frames: a small number makes the clip hurry towards "
+        "it, the largest leaves it where it is",
+        low=1,
+        high=TRAINED_LATENTS,
+    ),
+)
+
+
+def _release(preset: Preset) -> Parameter:
+    help_text = (
+        "Steps at the end in which the frames around a keyframe are let go and move on; at 0 they stand still for a "
+        "sixth of a second. The keyframe itself is never touched"
+    )
+    high = max(len(preset.steps), preset.even_steps)
+    return Parameter("anchor_release", "int", preset.release, help_text, low=0, high=high)
+
+
 def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
     """What a client may set for a preset."""
     help_text = "How the keyframes reach the model; anchor and look-ahead steer from the first block on"
@@ -247,6 +295,8 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         help_text = "Latents of four frames that each block looks back at; fewer are faster and are forgotten sooner"
         low, high = preset.sink + preset.per_block, max(preset.window, 2 * TRAINED_LATENTS)
         parameters.append(Parameter("window", "int", preset.window, help_text, low=low, high=high))
+    if any("anchor" in name.split("+") for name in preset.strategies):
+        parameters += [_release(preset), *_ANCHORED]
     if preset.dit.vace_layers:
         parameters.append(_VACE_STRENGTH)
     if preset.guidance > 1:

@@ -156,7 +156,7 @@ class Broker:
         return [a for job in self._jobs.of(client.session) for a in self._stop(job, now)]
 
     def _on_hello(self, peer: bytes, hello: m.Hello, now: float) -> list[Action]:
-        if hello.protocol != L.PROTOCOL:
+        if not L.OLDEST_PROTOCOL <= hello.protocol <= L.PROTOCOL:
             return [_refusal(peer, ErrorCode.PROTOCOL_VERSION, f"the server speaks protocol {L.PROTOCOL}")]
         actions: list[Action] = []
         # A session that comes from elsewhere leaves its old connection, and a connection that names another session
@@ -168,7 +168,7 @@ class Broker:
         self._clients[peer] = _Client(peer, hello.session, hello.client, now)
         log.info("client", client=hello.client)
         if self._ready is not None:
-            return [*actions, ToClient(peer, self._ready)]
+            return [*actions, ToClient(peer, _welcome_in(hello.protocol, self._ready))]
         if why := self._why_no_worker():
             return [*actions, _refusal(peer, ErrorCode.ENGINE_UNAVAILABLE, why)]
         self._waiting_hellos[peer] = hello
@@ -203,7 +203,9 @@ class Broker:
             message = f"there is no engine {request.engine!r}; there are: {known}"
             raise RequestError(ErrorCode.UNKNOWN_ENGINE, message, "engine")
         places = [Place(k.at, k.width, k.height) for k in request.keyframes]
-        check(info, request.width, request.height, request.num_frames, places, request.params, request.resume_from)
+        switches = [prompt.at for prompt in request.prompts]
+        size, params = (request.width, request.height), request.params
+        check(info, *size, request.num_frames, places, params, request.resume_from, switches)
 
     def _on_credit(self, job: Job, credit: m.Credit) -> list[Action]:
         if credit.total <= job.credit:
@@ -252,7 +254,9 @@ class Broker:
         worker.state, worker.since, worker.starts, worker.failed_starts = "idle", now, 0, 0
         self._engines = {info.id: info for info in welcome.engines}
         self._ready = evolve(welcome, boot=self.boot, server=self._server)
-        hellos: list[Action] = [ToClient(peer, self._ready) for peer in self._waiting_hellos]
+        hellos: list[Action] = [
+            ToClient(peer, _welcome_in(hello.protocol, self._ready)) for peer, hello in self._waiting_hellos.items()
+        ]
         self._waiting_hellos.clear()
         return [*hellos, *self._dispatch(now)]
 
@@ -400,6 +404,15 @@ class Broker:
 def _failed(request_id: str, error: RequestError) -> m.Failed:
     field_name = m.fit(error.field, L.MAX_NAME_CHARS)
     return m.Failed(request_id, error.code, m.fit(error.message), field_name, error.code in RETRYABLE)
+
+
+def _welcome_in(protocol: int, welcome: m.Welcome) -> m.Welcome:
+    """What a client of that protocol can read."""
+    if protocol == L.PROTOCOL:
+        return welcome
+    most = L.MAX_KEYFRAMES_OF_1
+    engines = (evolve(info, max_keyframes=min(most, info.max_keyframes)) for info in welcome.engines)
+    return evolve(welcome, protocol=protocol, engines=tuple(engines))
 
 
 def _refusal(peer: bytes, code: ErrorCode, why: str) -> ToClient:

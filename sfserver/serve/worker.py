@@ -249,6 +249,7 @@ def _job(request: _Request) -> Job:
         seed=g.seed,
         params=g.params,
         resume_from=g.resume_from,
+        prompts=tuple((prompt.at, prompt.text) for prompt in g.prompts),
     )
 
 

@@ -5,6 +5,7 @@ A folder has at most one component of each role:
     dit          the transformer             text        the text encoder
     vace         its VACE branch             tokenizer   the text encoder's vocabulary
     vae          pictures <-> latents        tae         the same, tiny
+    clean        a second transformer, for clean passes
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MANIFEST_NAME = "model.json"
 FORMAT = 1
 FILE_OF_ROLE = {
     "dit": "dit.safetensors",
+    "clean": "clean.safetensors",
     "vace": "vace.safetensors",
     "vae": "vae.safetensors",
     "tae": "tae.safetensors",

@@ -117,6 +117,19 @@ class RenamedSource:
         return value
 
 
+class PartSource:
+    """Those tensors of a source that `name` has another name for; None leaves one out."""
+
+    def __init__(self, source: Source, name: Callable[[str], str | None]) -> None:
+        self.path, self.dialect = source.path, source.dialect
+        self._source = source
+        self._theirs = {ours: theirs for theirs in source.shapes if (ours := name(theirs)) is not None}
+        self.shapes: dict[str, tuple[int, ...]] = {ours: source.shapes[name] for ours, name in self._theirs.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        return self._source.tensor(self._theirs[name])
+
+
 class Fp8Source:
     """A source whose matrices are 8-bit floats times a scale of their own, as ComfyUI's "scaled fp8" files are."""
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import attrs
@@ -100,6 +101,11 @@ def _number(value: Value) -> str | None:
 
 def _default(value: Value) -> str | None:
     return _text(L.MAX_NAME_CHARS)(value) if isinstance(value, str) else _number(value)
+
+
+def _rising(prompts: Sequence[PromptAt]) -> str | None:
+    bad = next((b.at for a, b in pairwise(prompts) if a.at >= b.at), None)
+    return None if bad is None else f"{bad} comes after a frame that is not before it"
 
 
 def _parameter_values(values: Mapping[str, Value]) -> str | None:
@@ -207,6 +213,15 @@ class Keyframe:
 
 
 @frozen
+class PromptAt:
+    """Another prompt from a frame of the clip on."""
+
+    at: int = field(validator=_checks(_between(0, L.MAX_FRAMES - 1)))
+    """Frame index in the clip, from 0. Engines switch at the first run of frames that begins here or later."""
+    text: str = field(validator=_checks(_text(L.MAX_PROMPT_CHARS)))
+
+
+@frozen
 class Generate:
     """Client to server: make the frames at all positions of the clip that hold no keyframe."""
 
@@ -230,6 +245,8 @@ class Generate:
     credit: int = field(default=8, validator=_checks(_between(0, L.MAX_CREDIT_AHEAD)))
     """Frames that may be sent before the first Credit."""
     encoding: Encoding = "raw"
+    prompts: tuple[PromptAt, ...] = field(default=(), validator=_checks(_count(0, L.MAX_PROMPTS), _rising))
+    """What takes the place of `prompt` later in the clip, in order of time."""
 
 
 @frozen

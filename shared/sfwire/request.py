@@ -28,6 +28,8 @@ class Request:
     """An id from Welcome, or `auto` for what the server recommends."""
     params: Mapping[str, m.Value] = field(factory=dict[str, m.Value])
     encoding: m.Encoding = "raw"
+    prompts: tuple[tuple[int, str], ...] = ()
+    """(frame index, prompt) in order of time: from that frame on it takes the place of `prompt`."""
 
     def wanted(self) -> list[int]:
         """Positions that will be delivered, in order: all that hold no keyframe."""
@@ -50,6 +52,7 @@ class Request:
             resume_from=resume_from,
             credit=credit,
             encoding=self.encoding,
+            prompts=tuple(m.PromptAt(at, text) for at, text in self.prompts),
         )
 
 

