@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 BASE = "sfserver.config", "sfserver.errors", "sfserver.engine.base", "sfwire"
 ALLOWED = {
     "sfserver.model": ("sfserver.model",),
-    "sfserver.weights": ("sfserver.weights", "sfserver.model", "sfserver.errors"),
+    "sfserver.weights": ("sfserver.weights", "sfserver.model", "sfserver.errors", "sfwire.regular"),
     "sfserver.media": ("sfserver.media", "sfserver.errors", "sfwire.limits"),
     "sfserver.engine": ("sfserver.engine", "sfserver.model", "sfserver.weights", *BASE),
     "sfserver.train": ("sfserver.train", "sfserver.engine", "sfserver.model", "sfserver.weights", "sfserver.errors"),

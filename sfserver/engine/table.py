@@ -6,9 +6,9 @@ Explicit on purpose. An engine's module is imported when something is asked of i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from sfwire.errors import ErrorCode, RequestError
-from sfwire.limits import MAX_ENGINES
 from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
@@ -21,12 +21,17 @@ from .presets import SMALL_WORLD
 def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:
     """What every engine says of itself on this machine, complete or not, the best first. Imports no torch.
 
-    A folder of converted weights below the models folder is an engine by its name, as a preset is.
+    One that cannot be described is in the list with the reason, and keeps no other from being there. A folder of
+    converted weights below the models folder is an engine by its name, as a preset is.
     """
     from . import draft, small_world, wan
+    from .stand_in import described, within_one_message
 
-    own = tuple(wan.describe_folder(folder, config) for folder in wan.own_folders(config))
-    return (*wan.describe(config), *own, draft.describe(config), small_world.describe(config))[-MAX_ENGINES:]
+    presets, own = wan.describe(config), wan.describe_own(config)
+    last = [described(one.ID, one.ID, partial(one.describe, config)) for one in (draft, small_world)]
+    needed = [*presets, *last]
+    fitting = within_one_message([*needed, *own], len(needed))
+    return (*presets, *fitting[len(needed) :], *last)
 
 
 def load(engine_id: str, config: ServerConfig) -> Engine:
@@ -39,9 +44,9 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
         return small_world.load(config)
     if presets.find(engine_id):
         return wan.load(engine_id, config)
-    for folder in wan.own_folders(config):
-        if wan.describe_folder(folder, config).id == engine_id:
-            return wan.load_folder(folder, config)
+    folder = wan.own_folder(engine_id, config)
+    if folder is not None:
+        return wan.load_folder(folder, config)
     known = ", ".join(info.id for info in describe_all(config))
     raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {engine_id!r}; there are: {known}", "engine")
 

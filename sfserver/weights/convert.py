@@ -16,10 +16,11 @@ import torch
 from attrs import field, frozen
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from sfwire.regular import read_regular
 from torch import Tensor
 
 from .dialects import RENAME, unwrapped
-from .files import Shapes, WeightsError, sha256_of
+from .files import MAX_JSON_BYTES, Shapes, WeightsError, sha256_of
 from .identify import CLEAN_MARK, compared, foreign, given_sizes, guess, model_name, roles_in, sizes_of
 from .loading import expected_shapes
 from .lora import Lora, open_lora
@@ -261,6 +262,7 @@ def _opened_loras(wish: Wish, base: Shapes) -> tuple[Lora, ...]:
 
 def _config_beside(path: Path) -> dict[str, Any]:
     try:
-        return given_sizes(json.loads((path.parent / "config.json").read_text("utf-8")))
+        # Numbers that are none are refused by name, not with the whole file.
+        return given_sizes(json.loads(read_regular(path.parent / "config.json", MAX_JSON_BYTES)))
     except (OSError, ValueError, RecursionError):
         return {}

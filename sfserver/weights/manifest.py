@@ -20,7 +20,7 @@ import attrs
 import cattrs
 from attrs import field, frozen
 
-from .files import WeightsError
+from .files import WeightsError, read_json
 
 MANIFEST_NAME = "model.json"
 FORMAT = 1
@@ -77,15 +77,15 @@ def describe_folder(folder: Path) -> Manifest:
     """What `folder` says it holds. Raises WeightsError where it says nothing, or nothing that we can read."""
     path = folder / MANIFEST_NAME
     try:
-        table = json.loads(path.read_text("utf-8"))
+        table = read_json(path)
     except FileNotFoundError:
         raise WeightsError(
             f"{folder}: is no model folder ({MANIFEST_NAME} is missing); run: sfserver convert"
         ) from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise WeightsError(f"{path}: is not JSON; convert or fetch the model again") from None
+    except ValueError as error:
+        raise WeightsError(f"{path}: is not JSON ({error}); convert or fetch the model again") from None
     if not isinstance(table, dict):
         raise WeightsError(f"{path}: does not describe a model; convert or fetch it again")
     if isinstance(table.get("format"), int) and table["format"] > FORMAT:
