@@ -75,6 +75,28 @@ def test_a_forbidden_import_is_noticed(tmp_path: Path, monkeypatch: pytest.Monke
     assert violations("sfserver.model", bad) == ["sfserver.engine.table"]
 
 
+def circles(room: str) -> list[str]:
+    """Files of a flat room that import themselves by way of others, imports inside functions included."""
+    paths = {path.stem: path for path in modules(room)}
+    needs = {stem: {name.split(".")[1] for name in imports(path, room) if "." in name} for stem, path in paths.items()}
+    reach = {stem: needs[stem] & paths.keys() for stem in paths}
+    for _ in paths:
+        reach = {stem: found.union(*(needs[other] & paths.keys() for other in found)) for stem, found in reach.items()}
+    return [stem for stem in paths if stem in reach[stem]]
+
+
+def test_no_file_of_the_extension_imports_itself_by_way_of_others() -> None:
+    assert not circles("blender_addon")
+
+
+def test_a_circle_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "blender_addon").mkdir()
+    (tmp_path / "blender_addon" / "one.py").write_text("from . import two\n")
+    (tmp_path / "blender_addon" / "two.py").write_text("def f():\n    from .one import g\n")
+    assert circles("blender_addon") == ["one", "two"]
+
+
 def test_every_import_inside_sfwire_is_relative() -> None:
     for path in modules("sfwire"):
         names = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and not n.level]
