@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import bpy
 
-from . import capture, frames, keep, plan, runtime, sequencer, settings, strips, takes
+from . import capture, frames, gaps, keep, plan, runtime, sequencer, settings, strips, takes
 from .plan import CannotFill, Gap
 from .record import Record, text_of, timestamp
-from .sheet import clip_length
+from .sheet import Sheet, clip_length
 
 if TYPE_CHECKING:
     from .fill import Fill
@@ -30,7 +30,7 @@ def engine_for(scene: bpy.types.Scene) -> EngineInfo:
 def find_engine(choice: str) -> EngineInfo:
     """What the connected server says of an engine. Raises CannotFill."""
     pump = runtime.running_pump()
-    if pump is None or pump.welcome is None:
+    if pump is None or pump.welcome is None or runtime.connection_state() == "off":
         raise CannotFill("No server is connected: press Start Server, or Connect if one is running")
     engine = pump.engine(choice)
     if engine is None:
@@ -145,13 +145,41 @@ def begin(scene: bpy.types.Scene, gap: Gap, record: Record, instead_of: str = ""
         frames.delete_folder(parent, record.job)
         takes.bring_back(taken_off)
         raise CannotFill(_why(error, parent)) from None
-    to_look_at = [(index, gap.start + frame) for index, frame in sheet.keys]
-    if gap.closes_at is not None:
-        to_look_at[-1] = (to_look_at[-1][0], gap.closes_at)
-    fill = Fill(record, sheet, place, folder, to_look_at, taken_off)
+    return _queue(Fill(record, sheet, place, folder, _where_to_look(gap, sheet), taken_off))
+
+
+def _where_to_look(gap: Gap, sheet: Sheet) -> list[tuple[int, int]]:
+    """(index in the clip, frame of the timeline) of the keyframes."""
+    where = [(index, gap.start + frame) for index, frame in sheet.keys]
+    return where if gap.closes_at is None else [*where[:-1], (where[-1][0], gap.closes_at)]
+
+
+def _queue(fill: Fill) -> Fill:
     runtime.pump().add(fill)
     runtime.wake()
     return fill
+
+
+def go_on(scene: bpy.types.Scene, name: str) -> Fill:
+    """Make the frames that a strip still lacks, from those on disk on. Raises CannotFill."""
+    from .fill import Fill
+
+    record = strips.record_of(scene, name)
+    if record is None or record.state != "stopped":
+        raise CannotFill("Make a strip active that was not finished")
+    engine = find_engine(record.engine)
+    if engine.version != record.version:
+        raise CannotFill(f"{engine.title} has changed since these frames were made: make a new take")
+    place = strips.Place(scene.name, name)
+    folder = strips.folder_of(record.job, place)
+    if folder is None or not folder.is_dir():
+        raise CannotFill(f"The frames of '{name}' are not in {folder}: make a new take")
+    sheet, gap = record.sheet(), gaps.of_take(scene, name)
+    record.state, record.ended = "growing", ""
+    strips.grow_on(record.job, place, record)
+    fill = Fill(record, sheet, place, folder, _where_to_look(gap, sheet), [])
+    fill.go_on()
+    return _queue(fill)
 
 
 def _why(error: Exception, parent: Path) -> str:

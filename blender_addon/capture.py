@@ -1,6 +1,6 @@
 """The picture that the timeline shows at a frame, as a server takes it: RGB8 rows from top to bottom.
 
-Rendered by Blender itself without the scene's look, so that what comes back goes through it once and not twice, and
+Rendered by Blender itself without the scene's view, so that what comes back goes through it once and not twice, and
 without what lies above the channel in which the result will lie, which is seen over the result too. Everything that is
 set for it is set back.
 """
@@ -17,11 +17,11 @@ import bpy
 import numpy as np
 
 from . import sequencer
+from .plan import Gap
 
+_DISPLAY, _VIEW = "sRGB", "Standard"
 _NEUTRAL: dict[str, dict[str, Any]] = {
-    "display_settings": {"display_device": "sRGB"},
     "view_settings": {
-        "view_transform": "Standard",
         "look": "None",
         "exposure": 0.0,
         "gamma": 1.0,
@@ -39,7 +39,7 @@ _NEUTRAL: dict[str, dict[str, Any]] = {
         "dither_intensity": 0.0,
     },
 }
-"""What a keyframe is rendered with, as far as this Blender has it. In this order a value is valid when it is set."""
+"""What a keyframe is rendered with beside display and view, as far as this Blender has it."""
 _TARGA_HEAD = struct.Struct("<BBB5xHHHHBB")
 """Length of the id, colour map, kind; then x, y, width, height, bits a pixel, descriptor (Truevision TGA, 2.0)."""
 _UNCOMPRESSED, _TOP_FIRST = 2, 0x20
@@ -50,9 +50,27 @@ def frame_size(scene: bpy.types.Scene) -> tuple[int, int]:
     return scene.render.resolution_x, scene.render.resolution_y
 
 
-def what_differs(scene: bpy.types.Scene) -> list[str]:
-    """What the frames will not have from the timeline, each in a sentence to be said before they are made."""
-    return []
+def what_differs(scene: bpy.types.Scene, gap: Gap) -> list[str]:
+    """What frames made for a gap will not have from its pictures, each in a sentence to be said before the press."""
+    display, view = scene.display_settings, scene.view_settings
+    plain = _offers(display, "display_device", _DISPLAY)
+    plain = plain and (display.display_device != _DISPLAY or _offers(view, "view_transform", _VIEW))
+    found = []
+    if not plain:
+        found.append(f"The colour configuration has no {_VIEW} view on {_DISPLAY}: its own default view is used")
+    elif view.view_transform != _VIEW and any(
+        sequencer.may_exceed_white(scene, name) for name in (gap.before, gap.after)
+    ):
+        found.append(f"What is brighter than white is cut off: the frames are made before {view.view_transform}")
+    space = scene.sequencer_colorspace_settings.name
+    if space != _DISPLAY:
+        found.append(f"The sequencer works in {space}, the frames are {_DISPLAY}")
+    return found
+
+
+def _offers(owner: Any, name: str, value: str) -> bool:
+    """Whether a menu that depends on the colour configuration has an entry."""
+    return bool(bpy.types.UILayout.enum_item_name(owner, name, value))
 
 
 def capture(
@@ -82,9 +100,13 @@ def capture(
     return pixels.tobytes()
 
 
-def read(path: Path) -> bytes:
-    """A picture that `capture` left. Raises OSError where it is not there or cut off."""
-    return _read_targa(path).tobytes()
+def read(path: Path, width: int, height: int) -> bytes | None:
+    """A picture of the size that `capture` left, None where there is none, or not the whole of it."""
+    try:
+        pixels = _read_targa(path)
+    except OSError:
+        return None
+    return pixels.tobytes() if pixels.shape[:2] == (height, width) else None
 
 
 def _percentage(scale: float) -> int:
@@ -142,11 +164,13 @@ def _neutral(scene: bpy.types.Scene, channel: int) -> Generator[None]:
         if name in owner.bl_rna.properties
     ]
     wanted += [(above, "mute", True) for above in _channels_above(scene, channel)]
-    changed = [(owner, name) for owner, name, _ in wanted]
+    changed = [(scene.display_settings, "display_device"), (scene.view_settings, "view_transform")]
+    changed += [(owner, name) for owner, name, _ in wanted]
     changed += [(scene.render, "filepath"), (scene.render, "resolution_percentage")]
     changed += [(output, name) for name in sequencer.OUTPUT_PROPERTIES]
     before = [(owner, name, owner.path_resolve(name)) for owner, name in changed]
     try:
+        _set_view(scene)
         for owner, name, value in wanted:
             setattr(owner, name, value)
         sequencer.make_targa(output)
@@ -155,6 +179,22 @@ def _neutral(scene: bpy.types.Scene, channel: int) -> Generator[None]:
         for owner, name, value in before:
             setattr(owner, name, value)
         scene.frame_set(frame, subframe=subframe)
+
+
+def _set_view(scene: bpy.types.Scene) -> None:
+    """sRGB and Standard; where the colour configuration has no such, what a new scene has under it."""
+    display, view = scene.display_settings, scene.view_settings
+    if _offers(display, "display_device", _DISPLAY):
+        display.display_device = _DISPLAY
+        if _offers(view, "view_transform", _VIEW):
+            view.view_transform = _VIEW
+            return
+    fresh = bpy.data.scenes.new("In-Between")
+    try:
+        display.display_device = fresh.display_settings.display_device
+        view.view_transform = fresh.view_settings.view_transform
+    finally:
+        bpy.data.scenes.remove(fresh)
 
 
 def _channels_above(scene: bpy.types.Scene, channel: int) -> list[Any]:

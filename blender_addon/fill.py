@@ -28,8 +28,9 @@ MAX_UNWRITTEN = 8
 EVENTS_A_STEP = 4
 
 
-def request_for(record: Record, sheet: Sheet, keyframes: Sequence[tuple[int, Buffer]]) -> Request:
-    """What is asked of the server: the pictures of the sheet, between the (index, RGB8) that are given."""
+def request_for(record: Record, sheet: Sheet, keyframes: Sequence[tuple[int, Buffer]], start_from: int = 0) -> Request:
+    """What is asked of the server: the pictures of the sheet, between the (index, RGB8) that are given; those before
+    `start_from` are there."""
     return Request(
         keyframes=tuple(keyframes),
         width=record.width,
@@ -41,6 +42,7 @@ def request_for(record: Record, sheet: Sheet, keyframes: Sequence[tuple[int, Buf
         engine=record.engine,
         params=record.params,
         encoding="png",
+        start_from=start_from,
     )
 
 
@@ -81,6 +83,18 @@ class Fill:
         self._wanted = self.sheet.wanted
         self._given = {index for index, _ in self.sheet.keys}
 
+    def go_on(self) -> None:
+        """Take for made what lies in the folder whole and in order: an earlier fill was broken off after it."""
+        size = self.record.width, self.record.height
+        for index in self._wanted:
+            bytes_ = frames.size_of_png(self.folder / frame_name(index), size)
+            if bytes_ is None:
+                break
+            self.made += 1
+            self._bytes += bytes_
+        self.ordered = self.made
+        self.names = self._ready() if self.made else []
+
     @property
     def job(self) -> str:
         return self.record.job
@@ -116,7 +130,8 @@ class Fill:
         return (len(self._wanted) - self.made) / rate
 
     def look(self) -> None:
-        """Look at one keyframe, as the timeline shows it below what lies above the strip."""
+        """Look at one keyframe, as the timeline shows it below what lies above the strip; of a fill that goes on, as it
+        showed it then."""
         index, frame = self.to_look_at.pop(0)
         there = strips.bounds(self.job, self.place)  # finds a scene that was renamed
         if there is None:
@@ -124,14 +139,15 @@ class Fill:
         scene = bpy.data.scenes[self.place.scene]
         size = self.record.width, self.record.height
         try:
-            picture = capture.capture(scene, frame, *size, self.folder / keyframe_name(index), channel=there[2])
+            path = self.folder / keyframe_name(index)
+            picture = capture.read(path, *size) or capture.capture(scene, frame, *size, path, channel=there[2])
         except (OSError, RuntimeError) as error:
             self.to_look_at.clear()
             self._break(f"The picture at frame {frame} could not be had: {_reason(error)}")
             return
         self.keyframes.append((index, picture))
         if not self.to_look_at:
-            self.request = request_for(self.record, self.sheet, self.keyframes)
+            self.request = request_for(self.record, self.sheet, self.keyframes, self._missing())
 
     def submit(self, client: Client) -> None:
         assert self.request is not None
@@ -168,10 +184,13 @@ class Fill:
             self.torn = True
             self._break(f"{result.name} could not be written to {self.folder}: {result.error.strerror}")
 
+    def _missing(self) -> int:
+        """Index in the clip of the first picture that is not on disk."""
+        return self._wanted[self.made] if self.made < len(self._wanted) else self.sheet.clip_frames
+
     def _ready(self) -> list[str]:
         """The files of the frames that can be shown by now."""
-        missing = self._wanted[self.made] if self.made < len(self._wanted) else self.sheet.clip_frames
-        shown = self.sheet.ready(missing)
+        shown = self.sheet.ready(self._missing())
         new = [keyframe_name(i) if i in self._given else frame_name(i) for i in shown[len(self.names) :]]
         return self.names + new
 
@@ -183,10 +202,10 @@ class Fill:
                 self._order(event, writer)
             elif isinstance(event, Ended):
                 self._end = event
-                if event.done is not None:
+                if event.done is not None and event.done.outcome == "finished":
                     self.record.engine, self.record.version = event.done.engine, event.done.version
                     self.record.seed = event.done.seed
-                elif not self.cancelling:
+                elif event.error is not None and not self.cancelling:
                     self.problem = self.problem or str(event.error)
 
     def _order(self, picture: Picture, writer: Writer) -> None:
@@ -219,6 +238,8 @@ class Fill:
         else:
             strips.remove(self.job, self.place)
             takes.bring_back(self.taken_off)
+            if not self.ordered:
+                frames.delete_nothing_made(self.folder)
         if state == "finished":
             frames.delete_keyframes(self.folder, but=self.names)
 

@@ -104,6 +104,12 @@ def delete_keyframes(folder: Path, but: Collection[str]) -> None:
                 path.unlink()
 
 
+def delete_nothing_made(folder: Path) -> None:
+    """Delete the folder of a job that made nothing, as far as it can be."""
+    with suppress(OSError):
+        delete_folder(folder.parent.parent, folder.name)
+
+
 def jobs_on_disk(parent: Path) -> dict[str, int]:
     """The jobs whose folders lie in `parent`, with the bytes that their frames take."""
     home = parent / FOLDER
@@ -213,3 +219,12 @@ def png_size(data: bytes | memoryview) -> tuple[int, int] | None:
     if len(head) < 24 or head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
         return None
     return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+
+
+def size_of_png(path: Path, size: tuple[int, int]) -> int | None:
+    """Bytes of a PNG of (width, height), None where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return path.stat().st_size if png_size(file.read(24)) == size else None
+    except OSError:
+        return None

@@ -9,7 +9,6 @@ import bpy
 
 from . import plan, runtime, sequencer, strips
 from .plan import CannotFill, Gap, Pictures
-from .record import Record, spans_of
 
 
 def find(scene: bpy.types.Scene) -> Gap:
@@ -94,21 +93,21 @@ def _by_playhead(scene: bpy.types.Scene, shown: Pictures) -> Gap:
 
 def of_take(scene: bpy.types.Scene, name: str) -> Gap:
     """The gap that a take was made for, wherever the take was moved, trimmed or cut to since. Raises CannotFill."""
-    record = strips.record_of(scene, name)
-    if record is None:
-        raise CannotFill("Make a strip active whose frames were made here")
-    start, channel = strips.home(scene, name)
-    here = Gap(start, start + record.frames_wanted, record.before, record.after, channel)
-    before, after = (sequencer.span_of(scene, other) for other in (record.before, record.after))
-    if record.loop and before is not None:
-        return replace(here, start=before[1], end=before[1] + record.frames_wanted, closes_at=before[0])
+    mark = strips.mark_of(scene, name)
+    if mark is None:
+        raise CannotFill("What is written on this strip cannot be read: fill the gap anew")
+    here = Gap(mark.starts_at, mark.starts_at + mark.frames, *mark.between, mark.channel)
+    before, after = (sequencer.span_of(scene, other) for other in mark.between)
+    if mark.loop and before is not None:
+        return replace(here, start=before[1], end=before[1] + mark.frames, closes_at=before[0])
     if not _is_framed(scene, here):
         if before is None or after is None or before[1] >= after[0]:
-            raise CannotFill(
-                f"The gap of this take is not there any more: '{record.before}' and '{record.after}' are gone, or touch"
-            )
+            names = "'{}' and '{}'".format(*mark.between)
+            raise CannotFill(f"The gap of this take is not there any more: {names} are gone, or touch")
         here = replace(here, start=before[1], end=after[0])
-    return _with_inside(here, record)
+    if here.frames != mark.frames:
+        return here
+    return replace(here, inside=tuple((here.start + left, here.start + right) for left, right in mark.inside))
 
 
 def of_loop(scene: bpy.types.Scene, frames: int) -> Gap:
@@ -126,14 +125,6 @@ def _is_framed(scene: bpy.types.Scene, gap: Gap) -> bool:
     """Whether a picture ends right before the gap and another begins right after it."""
     shown = sequencer.pictures(scene)
     return bool((shown.right == gap.start).any() and (shown.left == gap.end).any())
-
-
-def _with_inside(gap: Gap, record: Record) -> Gap:
-    """The pictures inside are where they were, as long as the gap is what it was."""
-    if gap.frames != record.frames_wanted:
-        return gap
-    spans = spans_of(record.inside, record.frames_wanted) or ()
-    return replace(gap, inside=tuple((gap.start + left, gap.start + right) for left, right in spans))
 
 
 def _growing(scene: bpy.types.Scene) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a user can do with gaps: fill one, fill all, close a loop, cancel."""
+"""What a user can do with gaps: fill one, fill all, close a loop, continue, cancel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import bpy
 
-from . import begin, gaps, runtime, sequencer, settings
+from . import begin, gaps, runtime, sequencer, settings, strips
 from .plan import CannotFill, Gap
 
 _UNSAVED = "The file is not saved: its frames are in your user folder, and come beside the file when you save it"
@@ -114,6 +114,32 @@ class INBETWEEN_OT_loop(bpy.types.Operator):
         return carry_out(self, context, lambda scene: _fill(scene, [gaps.of_loop(scene, self.frames)]))
 
 
+class INBETWEEN_OT_go_on(bpy.types.Operator):
+    """Make the frames that are still missing, from those that are there on, with the same settings"""
+
+    bl_idname = "inbetween.go_on"
+    bl_label = "Continue"
+    bl_options = {"UNDO"}
+
+    everywhere: bpy.props.BoolProperty(
+        name="All", description="Every strip that was broken off, not only the active one", options={"SKIP_SAVE"}
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return allows(cls, context, begin.engine_for)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        return carry_out(self, context, self._go_on)
+
+    def _go_on(self, scene: bpy.types.Scene) -> None:
+        names = strips.broken_off(scene) if self.everywhere else [strips.active_job(scene)[0]]
+        if self.everywhere:
+            runtime.broken_off = 0
+        for name in names:
+            begin.go_on(scene, name)
+
+
 class INBETWEEN_OT_cancel(bpy.types.Operator):
     """Stop making frames; those that came stay in the strip"""
 
@@ -136,4 +162,10 @@ class INBETWEEN_OT_cancel(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (INBETWEEN_OT_fill_gap, INBETWEEN_OT_fill_all_gaps, INBETWEEN_OT_loop, INBETWEEN_OT_cancel)
+CLASSES = (
+    INBETWEEN_OT_fill_gap,
+    INBETWEEN_OT_fill_all_gaps,
+    INBETWEEN_OT_loop,
+    INBETWEEN_OT_go_on,
+    INBETWEEN_OT_cancel,
+)

@@ -17,6 +17,7 @@ from .server import INSTALL, CannotStart, find_command
 
 if TYPE_CHECKING:
     from .fill import Fill
+    from .plan import Gap
     from .sfwire.messages import EngineInfo
 
 _PX_PER_CHAR = 6.3
@@ -63,21 +64,24 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
         row = layout.row(align=True)
         row.operator("inbetween.fill_all_gaps")
         row.operator("inbetween.loop")
-        self._draw_intent(context, scene)
+        gap = self._draw_intent(context, scene)
+        for sentence in capture.what_differs(scene, gap) if gap is not None else ():
+            _say(layout, context, sentence, "INFO")
         self._draw_messages(context, scene, engine)
 
-    def _draw_intent(self, context: bpy.types.Context, scene: bpy.types.Scene) -> None:
+    def _draw_intent(self, context: bpy.types.Context, scene: bpy.types.Scene) -> Gap | None:
         """What Fill Gap will do, or why it cannot."""
         try:
             gap = gaps.with_keyframes(scene, gaps.find(scene))
         except CannotFill as error:
             _say(self.layout, context, str(error), "INFO")
-            return
+            return None
         _say(self.layout, context, gap.sentence(sequencer.frames_per_second(scene)), "SNAP_MIDPOINT")
         try:
             begin.check(scene, gap, begin.engine_for(scene))
         except CannotFill as error:
             _say(self.layout, context, str(error), "ERROR")
+        return gap
 
     def _draw_messages(self, context: bpy.types.Context, scene: bpy.types.Scene, engine: EngineInfo | None) -> None:
         pump = runtime.running_pump()
@@ -85,8 +89,9 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
             _say(self.layout, context, pump.message, "ERROR")
         if engine is not None and not engine.uses_prompt and settings.of(scene).prompt:
             _say(self.layout, context, iface_("{} does not read the prompt").format(engine.title), "INFO")
-        for sentence in capture.what_differs(scene):
-            _say(self.layout, context, sentence, "INFO")
+        if runtime.broken_off:
+            _say(self.layout, context, iface_("{} strips were not finished").format(runtime.broken_off), "INFO")
+            self.layout.operator("inbetween.go_on", text="Continue All", icon="PLAY").everywhere = True
         if runtime.notice:
             _say(self.layout, context, runtime.notice, "INFO")
         if not bpy.data.is_saved:
@@ -172,6 +177,8 @@ class INBETWEEN_PT_strip(bpy.types.Panel):
             row.label(text=iface_("Take {} of {}").format(number, count), translate=False)
             row.operator("inbetween.show_take", text="", icon="TRIA_RIGHT").by = 1
         column = layout.column(align=True)
+        if strips.note(strip, "state") == "stopped":
+            column.operator("inbetween.go_on", icon="PLAY").everywhere = False
         column.operator("inbetween.use_settings")
         column.operator("inbetween.open_folder", icon="FILE_FOLDER")
         column.operator("inbetween.discard", icon="TRASH")

@@ -33,7 +33,7 @@ def is_job(text: object) -> bool:
 
 def timestamp() -> str:
     """Now, in local time, as records hold it."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 @dataclass

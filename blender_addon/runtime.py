@@ -31,6 +31,7 @@ server = Server()
 _pump: Pump | None = None
 _occupied: set[str] = set()
 """What Blender is doing that strips must not change under: `render`, `save`."""
+_after_turn: list[Callable[[Pump], None]] = []
 _connected_pid = 0
 """Of the server whose connection file was read last."""
 _gone_boot = ""
@@ -38,6 +39,8 @@ _gone_boot = ""
 _undone = False
 notice = ""
 """What was done with frames when the file was saved, for the panel."""
+broken_off = 0
+"""Strips of the file that was loaded last that were not finished and that nobody stopped."""
 _drawn: object = None
 """What the panel showed when it was last told to draw."""
 
@@ -145,7 +148,8 @@ def turn(now: float) -> float | None:
     if _pump is None:
         return WAIT_S if server.running else None
     interval = _pump.tick(now)
-    _offer_parameters(_pump)
+    for follow in _after_turn:
+        follow(_pump)
     _redraw_if_changed(_pump)
     return WAIT_S if interval is None and server.running else interval
 
@@ -167,15 +171,6 @@ def _redraw_if_changed(pump: Pump) -> None:
     if seen != _drawn:
         _drawn = seen
         sequencer.redraw()
-
-
-def _offer_parameters(pump: Pump) -> None:
-    from . import settings
-
-    scene = sequencer.edited_scene(bpy.context)
-    engine = pump.engine(settings.of(scene).engine_id) if scene is not None else None
-    if scene is not None and engine is not None:
-        settings.offer_parameters(scene, engine)
 
 
 # What Blender tells
@@ -223,11 +218,11 @@ def _on_load_begin(*_: object) -> None:
 
 @persistent
 def _on_load_end(*_: object) -> None:
-    global notice
+    global notice, broken_off
     _occupied.clear()
     notice = ""
     keep.find_again()
-    strips.settle_orphans()
+    broken_off = strips.settle_orphans()
 
 
 @persistent
@@ -254,7 +249,9 @@ _HANDLERS = {
 }
 
 
-def register() -> None:
+def register(after_turn: Callable[[Pump], None]) -> None:
+    """`after_turn` is called whenever the pump was turned: what follows from what the server said."""
+    _after_turn.append(after_turn)
     for event, handler in _HANDLERS.items():
         getattr(bpy.app.handlers, event).append(handler)
     atexit.register(_quit)
@@ -275,6 +272,7 @@ def unregister() -> None:
         _pump = None
     server.let_go()
     _occupied.clear()
+    _after_turn.clear()
 
 
 def _quit() -> None:

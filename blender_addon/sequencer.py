@@ -156,6 +156,14 @@ def is_still(scene: bpy.types.Scene, name: str) -> bool:
     return strip.type == "COLOR" or (strip.type == "IMAGE" and len(strip.elements) == 1)
 
 
+def may_exceed_white(scene: bpy.types.Scene, name: str) -> bool:
+    """Whether a strip can hold values above 1: a render, or a picture of floats."""
+    strip = strips_in(level(scene)).get(name)
+    if strip is None or strip.type not in {"SCENE", "IMAGE"}:
+        return False
+    return strip.type == "SCENE" or strip.elements[0].filename.lower().endswith((".exr", ".hdr"))
+
+
 def active_name(scene: bpy.types.Scene) -> str | None:
     """Name of the active strip, where it lies at the level being edited."""
     strip = scene.sequence_editor.active_strip if scene.sequence_editor else None

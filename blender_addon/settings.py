@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from . import runtime
+from . import runtime, sequencer
 from .record import MAX_STEP
 
 if TYPE_CHECKING:
+    from .pump import Pump
     from .record import Record, Value
     from .sfwire.messages import EngineInfo, Parameter
 
@@ -107,6 +108,14 @@ def adopt(scene: bpy.types.Scene, record: Record, engine: EngineInfo | None) -> 
 
 def key(engine: EngineInfo, parameter: Parameter) -> str:
     return f"{engine.id}.{parameter.name}"
+
+
+def follow(pump: Pump) -> None:
+    """Offer the edited scene what the server has said of its engine."""
+    scene = sequencer.edited_scene(bpy.context)
+    engine = pump.engine(of(scene).engine_id) if scene is not None else None
+    if scene is not None and engine is not None:
+        offer_parameters(scene, engine)
 
 
 def offer_parameters(scene: bpy.types.Scene, engine: EngineInfo) -> None:

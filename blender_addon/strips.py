@@ -6,7 +6,7 @@ They are found by the job that is written on them, never by a reference, see `se
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import bpy
 
 from . import sequencer
 from .plan import CannotFill, Gap
-from .record import Record, from_properties, is_job
+from .record import Record, from_properties, is_job, spans_of
 from .sequencer import all_strips, free_channels, left, level, right, set_frames, strips_in
 
 JOB = "inbetween_job"
@@ -36,7 +36,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Mark:
-    """What tells takes apart, read off a strip without the rest of its record."""
+    """What tells takes apart and where their gap is, read off a strip without making a record of it."""
 
     name: str
     job: str
@@ -47,6 +47,13 @@ class Mark:
     channel: int
     muted: bool
     growing: bool
+    starts_at: int
+    """Where its first picture would be, were nothing trimmed off it."""
+    frames: int
+    """Length of the gap."""
+    inside: tuple[tuple[int, int], ...]
+    """Given pictures within the gap, counted from its start."""
+    loop: bool
 
 
 # Looking
@@ -94,20 +101,35 @@ def _mark(strip: Any) -> Mark | None:
     if strip.type != "IMAGE" or not is_job(job) or not hasattr(written, "to_dict"):
         return None
     gap, before, after, started = (str(written.get(key, "")) for key in ("gap", "before", "after", "started"))
-    growing = written.get("state") == "growing"
-    return Mark(strip.name, job, gap or job, (before, after), started, strip.channel, strip.mute, growing)
+    frames = written.get("frames_wanted")
+    if type(frames) is not int or frames < 1:
+        return None
+    return Mark(
+        strip.name,
+        job,
+        gap or job,
+        (before, after),
+        started,
+        strip.channel,
+        strip.mute,
+        growing=written.get("state") == "growing",
+        starts_at=sequencer.content_start(strip),
+        frames=frames,
+        inside=tuple(spans_of(str(written.get("inside", "")), frames) or ()),
+        loop=written.get("loop") == 1,
+    )
+
+
+def mark_of(scene: bpy.types.Scene, name: str) -> Mark | None:
+    """The mark of a strip where the user is editing, None where it has none that can be read."""
+    strip = strips_in(level(scene)).get(name)
+    return _mark(strip) if strip is not None else None
 
 
 def record_of(scene: bpy.types.Scene, name: str) -> Record | None:
     """What a strip where the user is editing knows of its frames."""
     strip = strips_in(level(scene)).get(name)
     return _record(strip) if strip is not None else None
-
-
-def home(scene: bpy.types.Scene, name: str) -> tuple[int, int]:
-    """(frame, channel) at which a strip's first picture would be, were nothing trimmed off it."""
-    strip = strips_in(level(scene))[name]
-    return sequencer.content_start(strip), strip.channel
 
 
 def next_prompt(scene: bpy.types.Scene, name: str, default: str) -> str:
@@ -280,22 +302,35 @@ def _settle(strip: Any, record: Record) -> None:
     strip.color_tag = FINISHED if record.state == "finished" else STOPPED
 
 
-def settle_orphans(growing: Collection[str] = ()) -> None:
-    """Unlock strips that were saved while they grew and that none of the jobs `growing` fills any more."""
+def settle_orphans() -> int:
+    """Unlock strips that were saved while they grew; returns how many have been broken off so, now or earlier."""
+    broken_off = 0
     for _, strip in _ours():
         record = _record(strip)
-        if record and record.state == "growing" and record.job not in growing:
+        if record and record.state == "growing":
             record.state, record.frames = "stopped", len(strip.elements)
             _settle(strip, record)
+        broken_off += bool(record and is_broken_off(record))
+    return broken_off
 
 
-def unlock_again(job: str, place: Place, record: Record) -> bool:
-    """Have a strip that stopped early grow on; False where it is gone."""
+def is_broken_off(record: Record) -> bool:
+    """Whether nobody stopped it: the file was closed, or the computer, while it grew."""
+    return record.state == "stopped" and not record.ended
+
+
+def broken_off(scene: bpy.types.Scene) -> list[str]:
+    """Names of the strips where the user is editing that were broken off."""
+    found = ((strip.name, _record(strip)) for strip in strips_in(level(scene)) if JOB in strip)
+    return [name for name, record in found if record and is_broken_off(record)]
+
+
+def grow_on(job: str, place: Place, record: Record) -> None:
+    """Have a strip that stopped early grow again."""
     found = _find(job, place)
     if found is not None:
         found[1][RECORD] = record.to_properties()
         found[1].color_tag, found[1].lock = GROWING, True
-    return found is not None
 
 
 def remove(job: str, place: Place | None = None) -> None:

@@ -17,6 +17,7 @@ ALLOWED = {
     "sfserver.weights": ("sfserver.weights", "sfserver.model", "sfserver.errors", "sfwire.regular"),
     "sfserver.media": ("sfserver.media", "sfserver.errors", "sfwire.limits"),
     "sfserver.engine": ("sfserver.engine", "sfserver.model", "sfserver.weights", *BASE),
+    "sfserver.train": ("sfserver.train", "sfserver.engine", "sfserver.model", "sfserver.weights", "sfserver.errors"),
     "sfserver.serve": ("sfserver.serve", *BASE, "sfserver.__version__", "sfserver.BORN_OF"),
     "sfwire": ("sfwire",),
     "blender_addon": ("blender_addon", "sfwire"),
@@ -72,6 +73,28 @@ def test_a_forbidden_import_is_noticed(tmp_path: Path, monkeypatch: pytest.Monke
     bad.parent.mkdir(parents=True)
     bad.write_text("def f():\n    from ..engine import table\n")
     assert violations("sfserver.model", bad) == ["sfserver.engine.table"]
+
+
+def circles(room: str) -> list[str]:
+    """Files of a flat room that import themselves by way of others, imports inside functions included."""
+    paths = {path.stem: path for path in modules(room)}
+    needs = {stem: {name.split(".")[1] for name in imports(path, room) if "." in name} for stem, path in paths.items()}
+    reach = {stem: needs[stem] & paths.keys() for stem in paths}
+    for _ in paths:
+        reach = {stem: found.union(*(needs[other] & paths.keys() for other in found)) for stem, found in reach.items()}
+    return [stem for stem in paths if stem in reach[stem]]
+
+
+def test_no_file_of_the_extension_imports_itself_by_way_of_others() -> None:
+    assert not circles("blender_addon")
+
+
+def test_a_circle_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "blender_addon").mkdir()
+    (tmp_path / "blender_addon" / "one.py").write_text("from . import two\n")
+    (tmp_path / "blender_addon" / "two.py").write_text("def f():\n    from .one import g\n")
+    assert circles("blender_addon") == ["one", "two"]
 
 
 def test_every_import_inside_sfwire_is_relative() -> None:

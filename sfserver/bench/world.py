@@ -19,6 +19,7 @@ from ..config import ServerConfig
 from ..engine import small_world
 from ..engine.base import Chunk, Engine, Job, Keyframe, checked
 from ..engine.wan_engine import WanEngine
+from ..model.tae import Tae
 from ..train import world
 from ..train.codec import decode, encode, held, psnr_db
 from ..train.oracle import name_verbs, observe
@@ -140,6 +141,7 @@ def _clip(engine: Engine, pixels: Tensor, caption: str, with_end: bool, seed: in
 def through_codec(engine: WanEngine, exact: Clips, at_once: int = 20) -> Tensor:
     """True clips encoded and decoded: what no transformer could better."""
     tae = engine.codec
+    assert isinstance(tae, Tae)
     clips = [decode(tae, encode(tae, held(part))) for part in exact.pixels.split(at_once)]
     return torch.cat(clips)[:, : exact.pixels.shape[1]].clamp(0, 1)
 

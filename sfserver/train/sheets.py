@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -13,6 +14,12 @@ _BACKGROUND = (24, 25, 28)
 _TEXT = (232, 233, 236)
 _LABEL_PX = 18
 _GAP_PX = 4
+
+
+def read_clip(folder: Path) -> Tensor:
+    """The pictures of a folder in order of their names, [T, 3, H, W] 0 to 1."""
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
+    return torch.from_numpy(np.stack(pictures)).movedim(-1, 1).float() / 255
 
 
 def strips(rows: Sequence[tuple[str, Tensor]], path: Path, pictures: int = 9, scale: int = 2) -> None:

@@ -291,8 +291,8 @@ def with_nan() -> wan_engine.Weights:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"num_frames": 2}, "makes clips of 3 to 481"),
-        ({"num_frames": 482}, "makes clips of 3 to 481"),
+        ({"num_frames": 2}, "makes clips of 3 to 81"),
+        ({"num_frames": 482}, "makes clips of 3 to 81"),
         ({"width": 56}, "needs a multiple of 16, try 64"),
         ({"height": 40}, "needs a multiple of 16, try 32"),
         ({"keyframes": (Keyframe(3, toy.picture(0)),)}, "keyframe at 3 is outside the clip of 3 frames"),
@@ -369,7 +369,7 @@ def _compiled_for_tests(attend: Any) -> wan_engine.How:
 
 def test_info_tells_what_a_client_must_know() -> None:
     info = toy.engine().info
-    assert (info.size_multiple, info.min_frames, info.max_frames, info.can_skip) == (16, 3, 481, False)
+    assert (info.size_multiple, info.min_frames, info.max_frames, info.can_skip) == (16, 3, 81, False)
     assert info.uses_prompt
     assert info.uses_negative_prompt
 
