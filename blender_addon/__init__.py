@@ -2,7 +2,7 @@
 
 import bpy
 
-from . import operators, panel, runtime, server_operators
+from . import operators, panel, runtime, server_operators, settings, take_operators
 from .preferences import InbetweenPreferences
 from .settings import InbetweenParameters, InbetweenSettings
 
@@ -11,6 +11,7 @@ _CLASSES = (
     InbetweenParameters,
     InbetweenSettings,
     *operators.CLASSES,
+    *take_operators.CLASSES,
     *server_operators.CLASSES,
     *panel.CLASSES,
 )
@@ -22,7 +23,7 @@ def register() -> None:
     bpy.types.Scene.inbetween = bpy.props.PointerProperty(type=InbetweenSettings)
     bpy.types.SEQUENCER_MT_add.append(panel.draw_menu)
     bpy.types.SEQUENCER_MT_context_menu.append(panel.draw_menu)
-    runtime.register()
+    runtime.register(after_turn=settings.follow)
 
 
 def unregister() -> None:

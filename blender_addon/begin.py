@@ -1,4 +1,4 @@
-"""From a gap to a fill: what is asked of which engine, the keyframes, the folder, the strip."""
+"""From a gap to a fill: what is asked of which engine, the folder, the strip. Keyframes are looked at afterwards."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import bpy
 
-from . import capture, frames, plan, runtime, sequencer, settings
+from . import capture, frames, gaps, keep, plan, runtime, sequencer, settings, strips, takes
 from .plan import CannotFill, Gap
-from .record import Record, timestamp
+from .record import Record, text_of, timestamp
+from .sheet import Sheet, clip_length
 
 if TYPE_CHECKING:
     from .fill import Fill
@@ -29,7 +30,7 @@ def engine_for(scene: bpy.types.Scene) -> EngineInfo:
 def find_engine(choice: str) -> EngineInfo:
     """What the connected server says of an engine. Raises CannotFill."""
     pump = runtime.running_pump()
-    if pump is None or pump.welcome is None:
+    if pump is None or pump.welcome is None or runtime.connection_state() == "off":
         raise CannotFill("No server is connected: press Start Server, or Connect if one is running")
     engine = pump.engine(choice)
     if engine is None:
@@ -38,42 +39,32 @@ def find_engine(choice: str) -> EngineInfo:
     return engine
 
 
-def find_gap(scene: bpy.types.Scene) -> Gap:
-    """The gap that Fill Gap fills. Raises CannotFill."""
-    growing = _growing()
-    selected, shown = sequencer.selected_spans(scene, growing), sequencer.spans(scene, growing)
-    return _not_growing(plan.gap_to_fill(selected, shown, scene.frame_current))
+def check(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo, step: int | None = None) -> tuple[int, int]:
+    """The size of the frames that will be made. Raises CannotFill where the engine cannot fill the gap."""
+    step = step or settings.of(scene).step
+    inside = [(left - gap.start, right - gap.start) for left, right in gap.inside]
+    plan.check_length(gap, *clip_length(gap.frames, inside, step), engine)
+    return size_for(scene, engine)
 
 
-def find_gaps(scene: bpy.types.Scene) -> list[Gap]:
-    """The gaps that Fill All Gaps fills. Raises CannotFill."""
-    gaps = plan.gaps_between(sequencer.selected_spans(scene, _growing()))
-    if not gaps:
-        raise CannotFill("Select strips with gaps between them")
-    return [_not_growing(gap) for gap in gaps]
-
-
-def _growing() -> set[str]:
-    pump = runtime.running_pump()
-    return pump.jobs if pump is not None else set()
-
-
-def _not_growing(gap: Gap) -> Gap:
-    pump = runtime.running_pump()
-    for fill in pump.fills if pump is not None else ():
-        span = sequencer.bounds(fill.job, fill.place)
-        if span is not None and gap.start <= span.left < gap.end:
-            raise CannotFill("This gap is being filled: wait for it, or cancel it in the queue")
-    return gap
+def size_for(scene: bpy.types.Scene, engine: EngineInfo) -> tuple[int, int]:
+    """(width, height) of the frames that an engine makes for the scene. Raises CannotFill."""
+    return plan.fitted_size(*capture.frame_size(scene), settings.of(scene).scale / 100, engine)
 
 
 def new_record(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo) -> Record:
-    """What the scene's settings ask for in this gap. Raises CannotFill."""
+    """What the scene's settings ask for in this gap; in a hole of a take what that take asked for, with a new seed.
+
+    Raises CannotFill.
+    """
+    torn = _torn_take(scene, gap)
+    if torn is not None:
+        return again(scene, torn, gap, find_engine(torn.engine), new_seed())
     chosen = settings.of(scene)
-    plan.check_length(gap, engine)
-    width, height = plan.fitted_size(*capture.frame_size(scene), chosen.scale / 100, engine)
+    width, height = check(scene, gap, engine)
+    job = uuid4().hex
     return Record(
-        job=uuid4().hex,
+        job=job,
         frames_wanted=gap.frames,
         width=width,
         height=height,
@@ -86,17 +77,33 @@ def new_record(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo) -> Record:
         before=gap.before,
         after=gap.after,
         started=timestamp(),
+        gap=job,
+        step=chosen.step,
+        inside=_inside(gap),
+        loop=int(gap.closes_at is not None),
     )
 
 
-def again(record: Record, seed: int, gap: Gap, engine: EngineInfo) -> Record:
+def _torn_take(scene: bpy.types.Scene, gap: Gap) -> Record | None:
+    """The record of a take of which both neighbours of the gap are what was left."""
+    before, after = (strips.record_of(scene, name) for name in (gap.before, gap.after))
+    return before if before is not None and after is not None and before.job == after.job else None
+
+
+def again(scene: bpy.types.Scene, record: Record, gap: Gap, engine: EngineInfo, seed: int) -> Record:
     """The same once more, as far as the engine of today can. Raises CannotFill."""
-    plan.check_length(gap, engine)
+    check(scene, gap, engine, record.step)
     known = {parameter.name for parameter in engine.parameters}
+    whole = (gap.before, gap.after) == (record.before, record.after)
+    job = uuid4().hex
     return replace(
         record,
-        job=uuid4().hex,
+        job=job,
+        gap=(record.gap or record.job) if whole else job,
+        before=gap.before,
+        after=gap.after,
         frames_wanted=gap.frames,
+        inside=_inside(gap),
         seed=seed,
         version=engine.version,
         params={name: value for name, value in record.params.items() if name in known},
@@ -107,63 +114,72 @@ def again(record: Record, seed: int, gap: Gap, engine: EngineInfo) -> Record:
     )
 
 
+def _inside(gap: Gap) -> str:
+    return text_of([(left - gap.start, right - gap.start) for left, right in gap.inside])
+
+
 def new_seed() -> int:
     return random.randrange(2**31)
 
 
-def frames_parent() -> Path:
-    """The folder below which frames are kept: the .blend's, or while there is none the extension's own."""
-    return Path(bpy.data.filepath).parent if bpy.data.filepath else unsaved_parent()
-
-
-def unsaved_parent() -> Path:
-    """The folder for frames of files that were not saved yet."""
-    return Path(bpy.utils.extension_path_user(__package__, path="unsaved"))
-
-
-def begin(
-    scene: bpy.types.Scene,
-    gap: Gap,
-    record: Record,
-    replaces: tuple[str, sequencer.Place] | None = None,
-    above: int = 0,
-) -> Fill:
-    """Capture the keyframes, put a strip of one picture on the timeline, queue the request. Raises CannotFill.
-
-    `replaces` is the take that this one stands in for, `above` the channel that the new strip must lie above.
-    """
-    from .fill import Fill
+def begin(scene: bpy.types.Scene, gap: Gap, record: Record, instead_of: str = "") -> Fill:
+    """Put a strip on the timeline, in place of the take that fills the gap or of the one that is named, and queue the
+    fill. Raises CannotFill."""
+    from .fill import Fill, request_for
     from .sfwire.messages import Refused
-    from .sfwire.request import Request
 
-    parent = frames_parent()
+    parent, sheet = keep.parent(), record.sheet()
+    gap = replace(gap, channel=sequencer.channel_of(scene, gap.before, gap.start - 1))
+    taken_off = takes.set_aside(scene, gap, instead_of)
     try:
+        request_for(record, sheet, [(index, b"") for index, _ in sheet.keys]).generate(
+            "check", record.engine
+        )  # what the wire does not allow is said here, not later
         folder = frames.make_folder(parent, record.job)
-        size = record.width, record.height
-        first = capture.capture(scene, gap.start - 1, *size, keep_as=folder / frames.FIRST_KEYFRAME)
-        last = capture.capture(scene, gap.end, *size, keep_as=folder / frames.LAST_KEYFRAME)
-        request = Request(
-            keyframes=((0, first), (gap.frames + 1, last)),
-            width=record.width,
-            height=record.height,
-            num_frames=gap.frames + 2,
-            prompt=record.prompt,
-            negative_prompt=record.negative_prompt,
-            seed=record.seed,
-            engine=record.engine,
-            params=record.params,
-            encoding="png",
-        )
-        request.generate("check", record.engine)  # what the wire does not allow is said here, not later
+        frames.write_waiting(folder, record.width, record.height)
         title = record.prompt.strip().splitlines()[0][:MAX_TITLE_CHARS] if record.prompt.strip() else "In-Between"
-        place = sequencer.place_strip(scene, gap, title, folder / frames.FIRST_KEYFRAME, record, above)
+        picture = f"{keep.written(folder)}/{frames.WAITING}"
+        record.gap = taken_off[0].gap if taken_off else record.gap
+        place = strips.put(scene, gap, title, picture, record)
     except (OSError, RuntimeError, LookupError, Refused) as error:
         frames.delete_folder(parent, record.job)
+        takes.bring_back(taken_off)
         raise CannotFill(_why(error, parent)) from None
-    fill = Fill(record, place, folder, request, replaces)
+    return _queue(Fill(record, sheet, place, folder, _where_to_look(gap, sheet), taken_off))
+
+
+def _where_to_look(gap: Gap, sheet: Sheet) -> list[tuple[int, int]]:
+    """(index in the clip, frame of the timeline) of the keyframes."""
+    where = [(index, gap.start + frame) for index, frame in sheet.keys]
+    return where if gap.closes_at is None else [*where[:-1], (where[-1][0], gap.closes_at)]
+
+
+def _queue(fill: Fill) -> Fill:
     runtime.pump().add(fill)
     runtime.wake()
     return fill
+
+
+def go_on(scene: bpy.types.Scene, name: str) -> Fill:
+    """Make the frames that a strip still lacks, from those on disk on. Raises CannotFill."""
+    from .fill import Fill
+
+    record = strips.record_of(scene, name)
+    if record is None or record.state != "stopped":
+        raise CannotFill("Make a strip active that was not finished")
+    engine = find_engine(record.engine)
+    if engine.version != record.version:
+        raise CannotFill(f"{engine.title} has changed since these frames were made: make a new take")
+    place = strips.Place(scene.name, name)
+    folder = strips.folder_of(record.job, place)
+    if folder is None or not folder.is_dir():
+        raise CannotFill(f"The frames of '{name}' are not in {folder}: make a new take")
+    sheet, gap = record.sheet(), gaps.of_take(scene, name)
+    record.state, record.ended = "growing", ""
+    strips.grow_on(record.job, place, record)
+    fill = Fill(record, sheet, place, folder, _where_to_look(gap, sheet), [])
+    fill.go_on()
+    return _queue(fill)
 
 
 def _why(error: Exception, parent: Path) -> str:

@@ -1,4 +1,5 @@
-"""Build the extension's zip: fetch the wheels, vendor sfwire, let Blender's own tool pack and validate it.
+"""Build the extension's zips, one for each platform and one for all: fetch the wheels, vendor sfwire, let Blender's own
+tool pack and validate them.
 
     python blender_addon/build.py [--output dist]
 
@@ -88,9 +89,13 @@ def main() -> None:
     stage()
     tool = [sys.executable, str(options.blender_ext)]
     options.output.mkdir(parents=True, exist_ok=True)
-    subprocess.run([*tool, "build", "--source-dir", STAGE, "--output-dir", options.output], check=True, timeout=300)
-    newest = max(options.output.glob("inbetween-*.zip"), key=lambda path: path.stat().st_mtime)
-    subprocess.run([*tool, "validate", newest], check=True, timeout=300)
+    for stale in options.output.glob("inbetween-*.zip"):
+        stale.unlink()
+    build = [*tool, "build", "--source-dir", STAGE, "--output-dir", options.output]
+    subprocess.run([*build, "--split-platforms"], check=True, timeout=300)
+    subprocess.run(build, check=True, timeout=300)  # last: the newest is the one for all
+    for path in options.output.glob("inbetween-*.zip"):
+        subprocess.run([*tool, "validate", path], check=True, timeout=300)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """The picture that the timeline shows at a frame, as a server takes it: RGB8 rows from top to bottom.
 
-Rendered by Blender itself with the view transform Standard, so that what comes back goes through the scene's own look
-once and not twice. Everything that is set for it is set back.
+Rendered by Blender itself without the scene's view, so that what comes back goes through it once and not twice, and
+without what lies above the channel in which the result will lie, which is seen over the result too. Everything that is
+set for it is set back.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +17,11 @@ import bpy
 import numpy as np
 
 from . import sequencer
+from .plan import Gap
 
+_DISPLAY, _VIEW = "sRGB", "Standard"
 _NEUTRAL: dict[str, dict[str, Any]] = {
-    "display_settings": {"display_device": "sRGB"},
     "view_settings": {
-        "view_transform": "Standard",
         "look": "None",
         "exposure": 0.0,
         "gamma": 1.0,
@@ -37,7 +39,10 @@ _NEUTRAL: dict[str, dict[str, Any]] = {
         "dither_intensity": 0.0,
     },
 }
-"""What a keyframe is rendered with, as far as this Blender has it. In this order a value is valid when it is set."""
+"""What a keyframe is rendered with beside display and view, as far as this Blender has it."""
+_TARGA_HEAD = struct.Struct("<BBB5xHHHHBB")
+"""Length of the id, colour map, kind; then x, y, width, height, bits a pixel, descriptor (Truevision TGA, 2.0)."""
+_UNCOMPRESSED, _TOP_FIRST = 2, 0x20
 
 
 def frame_size(scene: bpy.types.Scene) -> tuple[int, int]:
@@ -45,30 +50,63 @@ def frame_size(scene: bpy.types.Scene) -> tuple[int, int]:
     return scene.render.resolution_x, scene.render.resolution_y
 
 
-def capture(scene: bpy.types.Scene, frame: int, width: int, height: int, keep_as: Path) -> bytes:
-    """The timeline's picture at `frame`, `width` x `height` RGB8; also left as a PNG of that size at `keep_as`.
+def what_differs(scene: bpy.types.Scene, gap: Gap) -> list[str]:
+    """What frames made for a gap will not have from its pictures, each in a sentence to be said before the press."""
+    display, view = scene.display_settings, scene.view_settings
+    plain = _offers(display, "display_device", _DISPLAY)
+    plain = plain and (display.display_device != _DISPLAY or _offers(view, "view_transform", _VIEW))
+    found = []
+    if not plain:
+        found.append(f"The colour configuration has no {_VIEW} view on {_DISPLAY}: its own default view is used")
+    elif view.view_transform != _VIEW and any(
+        sequencer.may_exceed_white(scene, name) for name in (gap.before, gap.after)
+    ):
+        found.append(f"What is brighter than white is cut off: the frames are made before {view.view_transform}")
+    space = scene.sequencer_colorspace_settings.name
+    if space != _DISPLAY:
+        found.append(f"The sequencer works in {space}, the frames are {_DISPLAY}")
+    return found
+
+
+def _offers(owner: Any, name: str, value: str) -> bool:
+    """Whether a menu that depends on the colour configuration has an entry."""
+    return bool(bpy.types.UILayout.enum_item_name(owner, name, value))
+
+
+def capture(
+    scene: bpy.types.Scene,
+    frame: int,
+    width: int,
+    height: int,
+    keep_as: Path,
+    channel: int = sequencer.LAST_CHANNEL,
+) -> bytes:
+    """The timeline's picture at `frame` up to `channel`, `width` x `height` RGB8; also left as a Targa at `keep_as`.
 
     Raises OSError where the file cannot be written, RuntimeError where Blender cannot render.
     """
     keep_as.touch()  # the render would only print that it cannot write
-    with _neutral(scene):
+    with _neutral(scene, channel):
         full_width, full_height = frame_size(scene)
         scene.render.resolution_percentage = _percentage(max(width / full_width, height / full_height))
         scene.render.filepath = str(keep_as)
         scene.frame_set(frame)
         with bpy.context.temp_override(scene=scene):
             bpy.ops.render.render(write_still=True)
-    image = bpy.data.images.load(str(keep_as), check_existing=False)
+    pixels = _read_targa(keep_as)
+    if pixels.shape[:2] != (height, width):
+        pixels = _scaled(keep_as, width, height)
+        _write_targa(keep_as, pixels)
+    return pixels.tobytes()
+
+
+def read(path: Path, width: int, height: int) -> bytes | None:
+    """A picture of the size that `capture` left, None where there is none, or not the whole of it."""
     try:
-        if tuple(image.size) == (0, 0):
-            raise OSError(f"{keep_as} could not be written: is the disk full?")
-        if tuple(image.size) != (width, height):
-            image.scale(width, height)
-            image.file_format = "PNG"
-            image.save()
-        return _rgb8(image)
-    finally:
-        bpy.data.images.remove(image)
+        pixels = _read_targa(path)
+    except OSError:
+        return None
+    return pixels.tobytes() if pixels.shape[:2] == (height, width) else None
 
 
 def _percentage(scale: float) -> int:
@@ -76,17 +114,47 @@ def _percentage(scale: float) -> int:
     return max(1, min(100, -int(-scale * 100 // 1)))
 
 
-def _rgb8(image: bpy.types.Image) -> bytes:
-    width, height = image.size
-    pixels = np.empty(width * height * 4, dtype=np.float32)
-    image.pixels.foreach_get(pixels)
+def _read_targa(path: Path) -> np.ndarray:
+    """[height, width, 3] RGB8, the top row first; what is transparent lies over black."""
+    data = path.read_bytes()
+    head = _TARGA_HEAD.unpack_from(data) if len(data) >= _TARGA_HEAD.size else (0,) * 9
+    id_bytes, _, kind, _, _, width, height, bits, descriptor = head
+    start, size = _TARGA_HEAD.size + id_bytes, width * height * (bits // 8)
+    if kind != _UNCOMPRESSED or bits not in (24, 32) or len(data) < start + size:
+        raise OSError(0, f"{path.name} could not be written whole: is the disk full?")
+    pixels = np.frombuffer(data, np.uint8, size, start).reshape(height, width, bits // 8)
+    if not descriptor & _TOP_FIRST:
+        pixels = pixels[::-1]
+    colours = pixels[..., 2::-1]
+    if bits == 32 and (alpha := pixels[..., 3:]).min() < 255:
+        colours = (colours * (alpha / np.float32(255)) + np.float32(0.5)).astype(np.uint8)
+    return np.ascontiguousarray(colours)
+
+
+def _write_targa(path: Path, pixels: np.ndarray) -> None:
+    """Write [height, width, 3] RGB8, the top row first. Raises OSError."""
+    height, width, _ = pixels.shape
+    head = _TARGA_HEAD.pack(0, 0, _UNCOMPRESSED, 0, 0, width, height, 24, _TOP_FIRST)
+    path.write_bytes(head + pixels[..., ::-1].tobytes())
+
+
+def _scaled(path: Path, width: int, height: int) -> np.ndarray:
+    """[height, width, 3] RGB8 of a picture, scaled by Blender."""
+    image = bpy.data.images.load(str(path), check_existing=False)
+    try:
+        image.alpha_mode = "NONE"
+        image.scale(width, height)
+        pixels = np.empty(width * height * 4, dtype=np.float32)
+        image.pixels.foreach_get(pixels)
+    finally:
+        bpy.data.images.remove(image)
     rows = pixels.reshape(height, width, 4)[::-1, :, :3]  # Blender keeps the bottom row first
-    return (rows * 255.0 + 0.5).astype(np.uint8).tobytes()
+    return (rows * 255.0 + 0.5).astype(np.uint8)
 
 
 @contextmanager
-def _neutral(scene: bpy.types.Scene) -> Generator[None]:
-    """Set what `_NEUTRAL` says and PNG output; set everything back, the frame too."""
+def _neutral(scene: bpy.types.Scene, channel: int) -> Generator[None]:
+    """Set what `_NEUTRAL` says and the output, mute what lies above the channel; set everything back, the frame too."""
     frame, subframe = scene.frame_current, scene.frame_subframe
     output = scene.render.image_settings
     wanted = [
@@ -95,16 +163,42 @@ def _neutral(scene: bpy.types.Scene) -> Generator[None]:
         for name, value in values.items()
         if name in owner.bl_rna.properties
     ]
-    changed = [(owner, name) for owner, name, _ in wanted]
+    wanted += [(above, "mute", True) for above in _channels_above(scene, channel)]
+    changed = [(scene.display_settings, "display_device"), (scene.view_settings, "view_transform")]
+    changed += [(owner, name) for owner, name, _ in wanted]
     changed += [(scene.render, "filepath"), (scene.render, "resolution_percentage")]
     changed += [(output, name) for name in sequencer.OUTPUT_PROPERTIES]
     before = [(owner, name, owner.path_resolve(name)) for owner, name in changed]
     try:
+        _set_view(scene)
         for owner, name, value in wanted:
             setattr(owner, name, value)
-        sequencer.make_png(output)
+        sequencer.make_targa(output)
         yield
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
         scene.frame_set(frame, subframe=subframe)
+
+
+def _set_view(scene: bpy.types.Scene) -> None:
+    """sRGB and Standard; where the colour configuration has no such, what a new scene has under it."""
+    display, view = scene.display_settings, scene.view_settings
+    if _offers(display, "display_device", _DISPLAY):
+        display.display_device = _DISPLAY
+        if _offers(view, "view_transform", _VIEW):
+            view.view_transform = _VIEW
+            return
+    fresh = bpy.data.scenes.new("In-Between")
+    try:
+        display.display_device = fresh.display_settings.display_device
+        view.view_transform = fresh.view_settings.view_transform
+    finally:
+        bpy.data.scenes.remove(fresh)
+
+
+def _channels_above(scene: bpy.types.Scene, channel: int) -> list[Any]:
+    """The channels above one that hold anything and are not muted."""
+    owner = sequencer.level(scene)
+    used = {strip.channel for strip in sequencer.strips_in(owner) if strip.channel > channel}
+    return [owner.channels[above] for above in sorted(used) if not owner.channels[above].mute]

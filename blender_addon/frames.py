@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import struct
 import time
+import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +23,34 @@ from .record import is_job
 
 FOLDER = "inbetween"
 """Beside the .blend; one folder below it for each job."""
-FIRST_KEYFRAME, LAST_KEYFRAME = "keyframe_first.png", "keyframe_last.png"
+WAITING = "waiting.png"
+"""What a strip shows before its first frame: nothing, in the frames' size."""
 PIECE_BYTES = 512 * 1024
 """Written at once: about half a millisecond on a disk of today."""
-_OURS = re.compile(r"(frame_\d{5}|keyframe_first|keyframe_last)\.png(\.part)?")
+_OURS = re.compile(r"((frame_\d{5}|waiting|keyframe_first|keyframe_last)\.png|keyframe_\d{5}\.tga)(\.part)?")
+"""`keyframe_first` and `keyframe_last` are those of version 0.1.0."""
 
 
-def frame_name(number: int) -> str:
-    """File name of the frame that is `number`-th in its gap, from 1."""
-    return f"frame_{number:05d}.png"
+def frame_name(index: int) -> str:
+    """File name of the picture at a place in the clip, in which the keyframe before the gap has 0."""
+    return f"frame_{index:05d}.png"
+
+
+def keyframe_name(index: int) -> str:
+    """The same of a picture that is given."""
+    return f"keyframe_{index:05d}.tga"
+
+
+def write_waiting(folder: Path, width: int, height: int) -> None:
+    """A PNG of one bit a pixel, transparent all over (PNG specification, 11.2.2, 11.3.1.1). Raises OSError."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1 + (width + 7) // 8) * height, 1)
+    chunks = chunk(b"IHDR", head) + chunk(b"tRNS", b"\0\0") + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (folder / WAITING).write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
 
 
 def make_folder(parent: Path, job: str) -> Path:
@@ -37,6 +59,27 @@ def make_folder(parent: Path, job: str) -> Path:
     folder = parent / FOLDER / job
     folder.mkdir(parents=True)
     return folder
+
+
+def copy_folder(folder: Path, parent: Path) -> Path:
+    """Have a job's frames below `parent` too: as further names of the same files, or copied where the disk has no such.
+
+    What is there already stays as it is. Raises OSError.
+    """
+    assert is_job(folder.name)
+    home = parent / FOLDER / folder.name
+    home.mkdir(parents=True, exist_ok=True)
+    for path in _our_files(folder):
+        there = home / path.name
+        if path.suffix == ".part" or there.exists():
+            continue
+        try:
+            os.link(path, there)
+        except OSError:
+            part = there.with_name(there.name + ".part")
+            shutil.copyfile(path, part)
+            os.replace(part, there)
+    return home
 
 
 def delete_folder(parent: Path, job: str) -> int:
@@ -51,6 +94,20 @@ def delete_folder(parent: Path, job: str) -> int:
     if not any(folder.iterdir()):
         folder.rmdir()
     return freed
+
+
+def delete_keyframes(folder: Path, but: Collection[str]) -> None:
+    """Delete what only an unfinished fill needs, as far as it can be: the disk may be gone."""
+    with suppress(OSError):
+        for path in list(folder.glob("keyframe_?????.tga")):
+            if path.name not in but:
+                path.unlink()
+
+
+def delete_nothing_made(folder: Path) -> None:
+    """Delete the folder of a job that made nothing, as far as it can be."""
+    with suppress(OSError):
+        delete_folder(folder.parent.parent, folder.name)
 
 
 def jobs_on_disk(parent: Path) -> dict[str, int]:
@@ -116,6 +173,15 @@ class Writer:
                     done.append(Written(order.job, order.path.name))
         return done
 
+    def redirect(self, job: str, folder: Path) -> None:
+        """Write what is left of a job into another folder; a frame that is half written begins anew there."""
+        if self._file is not None and self._orders[0].job == job:
+            self._close_file()
+            self._orders[0].written_bytes = 0
+        for order in self._orders:
+            if order.job == job:
+                order.path = folder / order.path.name
+
     def close(self) -> None:
         """Forget what is not written yet."""
         if self._orders:
@@ -138,6 +204,9 @@ class Writer:
 
     def _drop(self) -> None:
         self._orders.popleft()
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._file is not None:
             with suppress(OSError):  # the disk is full: it has been said
                 self._file.close()
@@ -150,3 +219,12 @@ def png_size(data: bytes | memoryview) -> tuple[int, int] | None:
     if len(head) < 24 or head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
         return None
     return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+
+
+def size_of_png(path: Path, size: tuple[int, int]) -> int | None:
+    """Bytes of a PNG of (width, height), None where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return path.stat().st_size if png_size(file.read(24)) == size else None
+    except OSError:
+        return None

@@ -1,4 +1,7 @@
-"""The sidebar's tab and the menu entries. Shows what will happen, what is happening, and why something cannot."""
+"""The sidebar's tab and the menu entries: what a press does, what is going on, and why something cannot.
+
+Drawn often, so nothing here grows with the timeline, makes a record or draws a number by chance.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,22 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
-from . import begin, runtime, sequencer, settings
-from .capture import frame_size
-from .plan import CannotFill, fitted_size
+from . import begin, capture, gaps, runtime, sequencer, settings, strips, takes
+from .plan import CannotFill
 from .server import INSTALL, CannotStart, find_command
 
 if TYPE_CHECKING:
     from .fill import Fill
+    from .plan import Gap
     from .sfwire.messages import EngineInfo
 
 _PX_PER_CHAR = 6.3
 """Width of a character of Blender's interface font at scale 1, on average."""
 _MARGIN_PX = 60
+_MOST_SHOWN = 8
+"""Fills that the queue shows one by one."""
 
 
 def _say(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
@@ -27,8 +33,8 @@ def _say(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon
     chars = max(20, int((context.region.width - _MARGIN_PX * scale) / (_PX_PER_CHAR * scale)))
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for i, line in enumerate(textwrap.wrap(text, chars)):
-        column.label(text=line, icon=icon if i == 0 else ("BLANK1" if icon != "NONE" else "NONE"))
+    for i, line in enumerate(textwrap.wrap(iface_(text), chars)):
+        column.label(text=line, icon=icon if i == 0 else ("BLANK1" if icon != "NONE" else "NONE"), translate=False)
 
 
 def _engine(scene: bpy.types.Scene) -> EngineInfo | None:
@@ -48,33 +54,48 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
         if scene is None:
             _say(layout, context, "The sequencer edits no scene: choose one in its header", "INFO")
             return
-        self._draw_intent(context, scene)
         engine = _engine(scene)
-        layout.prop(settings.of(scene), "prompt", text="", placeholder="Prompt")
-        if engine is not None and not engine.uses_prompt:
-            _say(layout, context, f"{engine.title} does not read the prompt", "INFO")
+        prompt = layout.row()
+        prompt.enabled = engine is None or engine.uses_prompt
+        prompt.prop(settings.of(scene), "prompt", text="", placeholder="Prompt")
         row = layout.row(align=True)
         row.scale_y = 1.5
         row.operator("inbetween.fill_gap", icon="PLAY")
-        layout.operator("inbetween.fill_all_gaps")
-        pump = runtime.running_pump()
-        if pump is not None and pump.message:
-            _say(layout, context, pump.message, "ERROR")
+        row = layout.row(align=True)
+        row.operator("inbetween.fill_all_gaps")
+        row.operator("inbetween.loop")
+        gap = self._draw_intent(context, scene)
+        for sentence in capture.what_differs(scene, gap) if gap is not None else ():
+            _say(layout, context, sentence, "INFO")
+        self._draw_messages(context, scene, engine)
 
-    def _draw_intent(self, context: bpy.types.Context, scene: bpy.types.Scene) -> None:
+    def _draw_intent(self, context: bpy.types.Context, scene: bpy.types.Scene) -> Gap | None:
         """What Fill Gap will do, or why it cannot."""
         try:
-            gap = begin.find_gap(scene)
+            gap = gaps.with_keyframes(scene, gaps.find(scene))
         except CannotFill as error:
             _say(self.layout, context, str(error), "INFO")
-            return
+            return None
         _say(self.layout, context, gap.sentence(sequencer.frames_per_second(scene)), "SNAP_MIDPOINT")
         try:
-            begin.new_record(scene, gap, begin.engine_for(scene))
+            begin.check(scene, gap, begin.engine_for(scene))
         except CannotFill as error:
             _say(self.layout, context, str(error), "ERROR")
+        return gap
+
+    def _draw_messages(self, context: bpy.types.Context, scene: bpy.types.Scene, engine: EngineInfo | None) -> None:
+        pump = runtime.running_pump()
+        if pump is not None and pump.message:
+            _say(self.layout, context, pump.message, "ERROR")
+        if engine is not None and not engine.uses_prompt and settings.of(scene).prompt:
+            _say(self.layout, context, iface_("{} does not read the prompt").format(engine.title), "INFO")
+        if runtime.broken_off:
+            _say(self.layout, context, iface_("{} strips were not finished").format(runtime.broken_off), "INFO")
+            self.layout.operator("inbetween.go_on", text="Continue All", icon="PLAY").everywhere = True
+        if runtime.notice:
+            _say(self.layout, context, runtime.notice, "INFO")
         if not bpy.data.is_saved:
-            _say(self.layout, context, "Save the file to keep the frames beside it", "INFO")
+            _say(self.layout, context, "Save the file to have the frames beside it", "INFO")
 
 
 class INBETWEEN_PT_queue(bpy.types.Panel):
@@ -94,31 +115,89 @@ class INBETWEEN_PT_queue(bpy.types.Panel):
             return
         if len(pump.fills) > 1:
             self._draw_all(pump.fills)
-        for fill in pump.fills[:8]:
+        for fill in pump.fills[:_MOST_SHOWN]:
             self._draw_one(fill)
-        if len(pump.fills) > 8:
-            self.layout.label(text=f"and {len(pump.fills) - 8} more")
+        if len(pump.fills) > _MOST_SHOWN:
+            more = iface_("and {} more").format(len(pump.fills) - _MOST_SHOWN)
+            self.layout.label(text=more, translate=False)
 
     def _draw_all(self, fills: list[Fill]) -> None:
         wanted = sum(fill.record.frames_wanted for fill in fills)
         made = sum(len(fill.names) for fill in fills)
         row = self.layout.row(align=True)
-        row.progress(factor=made / wanted, text=f"{len(fills)} gaps, {made} of {wanted} frames")
+        text = iface_("{} gaps, {} of {} frames").format(len(fills), made, wanted)
+        row.progress(factor=made / wanted, text=text, translate=False)
         row.operator("inbetween.cancel", text="", icon="X").job = ""
 
     def _draw_one(self, fill: Fill) -> None:
         made, wanted = len(fill.names), fill.record.frames_wanted
         column = self.layout.box().column(align=True)
-        column.label(text=fill.place.strip, icon="SEQ_STRIP_DUPLICATE")
+        column.label(text=fill.place.strip, icon="SEQ_STRIP_DUPLICATE", translate=False)
         row = column.row(align=True)
-        row.progress(factor=made / wanted, text=f"{made} of {wanted} frames")
+        text = iface_("{} of {} frames").format(made, wanted)
+        row.progress(factor=made / wanted, text=text, translate=False)
         row.operator("inbetween.cancel", text="", icon="X").job = fill.job
-        seconds = fill.seconds_left()
-        column.label(text=fill.stage if seconds is None else f"{fill.stage}, {_duration(seconds)} left")
+        seconds, stage = fill.seconds_left(), iface_(fill.stage)
+        left = stage if seconds is None else iface_("{}, {} left").format(stage, _duration(seconds))
+        column.label(text=left, translate=False)
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+class INBETWEEN_PT_strip(bpy.types.Panel):
+    bl_space_type = "SEQUENCE_EDITOR"
+    bl_region_type = "UI"
+    bl_category = "In-Between"
+    bl_label = "This Strip"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        scene = sequencer.edited_scene(context)
+        return scene is not None and strips.active(scene) is not None
+
+    def draw(self, context: bpy.types.Context) -> None:
+        scene = sequencer.edited_scene(context)
+        name = strips.active(scene) if scene is not None else None
+        if scene is None or name is None:
+            return
+        layout, strip = self.layout, scene.sequence_editor.active_strip
+        pump = runtime.running_pump()
+        engine = pump.engine(strips.note(strip, "engine")) if pump is not None else None
+        if strips.PROMPT in strip and (engine is None or engine.uses_prompt):
+            layout.prop(strip, f'["{strips.PROMPT}"]', text="Prompt")
+        for line in self._lines(strip, engine):
+            layout.label(text=line, translate=False)
+        number, count = takes.number_of(scene, name)
+        row = layout.row(align=True)
+        row.operator("inbetween.new_take", icon="ADD").new_seed = True
+        if count > 1:
+            row.operator("inbetween.show_take", text="", icon="TRIA_LEFT").by = -1
+            row.label(text=iface_("Take {} of {}").format(number, count), translate=False)
+            row.operator("inbetween.show_take", text="", icon="TRIA_RIGHT").by = 1
+        column = layout.column(align=True)
+        if strips.note(strip, "state") == "stopped":
+            column.operator("inbetween.go_on", icon="PLAY").everywhere = False
+        column.operator("inbetween.use_settings")
+        column.operator("inbetween.open_folder", icon="FILE_FOLDER")
+        column.operator("inbetween.discard", icon="TRASH")
+
+    def _lines(self, strip: bpy.types.Strip, engine: EngineInfo | None) -> list[str]:
+        """What made it, in three lines at most."""
+        note = strips.note
+        wanted, made = note(strip, "frames_wanted"), note(strip, "frames")
+        if note(strip, "state") == "growing":
+            first = iface_("Growing to {} frames").format(wanted)
+        elif made == wanted:
+            first = iface_("{} frames").format(made)
+        else:
+            first = iface_("{} of {} frames").format(made, wanted)
+        size = f"{first}, {note(strip, 'width')} x {note(strip, 'height')} px"
+        disk = iface_("{:.1f} MB on disk").format(int(note(strip, "kilobytes") or 0) / 1e3)
+        made_by = engine.title if engine is not None else note(strip, "engine")
+        seed = "" if engine is not None and not engine.uses_prompt else f", {iface_('Seed')} {note(strip, 'seed')}"
+        return [size, f"{made_by}{seed}", *([disk] if note(strip, "kilobytes") else [])]
 
 
 class INBETWEEN_PT_server(bpy.types.Panel):
@@ -128,8 +207,7 @@ class INBETWEEN_PT_server(bpy.types.Panel):
     bl_label = "Server"
 
     def draw(self, context: bpy.types.Context) -> None:
-        pump = runtime.running_pump()
-        state = pump.state if pump is not None else "off"
+        state = runtime.connection_state()
         if state == "ready":
             self._draw_ready(context)
         else:
@@ -139,7 +217,7 @@ class INBETWEEN_PT_server(bpy.types.Panel):
             row.operator("inbetween.stop_server", icon="CANCEL")
         elif state != "ready":
             row.operator("inbetween.start_server", icon="PLAY")
-        if state != "ready":
+        if state not in ("ready", "stopping"):
             row.operator("inbetween.connect", text="Connect" if state == "off" else "Reconnect", icon="LINKED")
 
     def _draw_ready(self, context: bpy.types.Context) -> None:
@@ -147,7 +225,7 @@ class INBETWEEN_PT_server(bpy.types.Panel):
         engine = _engine(scene) if scene is not None else None
         self.layout.label(text="Connected", icon="CHECKMARK")
         if engine is not None:
-            _say(self.layout, context, f"{engine.title} answers")
+            _say(self.layout, context, iface_("{} answers").format(engine.title))
 
     def _draw_absent(self, context: bpy.types.Context, state: str) -> None:
         layout, pump = self.layout, runtime.running_pump()
@@ -155,13 +233,12 @@ class INBETWEEN_PT_server(bpy.types.Panel):
         if runtime.server.running and state in ("off", "connecting", "reconnecting"):
             layout.label(text="Starting", icon="SORTTIME")
             return
-        names = {"off": "Not connected", "connecting": "Looking for a server", "reconnecting": "Reconnecting"}
-        layout.label(text=names.get(state, "Refused"), icon="UNLINKED")
+        layout.label(text=_STATES.get(state, "Refused"), icon="UNLINKED")
         if runtime.server.ended_badly:
             _say(layout, context, runtime.server.ended_badly, "ERROR")
             for line in runtime.server.last_words():
                 _say(layout, context, line)
-        elif problem and not self._draw_missing(context):
+        elif state in ("connecting", "refused") and problem and not self._draw_missing(context):
             _say(layout, context, problem)
         elif state == "off":
             self._draw_missing(context)
@@ -178,6 +255,14 @@ class INBETWEEN_PT_server(bpy.types.Panel):
                 _say(self.layout, context, line)
             return True
         return False
+
+
+_STATES = {
+    "off": "Not connected",
+    "connecting": "Looking for a server",
+    "reconnecting": "Reconnecting",
+    "stopping": "Stopping",
+}
 
 
 class INBETWEEN_PT_settings(bpy.types.Panel):
@@ -203,11 +288,13 @@ class INBETWEEN_PT_settings(bpy.types.Panel):
         layout.prop(chosen, "scale")
         if engine is not None:
             self._draw_size(scene, engine)
-        column = layout.column()
-        column.prop(chosen, "new_seed")
-        seed = column.row()
-        seed.enabled = not chosen.new_seed
-        seed.prop(chosen, "seed")
+        layout.prop(chosen, "step")
+        if engine is None or engine.uses_prompt:  # an engine that reads no prompt draws nothing by chance either
+            column = layout.column()
+            column.prop(chosen, "new_seed")
+            seed = column.row()
+            seed.enabled = not chosen.new_seed
+            seed.prop(chosen, "seed")
         if engine is None:
             return
         if engine.uses_negative_prompt:
@@ -219,40 +306,12 @@ class INBETWEEN_PT_settings(bpy.types.Panel):
 
     def _draw_size(self, scene: bpy.types.Scene, engine: EngineInfo) -> None:
         try:
-            width, height = fitted_size(*frame_size(scene), settings.of(scene).scale / 100, engine)
+            width, height = begin.size_for(scene, engine)
         except CannotFill:
             return  # the main panel says so
         row = self.layout.row()
         row.alignment = "RIGHT"
-        row.label(text=f"{width} x {height} px")
-
-
-class INBETWEEN_PT_strip(bpy.types.Panel):
-    bl_space_type = "SEQUENCE_EDITOR"
-    bl_region_type = "UI"
-    bl_category = "In-Between"
-    bl_label = "This Strip"
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        scene = sequencer.edited_scene(context)
-        return scene is not None and sequencer.active_record(scene) is not None
-
-    def draw(self, context: bpy.types.Context) -> None:
-        scene = sequencer.edited_scene(context)
-        active = sequencer.active_record(scene) if scene is not None else None
-        if active is None:
-            return
-        layout, record = self.layout, active[1]
-        if record.prompt:
-            _say(layout, context, record.prompt)
-        made = record.frames if record.state != "growing" else "growing to"
-        layout.label(text=f"{made} of {record.frames_wanted} frames" if made != "growing to" else "Growing")
-        layout.label(text=f"{record.engine} {record.version}, {record.width} x {record.height}, seed {record.seed}")
-        row = layout.row(align=True)
-        row.operator("inbetween.redo", text="Redo").new_seed = False
-        row.operator("inbetween.redo", text="New Seed").new_seed = True
-        layout.operator("inbetween.discard", icon="TRASH")
+        row.label(text=f"{width} x {height} px", translate=False)
 
 
 class INBETWEEN_PT_disk(bpy.types.Panel):
@@ -263,7 +322,9 @@ class INBETWEEN_PT_disk(bpy.types.Panel):
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        self.layout.operator("inbetween.clean_unused", icon="BRUSH_DATA")
+        column = self.layout.column()
+        column.operator("inbetween.clean_unused", icon="BRUSH_DATA").unsaved = False
+        column.operator("inbetween.clean_unused", text="Clean Frames of Unsaved Files").unsaved = True
 
 
 def draw_menu(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
@@ -276,8 +337,8 @@ def draw_menu(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
 CLASSES = (
     INBETWEEN_PT_fill,
     INBETWEEN_PT_queue,
+    INBETWEEN_PT_strip,
     INBETWEEN_PT_server,
     INBETWEEN_PT_settings,
-    INBETWEEN_PT_strip,
     INBETWEEN_PT_disk,
 )

@@ -6,8 +6,9 @@ A tick costs a few tenths of a millisecond: nothing in it waits. No thread of Py
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from . import sequencer
+from . import strips
 from .fill import Fill
 from .frames import Writer
 from .sfwire.client import Client
@@ -110,6 +111,7 @@ class Pump:
                 fill.written(written, now)
         if self._undone:
             self._mend()
+        self._look()
         self._submit()
         for fill in list(self.fills):
             fill.step(self._writer, now)
@@ -119,13 +121,21 @@ class Pump:
             return BUSY_S
         return IDLE_S if self.client is not None else None
 
+    def _look(self) -> None:
+        """Look at one keyframe of the first fill that has not seen all of its own: rendering it may take a tenth of a
+        second."""
+        for fill in self.fills:
+            if fill.to_look_at and not fill.cancelling:
+                fill.look()
+                return
+
     def _submit(self) -> None:
         """Hand the server the next fills, when it has few."""
         on_the_wire = sum(fill.stream is not None for fill in self.fills)
         for fill in self.fills:
             if on_the_wire >= MAX_ON_THE_WIRE or self.client is None or self.client.state != "ready":
                 return
-            if fill.stream is None and not fill.cancelling:
+            if fill.stream is None and fill.request is not None and not fill.cancelling:
                 fill.submit(self.client)
                 on_the_wire += 1
 
@@ -139,17 +149,24 @@ class Pump:
 
     # What happens around it
 
+    def moved(self, job: str, folder: Path) -> None:
+        """The frames of a job were brought to another folder: what still comes goes there."""
+        self._writer.redirect(job, folder)
+        fill = self.find(job) or self.ended.get(job)
+        if fill is not None:
+            fill.folder = folder
+
     def after_undo(self) -> None:
         """Strips may have come back or lost frames: the next tick mends them, outside of Blender's undo."""
         self._undone = True
 
     def _mend(self) -> None:
         self._undone = False
-        for job in sequencer.jobs_on_timeline():
+        for job in strips.jobs_on_timeline():
             if job in self.ended:
                 self.ended[job].mend()
             elif job in self._dropped:
-                sequencer.remove(job)
+                strips.remove(job)
 
     def forget(self) -> None:
         """Another file is being loaded: nothing here belongs to it."""

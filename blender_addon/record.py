@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
+
+from .sheet import Sheet, draw_up
 
 Value = bool | int | float | str
 
 _JOB = re.compile(r"[0-9a-f]{32}")
 _MAX_TEXT_CHARS = 8000
 """Twice the longest prompt: room for parameters as JSON."""
+MAX_STEP = 4
+"""Frames that one picture may stand: on fours."""
+_MAX_FRAMES = 1000 * MAX_STEP
+_MAX_SIDE_PX = 4096
 STATES = ("growing", "finished", "stopped")
 
 
@@ -27,7 +33,7 @@ def is_job(text: object) -> bool:
 
 def timestamp() -> str:
     """Now, in local time, as records hold it."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 @dataclass
@@ -36,6 +42,7 @@ class Record:
 
     job: str
     frames_wanted: int
+    """Length of the gap."""
     width: int
     height: int
     seed: int
@@ -52,11 +59,41 @@ class Record:
     """Local time, ISO 8601."""
     ended: str = ""
     frames: int = 0
+    """Frames of the gap that can be shown."""
+    kilobytes: int = 0
+    """Of the pictures on disk."""
     state: str = "growing"
+    gap: str = ""
+    """The first job that filled this gap: takes of one gap have it in common."""
+    step: int = 1
+    """Frames that every picture stands: 2 is on twos."""
+    inside: str = ""
+    """Given pictures within the gap, counted from its start: `5-6 12-15`, the second number not included."""
+    loop: int = 0
+    """1 where it leads back to the first picture of the strip before it."""
 
     def to_properties(self) -> dict[str, Any]:
         """As custom properties: numbers and text. Parameters become JSON, since an empty group would be lost."""
         return {**asdict(self), "params": json.dumps(self.params)}
+
+    def sheet(self) -> Sheet:
+        return draw_up(self.frames_wanted, spans_of(self.inside, self.frames_wanted) or (), self.step)
+
+
+def text_of(spans: Sequence[tuple[int, int]]) -> str:
+    return " ".join(f"{left}-{right}" for left, right in spans)
+
+
+def spans_of(text: str, frames: int) -> list[tuple[int, int]] | None:
+    """The stretches that a text names, None where it names none, or one that is not within a gap of so many frames."""
+    spans: list[tuple[int, int]] = []
+    for word in text.split():
+        match = re.fullmatch(r"(\d{1,6})-(\d{1,6})", word)
+        span = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not (spans[-1][1] if spans else 0) <= span[0] < span[1] <= frames:
+            return None
+        spans.append(span)
+    return spans
 
 
 def from_properties(properties: Mapping[str, Any]) -> Record | None:
@@ -72,7 +109,14 @@ def from_properties(properties: Mapping[str, Any]) -> Record | None:
     if any(name not in values for name in required) or not is_job(values["job"]):
         return None
     record = Record(**values)
-    return record if record.state in STATES and record.seed >= 0 else None
+    return record if _is_sound(record) else None
+
+
+def _is_sound(record: Record) -> bool:
+    sizes = 1 <= record.width <= _MAX_SIDE_PX and 1 <= record.height <= _MAX_SIDE_PX
+    length = 1 <= record.frames_wanted <= _MAX_FRAMES and 1 <= record.step <= MAX_STEP
+    gap = (not record.gap or is_job(record.gap)) and spans_of(record.inside, record.frames_wanted) is not None
+    return sizes and length and gap and record.state in STATES and record.seed >= 0
 
 
 def _params(text: object) -> object:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import bpy
 from bpy.app.handlers import persistent
 
-from . import sequencer
+from . import frames, keep, sequencer, strips
 from .preferences import preferences
 from .server import Server
 
@@ -31,6 +31,16 @@ server = Server()
 _pump: Pump | None = None
 _occupied: set[str] = set()
 """What Blender is doing that strips must not change under: `render`, `save`."""
+_after_turn: list[Callable[[Pump], None]] = []
+_connected_pid = 0
+"""Of the server whose connection file was read last."""
+_gone_boot = ""
+"""The boot of a server that was started here and has ended."""
+_undone = False
+notice = ""
+"""What was done with frames when the file was saved, for the panel."""
+broken_off = 0
+"""Strips of the file that was loaded last that were not finished and that nobody stopped."""
 _drawn: object = None
 """What the panel showed when it was last told to draw."""
 
@@ -67,6 +77,26 @@ def needs_connection() -> bool:
     return _pump is None or _pump.state in ("off", "refused")
 
 
+def connection_state() -> str:
+    """As `Pump.state`, and `stopping`. A server that was started here is known to be gone before it fails to answer."""
+    if server.stopping:
+        return "stopping"
+    if _pump is None:
+        return "off"
+    if _pump.state == "ready" and _pump.welcome is not None and _pump.welcome.boot == _gone_boot:
+        return "reconnecting" if _pump.fills else "off"
+    return _pump.state
+
+
+def _watch_server() -> None:
+    """Notice the end of our server, and whether it is the one that we are connected to."""
+    global _gone_boot
+    pid = server.pid
+    server.watch()
+    if pid is not None and not server.running and pid == _connected_pid and _pump is not None and _pump.welcome:
+        _gone_boot = _pump.welcome.boot
+
+
 def _finder(file: str) -> Callable[[], Connection]:
     """Reads the connection file; refuses what is not on this computer while Blender is not to go online."""
     from .sfwire import connection
@@ -75,9 +105,11 @@ def _finder(file: str) -> Callable[[], Connection]:
     path = Path(bpy.path.abspath(file)) if file else None
 
     def find() -> Connection:
+        global _connected_pid
         found = connection.read(path)
         if not found.is_loopback and not bpy.app.online_access:
             raise NoConnectionFile("The server is on another computer: allow online access in Preferences, System")
+        _connected_pid = found.pid
         return found
 
     return find
@@ -102,17 +134,22 @@ def _on_timer() -> float | None:
         if _pump is not None:
             _pump.forget()
             _pump.message = f"Something went wrong inside the extension: {error}"
-        sequencer.settle_orphans()
+        strips.settle_orphans()
         return WAIT_S
 
 
 def turn(now: float) -> float | None:
     """What the timer does, one time: returns the seconds until the next, None if none is needed."""
-    server.watch()
+    global _undone
+    _watch_server()
+    if _undone:  # not in the handler: Blender has not finished its undo there
+        _undone = False
+        keep.find_again()
     if _pump is None:
         return WAIT_S if server.running else None
     interval = _pump.tick(now)
-    _offer_parameters(_pump)
+    for follow in _after_turn:
+        follow(_pump)
     _redraw_if_changed(_pump)
     return WAIT_S if interval is None and server.running else interval
 
@@ -121,19 +158,19 @@ def _redraw_if_changed(pump: Pump) -> None:
     global _drawn
     problem = pump.client.problem if pump.client is not None else None
     fills = [(fill.job, fill.stage, len(fill.names)) for fill in pump.fills]
-    seen = (pump.state, problem, pump.message, fills, len(pump.ended), server.running, server.ended_badly)
+    seen = (
+        connection_state(),
+        problem,
+        pump.message,
+        notice,
+        fills,
+        len(pump.ended),
+        server.running,
+        server.ended_badly,
+    )
     if seen != _drawn:
         _drawn = seen
         sequencer.redraw()
-
-
-def _offer_parameters(pump: Pump) -> None:
-    from . import settings
-
-    scene = sequencer.edited_scene(bpy.context)
-    engine = pump.engine(settings.of(scene).engine_id) if scene is not None else None
-    if scene is not None and engine is not None:
-        settings.offer_parameters(scene, engine)
 
 
 # What Blender tells
@@ -150,13 +187,27 @@ def _on_render_end(*_: object) -> None:
 
 
 @persistent
-def _on_save_begin(*_: object) -> None:
+def _on_save_begin(file: str, *_: object) -> None:
+    global notice
     _occupied.add("save")
+    if not file:
+        return  # the startup file
+    try:
+        brought = keep.bring_beside(Path(file))
+    except OSError as error:
+        notice = f"Frames could not be brought beside the file, they stay where they are: {error.strerror}"
+        return
+    for job, folder in brought.items():
+        if _pump is not None:
+            _pump.moved(job, folder)
+    if brought:
+        notice = f"The frames of {len(brought)} takes were brought beside the file, into {frames.FOLDER}"
 
 
 @persistent
 def _on_save_end(*_: object) -> None:
     _occupied.discard("save")
+    keep.make_relative()
 
 
 @persistent
@@ -167,15 +218,20 @@ def _on_load_begin(*_: object) -> None:
 
 @persistent
 def _on_load_end(*_: object) -> None:
+    global notice, broken_off
     _occupied.clear()
-    sequencer.settle_orphans()
+    notice = ""
+    keep.find_again()
+    broken_off = strips.settle_orphans()
 
 
 @persistent
 def _on_undo(*_: object) -> None:
+    global _undone
+    _undone = True
     if _pump is not None:
         _pump.after_undo()
-        wake()
+    wake()
 
 
 _HANDLERS = {
@@ -193,7 +249,9 @@ _HANDLERS = {
 }
 
 
-def register() -> None:
+def register(after_turn: Callable[[Pump], None]) -> None:
+    """`after_turn` is called whenever the pump was turned: what follows from what the server said."""
+    _after_turn.append(after_turn)
     for event, handler in _HANDLERS.items():
         getattr(bpy.app.handlers, event).append(handler)
     atexit.register(_quit)
@@ -204,7 +262,9 @@ def unregister() -> None:
     global _pump
     atexit.unregister(_quit)
     for event, handler in _HANDLERS.items():
-        getattr(bpy.app.handlers, event).remove(handler)
+        handlers = getattr(bpy.app.handlers, event)
+        if handler in handlers:  # another extension may have cleared the list
+            handlers.remove(handler)
     if bpy.app.timers.is_registered(_on_timer):
         bpy.app.timers.unregister(_on_timer)
     if _pump is not None:
@@ -212,6 +272,7 @@ def unregister() -> None:
         _pump = None
     server.let_go()
     _occupied.clear()
+    _after_turn.clear()
 
 
 def _quit() -> None:

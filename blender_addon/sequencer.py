@@ -2,28 +2,31 @@
 
 4.2 has `sequences` and `frame_final_*`, 4.5 to 5.1 `strips`, 5.2 `left_handle` and a scene of the sequencer's own. No
 reference to a strip outlives the function that looked it up: after an undo, a deletion or a file load it would point
-into freed memory. Strips are found again by the job that is written on them.
+into freed memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 import bpy
+import numpy as np
 
-from .plan import Gap, Span
-from .record import Record, from_properties, is_job
+from .plan import Pictures
 
-JOB = "inbetween_job"
-RECORD = "inbetween"
 LAST_CHANNEL = 128
-GROWING, FINISHED, STOPPED = "COLOR_05", "COLOR_04", "COLOR_02"
-"""Colour tags: blue while it grows, green when it is whole, orange when it stopped early."""
-_SILENT = frozenset({"SOUND", "ADJUSTMENT"})
-"""Kinds of strips that show no picture of their own."""
 _HAS_HANDLES = hasattr(bpy.types, "ImageStrip") and "left_handle" in bpy.types.ImageStrip.bl_rna.properties
+_LEFT, _RIGHT = ("left_handle", "right_handle") if _HAS_HANDLES else ("frame_final_start", "frame_final_end")
+_TYPES = (bpy.types.Strip if hasattr(bpy.types, "Strip") else bpy.types.Sequence).bl_rna.properties["type"].enum_items
+_PICTURES = [
+    item.value
+    for item in _TYPES
+    if item.identifier in {"IMAGE", "META", "SCENE", "MOVIE", "MOVIECLIP", "MASK", "COLOR", "MULTICAM"}
+]
+"""Kinds of strips that show a picture by themselves. Text and adjustments lie over pictures, effects work on them."""
+_SILENT = [item.value for item in _TYPES if item.identifier in {"SOUND", "TEXT"}]
+"""Kinds that are no picture even where the user has selected them."""
 
 
 # What the versions call differently
@@ -34,12 +37,12 @@ def edited_scene(context: bpy.types.Context) -> bpy.types.Scene | None:
     return context.sequencer_scene if hasattr(context, "sequencer_scene") else context.scene
 
 
-def _strips(owner: Any) -> Any:
+def strips_in(owner: Any) -> Any:
     """The strips directly in a sequence editor or a meta strip."""
     return owner.strips if hasattr(owner, "strips") else owner.sequences
 
 
-def _all_strips(editor: bpy.types.SequenceEditor) -> Any:
+def all_strips(editor: bpy.types.SequenceEditor) -> Any:
     """Every strip, those inside meta strips too."""
     return editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
 
@@ -53,7 +56,12 @@ def right(strip: Any) -> int:
     return int(strip.right_handle if _HAS_HANDLES else strip.frame_final_end)
 
 
-def _set_frames(strip: Any, frames: int) -> None:
+def content_start(strip: Any) -> int:
+    """Where the strip's first picture would be, were nothing trimmed off."""
+    return int(strip.content_start if _HAS_HANDLES else strip.frame_start)
+
+
+def set_frames(strip: Any, frames: int) -> None:
     if _HAS_HANDLES:
         strip.right_handle = strip.left_handle + frames
     else:
@@ -62,224 +70,123 @@ def _set_frames(strip: Any, frames: int) -> None:
 
 _MEDIA_TYPE = ("media_type",) if "media_type" in bpy.types.ImageFormatSettings.bl_rna.properties else ()
 OUTPUT_PROPERTIES = (*_MEDIA_TYPE, "file_format", "color_mode", "color_depth", "compression", "color_management")
-"""What `make_png` changes, in the order in which it can be set back."""
+"""What `make_targa` may change, in the order in which it can be set back."""
 
 
-def make_png(settings: bpy.types.ImageFormatSettings) -> None:
-    """Set a scene's output to 8-bit RGB PNG."""
+def make_targa(settings: bpy.types.ImageFormatSettings) -> None:
+    """Set a scene's output to uncompressed Targa, 8-bit RGBA: of all formats the fastest to write and to read."""
     if _MEDIA_TYPE:
         settings.media_type = "IMAGE"
-    settings.file_format = "PNG"
+    settings.file_format = "TARGA_RAW"
     settings.color_management = "FOLLOW_SCENE"
-    settings.color_mode = "RGB"
-    settings.color_depth = "8"
-    settings.compression = 15
+    settings.color_mode = "RGBA"
 
 
 # Looking
 
 
-def spans(scene: bpy.types.Scene, growing: Collection[str] = ()) -> list[Span]:
-    """What shows a picture where the user is editing: at the top level, or inside the open meta strip.
-
-    Strips of the jobs `growing` do not count: they are what fills a gap.
-    """
-    if not scene.sequence_editor:
-        return []
-    shown = (s for s in _strips(_level(scene)) if s.type not in _SILENT and not s.mute)
-    return [_span(strip) for strip in shown if strip.get(JOB) not in growing]
-
-
-def selected_spans(scene: bpy.types.Scene, growing: Collection[str] = ()) -> list[Span]:
-    """The same of the strips that are selected; an adjustment that the user has selected counts."""
-    if not scene.sequence_editor:
-        return []
-    chosen = (s for s in _strips(_level(scene)) if s.select and s.type != "SOUND" and not s.mute)
-    return [_span(strip) for strip in chosen if strip.get(JOB) not in growing]
-
-
-def _span(strip: Any) -> Span:
-    return Span(left(strip), right(strip), strip.name, strip.channel)
-
-
-def _level(scene: bpy.types.Scene) -> Any:
+def level(scene: bpy.types.Scene) -> Any:
     """The sequence editor, or the innermost meta strip that is open in it."""
     editor = scene.sequence_editor
     return editor.meta_stack[-1] if editor.meta_stack else editor
+
+
+def pictures(scene: bpy.types.Scene, but: Collection[str] = (), selected: bool = False) -> Pictures:
+    """What shows a picture where the user is editing: at the top level, or inside the open meta strip.
+
+    Strips with names in `but` do not count, nor what is muted, itself or with its channel. With `selected` only what is
+    selected counts, there an adjustment or an effect too.
+    """
+    owner = level(scene) if scene.sequence_editor else None
+    strips = strips_in(owner) if owner is not None else ()
+    lefts, rights, channels, types = (_column(strips, name) for name in (_LEFT, _RIGHT, "channel", "type"))
+    shown = ~_flags(strips, "mute")
+    if owner is not None:
+        shown &= ~_flags(owner.channels, "mute")[channels]
+    shown &= ~np.isin(types, _SILENT) & _flags(strips, "select") if selected else np.isin(types, _PICTURES)
+    for name in but:
+        row = strips.find(name)
+        if row >= 0:
+            shown[row] = False
+    (rows,) = np.nonzero(shown)
+    return Pictures(lefts[rows], rights[rows], channels[rows], rows, lambda row: strips[row].name)
+
+
+def _column(owner: Any, name: str) -> np.ndarray:
+    values = np.empty(len(owner), np.int32)
+    if len(owner):
+        owner.foreach_get(name, values)
+    return values
+
+
+def _flags(owner: Any, name: str) -> np.ndarray:
+    values = np.empty(len(owner), bool)
+    if len(owner):
+        owner.foreach_get(name, values)
+    return values
+
+
+def channel_of(scene: bpy.types.Scene, name: str, frame: int) -> int:
+    """The channel in which a strip is seen at a frame: that of the last effect made of it, else its own."""
+    strips = strips_in(level(scene))
+    strip = strips[name]
+    for effect in strips:
+        inputs = [effect.path_resolve(i) for i in ("input_1", "input_2") if i in effect.bl_rna.properties]
+        if strip in inputs and left(effect) <= frame < right(effect) and not effect.mute:
+            return channel_of(scene, effect.name, frame)
+    return strip.channel
+
+
+def span_of(scene: bpy.types.Scene, name: str) -> tuple[int, int, int] | None:
+    """(left, right, channel) of a strip where the user is editing, None where there is none of the name."""
+    strip = strips_in(level(scene)).get(name) if scene.sequence_editor else None
+    return (left(strip), right(strip), strip.channel) if strip is not None else None
+
+
+def names_over(scene: bpy.types.Scene, start: int, end: int) -> list[str]:
+    """Names of the strips that lie at any frame of [start, end) where the user is editing, muted ones too."""
+    strips = strips_in(level(scene)) if scene.sequence_editor else ()
+    (rows,) = np.nonzero((_column(strips, _LEFT) < end) & (_column(strips, _RIGHT) > start))
+    return [strips[int(row)].name for row in rows]
+
+
+def is_still(scene: bpy.types.Scene, name: str) -> bool:
+    """Whether a strip shows one and the same picture all the time."""
+    strip = strips_in(level(scene))[name]
+    return strip.type == "COLOR" or (strip.type == "IMAGE" and len(strip.elements) == 1)
+
+
+def may_exceed_white(scene: bpy.types.Scene, name: str) -> bool:
+    """Whether a strip can hold values above 1: a render, or a picture of floats."""
+    strip = strips_in(level(scene)).get(name)
+    if strip is None or strip.type not in {"SCENE", "IMAGE"}:
+        return False
+    return strip.type == "SCENE" or strip.elements[0].filename.lower().endswith((".exr", ".hdr"))
+
+
+def active_name(scene: bpy.types.Scene) -> str | None:
+    """Name of the active strip, where it lies at the level being edited."""
+    strip = scene.sequence_editor.active_strip if scene.sequence_editor else None
+    return strip.name if strip is not None and strip.name in strips_in(level(scene)) else None
 
 
 def frames_per_second(scene: bpy.types.Scene) -> float:
     return scene.render.fps / scene.render.fps_base
 
 
-def active_record(scene: bpy.types.Scene) -> tuple[str, Record] | None:
-    """(name, record) of the active strip, where it is one that we made."""
-    strip = scene.sequence_editor.active_strip if scene.sequence_editor else None
-    record = _record(strip) if strip is not None else None
-    return (strip.name, record) if record else None
+def free_channels(owner: Any, start: int, end: int, but: str = "") -> list[int]:
+    """Channels of a level that hold nothing in [start, end) and are neither locked nor muted, from 1; the strip `but`
+    does not count."""
+    taken = {s.channel for s in strips_in(owner) if left(s) < end and right(s) > start and s.name != but}
+    taken |= {i for i, channel in enumerate(owner.channels) if channel.lock or channel.mute}
+    return [channel for channel in range(1, LAST_CHANNEL + 1) if channel not in taken]
 
 
-def _record(strip: Any) -> Record | None:
-    properties = strip.get(RECORD)
-    return from_properties(properties.to_dict()) if hasattr(properties, "to_dict") else None
-
-
-def jobs_in_use() -> set[str]:
-    """The jobs whose folder some strip of this file reads, whether or not it still says so itself."""
-    strips = [s for scene in bpy.data.scenes if scene.sequence_editor for s in _all_strips(scene.sequence_editor)]
-    folders = {Path(strip.directory).name for strip in strips if strip.type == "IMAGE"}
-    return {job for job in folders if is_job(job)} | jobs_on_timeline()
-
-
-def jobs_on_timeline() -> set[str]:
-    """The jobs that have a strip."""
-    return {job for _, strip in _ours() if is_job(job := strip.get(JOB))}
-
-
-class Place:
-    """Where a job's strip was last seen: makes finding it again cheap. Names, not references."""
-
-    def __init__(self, scene: str, strip: str) -> None:
-        self.scene = scene
-        self.strip = strip
-
-
-def _find(job: str, place: Place) -> tuple[bpy.types.Scene, Any] | None:
-    """The strip of a job: by its last name, else by looking at every strip of every scene."""
-    scene = bpy.data.scenes.get(place.scene)
-    if scene is not None and scene.sequence_editor:
-        strip = _all_strips(scene.sequence_editor).get(place.strip)
-        if strip is not None and strip.get(JOB) == job and strip.type == "IMAGE":
-            return scene, strip
-    scenes = sorted(bpy.data.scenes, key=lambda other: other.name != place.scene)
-    for scene in scenes:
-        for strip in _all_strips(scene.sequence_editor) if scene.sequence_editor else ():
-            if strip.get(JOB) == job and strip.type == "IMAGE":
-                place.scene, place.strip = scene.name, strip.name
-                return scene, strip
-    return None
-
-
-def exists(job: str, place: Place) -> bool:
-    return _find(job, place) is not None
-
-
-def bounds(job: str, place: Place) -> Span | None:
-    """Where a job's strip lies."""
-    found = _find(job, place)
-    return _span(found[1]) if found else None
-
-
-# Changing
-
-
-def place_strip(scene: bpy.types.Scene, gap: Gap, title: str, picture: Path, record: Record, above: int = 0) -> Place:
-    """Put a strip of one picture at the start of the gap, in a channel that is free for the whole of it.
-
-    Prefers the channel of the strip before, then those above it; with `above`, only those above that one. Raises
-    LookupError where every channel is taken or locked.
-    """
-    scene.sequence_editor_create()
-    level = _level(scene)
-    channel = _free_channel(level, gap.start, gap.end, above + 1 if above else gap.channel)
-    if channel is None:
-        raise LookupError("Every channel is taken or locked at the gap: unlock one, or move a strip")
-    strip = _strips(level).new_image(
-        name=title, filepath=str(picture), channel=channel, frame_start=gap.start, fit_method="STRETCH"
-    )
-    strip[JOB] = record.job
-    strip[RECORD] = record.to_properties()
-    strip.color_tag = GROWING
-    strip.lock = True
-    strip.select = False  # the strips around the gap stay what the user has selected
-    return Place(scene.name, strip.name)
-
-
-def _free_channel(level: Any, start: int, end: int, first: int, but: str = "") -> int | None:
-    """A channel that holds nothing in [start, end) and is neither locked nor muted; the strip `but` does not count."""
-    taken = {s.channel for s in _strips(level) if left(s) < end and right(s) > start and s.name != but}
-    taken |= {i for i, channel in enumerate(level.channels) if channel.lock or channel.mute}
-    order = [*range(first, LAST_CHANNEL + 1), *range(1, first)]
-    return next((channel for channel in order if channel not in taken), None)
-
-
-def grow(job: str, place: Place, names: Sequence[str]) -> bool:
-    """Make the strip hold exactly the pictures `names`, in that order; False where the strip is gone.
-
-    Also mends what an undo took away. A strip that has met another one moves to a free channel, which is looked for
-    first: Blender 4.5 hangs where a strip is assigned to a place that is taken.
-    """
-    found = _find(job, place)
-    if found is None:
-        return False
-    strip = found[1]
-    if not names:
-        return True
-    elements = strip.elements
-    if elements[0].filename != names[0]:
-        elements[0].filename = names[0]
-    known = len(elements)
-    if known < len(names):
-        _make_room(found[0], strip, len(names))
-        for name in names[known:]:
-            elements.append(name)
-    if right(strip) - left(strip) != len(names):
-        _set_frames(strip, len(names))
-    return True
-
-
-def _make_room(scene: bpy.types.Scene, strip: Any, frames: int) -> None:
-    start, end, channel = left(strip), left(strip) + frames, strip.channel
-    level = strip.parent_meta() or scene.sequence_editor
-    for other in _strips(level):
-        if other.channel == channel and left(other) < end and right(other) > start and other.name != strip.name:
-            free = _free_channel(level, start, end, channel + 1, but=strip.name)
-            if free is not None:
-                strip.channel = free
-            return
-
-
-def settle(job: str, place: Place, record: Record) -> None:
-    """Write the last word on a strip: it may be edited again."""
-    found = _find(job, place)
-    if found is None:
-        return
-    strip = found[1]
-    strip[RECORD] = record.to_properties()
-    strip.lock = False
-    strip.color_tag = FINISHED if record.state == "finished" else STOPPED
-
-
-def settle_orphans(growing: Collection[str] = ()) -> None:
-    """Unlock strips that were saved while they grew and that none of the jobs `growing` fills any more."""
-    for _, strip in _ours():
-        record = _record(strip)
-        if record and record.state == "growing" and record.job not in growing:
-            record.state, record.frames = "stopped", len(strip.elements)
-            strip[RECORD] = record.to_properties()
-            strip.lock = False
-            strip.color_tag = STOPPED
-
-
-def _ours() -> Iterator[tuple[bpy.types.Scene, Any]]:
-    for scene in bpy.data.scenes:
-        for strip in _all_strips(scene.sequence_editor) if scene.sequence_editor else ():
-            if strip.type == "IMAGE" and JOB in strip:
-                yield scene, strip
-
-
-def remove(job: str, place: Place | None = None) -> None:
-    """Take a job's strip off the timeline, if it is there."""
-    found = _find(job, place or Place("", ""))
-    if found is not None:
-        scene, strip = found
-        _strips(strip.parent_meta() or scene.sequence_editor).remove(strip)
-
-
-def set_mute(job: str, place: Place, mute: bool) -> None:
-    found = _find(job, place)
-    if found is not None:
-        found[1].mute = mute
+def channels_shown(scene: bpy.types.Scene, start: int, end: int) -> set[int]:
+    """Channels on which anything but sound is seen at some frame of [start, end)."""
+    owner = level(scene)
+    found = (s for s in strips_in(owner) if s.type != "SOUND" and left(s) < end and right(s) > start and not s.mute)
+    return {strip.channel for strip in found if not owner.channels[strip.channel].mute}
 
 
 def redraw() -> None:

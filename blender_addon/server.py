@@ -53,6 +53,15 @@ class Server:
     def running(self) -> bool:
         return self._process is not None
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def stopping(self) -> bool:
+        """It was asked to end and has not ended yet."""
+        return self.running and self._asked_to_end_at is not None
+
     def start(self, command: list[str], log: Path, keep: bool) -> None:
         """Start it. It ends with this process, unless `keep`. Raises CannotStart."""
         assert self._process is None
@@ -85,6 +94,9 @@ class Server:
         if code is not None:
             asked = self._asked_to_end_at is not None
             self.ended_badly = "" if asked or code == 0 else f"The server ended with exit code {code}"
+            if code < 0 and not asked:
+                self.ended_badly = f"The server was killed, by signal {-code}: start it again"
+                self._log = None  # its last words do not speak of that
             self._process = None
         elif self._asked_to_end_at is not None and time.monotonic() - self._asked_to_end_at > KILL_AFTER_S:
             self._process.kill()

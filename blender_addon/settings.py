@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from . import runtime
+from . import runtime, sequencer
+from .record import MAX_STEP
 
 if TYPE_CHECKING:
-    from .record import Value
+    from .pump import Pump
+    from .record import Record, Value
     from .sfwire.messages import EngineInfo, Parameter
 
 MAX_PROMPT_CHARS = 4000
@@ -72,6 +74,13 @@ class InbetweenSettings(bpy.types.PropertyGroup):
         max=100,
         subtype="PERCENTAGE",
     )
+    step: bpy.props.IntProperty(
+        name="Frames per Picture",
+        description="How many frames each picture that is made stands: 2 is on twos, and costs half as much",
+        default=1,
+        min=1,
+        max=MAX_STEP,
+    )
     seed: bpy.props.IntProperty(name="Seed", description="The same seed and settings give the same frames again", min=0)
     new_seed: bpy.props.BoolProperty(
         name="New Seed Each Time", description="Choose another seed by chance for every fill", default=True
@@ -83,8 +92,30 @@ def of(scene: bpy.types.Scene) -> InbetweenSettings:
     return scene.inbetween
 
 
+def adopt(scene: bpy.types.Scene, record: Record, engine: EngineInfo | None) -> None:
+    """Set what made a strip; an engine's own parameters only where the server knows the engine."""
+    chosen = of(scene)
+    chosen.prompt, chosen.negative_prompt = record.prompt[:MAX_PROMPT_CHARS], record.negative_prompt[:MAX_PROMPT_CHARS]
+    chosen.engine_id, chosen.step = record.engine, record.step
+    chosen.seed, chosen.new_seed = min(record.seed, 2**31 - 1), False
+    for parameter in _offered(engine) if engine is not None else ():
+        if parameter.name in record.params:
+            value = record.params[parameter.name]
+            stored = parameter.choices.index(value) if value in parameter.choices else value
+            if _value(stored, parameter) is not None:
+                chosen.parameters[key(engine, parameter)] = stored
+
+
 def key(engine: EngineInfo, parameter: Parameter) -> str:
     return f"{engine.id}.{parameter.name}"
+
+
+def follow(pump: Pump) -> None:
+    """Offer the edited scene what the server has said of its engine."""
+    scene = sequencer.edited_scene(bpy.context)
+    engine = pump.engine(of(scene).engine_id) if scene is not None else None
+    if scene is not None and engine is not None:
+        offer_parameters(scene, engine)
 
 
 def offer_parameters(scene: bpy.types.Scene, engine: EngineInfo) -> None:

@@ -28,11 +28,15 @@ class Request:
     """An id from Welcome, or `auto` for what the server recommends."""
     params: Mapping[str, m.Value] = field(factory=dict[str, m.Value])
     encoding: m.Encoding = "raw"
+    prompts: tuple[tuple[int, str], ...] = ()
+    """(frame index, prompt) in order of time: from that frame on it takes the place of `prompt`."""
+    start_from: int = 0
+    """Pictures before this position are not wanted: they are there from an earlier request that was broken off."""
 
     def wanted(self) -> list[int]:
-        """Positions that will be delivered, in order: all that hold no keyframe."""
+        """Positions that will be delivered, in order: all that hold no keyframe, from `start_from` on."""
         held = {at for at, _ in self.keyframes}
-        return [i for i in range(self.num_frames) if i not in held]
+        return [i for i in range(self.start_from, self.num_frames) if i not in held]
 
     def generate(self, id: str, engine: str, resume_from: int = 0, credit: int = 0) -> m.Generate:
         """The message that asks for it. Raises messages.Refused for a value that the protocol does not allow."""
@@ -47,9 +51,10 @@ class Request:
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
             params=self.params,
-            resume_from=resume_from,
+            resume_from=max(resume_from, self.start_from),
             credit=credit,
             encoding=self.encoding,
+            prompts=tuple(m.PromptAt(at, text) for at, text in self.prompts),
         )
 
 

@@ -66,7 +66,7 @@ def test_the_gap_under_the_playhead_fills_without_a_selection(saved, pump, tmp_p
 def test_the_shortest_and_a_long_gap_fill_exactly(saved, pump, tmp_path, gap):
     b.two_pictures(saved, tmp_path, gap=gap)
     b.fill()
-    b.turn_until(lambda: not pump.fills, timeout_s=60)
+    b.turn_until(lambda: not pump.fills)
     strip = b.ours(saved)[0]
     assert (b.right(strip) - b.left(strip), len(strip.elements)) == (gap, gap)
 
@@ -122,7 +122,7 @@ def test_a_gap_that_the_engine_cannot_make_is_refused_with_the_remedy(saved, fak
         bpy.ops.inbetween.fill_gap()
     plan, begin = b.module("plan"), b.module("begin")
     with pytest.raises(plan.CannotFill, match="has 9 frames, Fake fills 8 at most: put a picture"):
-        begin.new_record(saved, begin.find_gap(saved), begin.engine_for(saved))
+        begin.new_record(saved, b.module("gaps").find(saved), begin.engine_for(saved))
 
 
 def test_strips_in_the_way_send_the_new_one_to_a_free_channel(saved, pump, tmp_path):
@@ -185,23 +185,22 @@ def test_the_same_gap_is_not_filled_twice_at_once(saved, pump, fake, tmp_path):
         bpy.ops.inbetween.fill_gap()
 
 
-def test_redo_makes_a_new_take_above_and_mutes_the_old(saved, pump, tmp_path):
+def test_a_new_take_lies_where_the_old_one_lay_and_the_old_one_is_muted_above(saved, pump, tmp_path):
     b.two_pictures(saved, tmp_path, gap=6)
     b.fill()
     b.turn_until(lambda: not pump.fills)
     old = b.ours(saved)[0]
     seed, channel, job = old["inbetween"]["seed"], old.channel, old["inbetween_job"]
     b.select(saved, old.name)
-    assert bpy.ops.inbetween.redo() == {"FINISHED"}
-    assert bpy.ops.inbetween.redo.poll() is False or b.ours(saved)[0].mute
+    assert bpy.ops.inbetween.new_take(new_seed=False) == {"FINISHED"}
     b.turn_until(lambda: not pump.fills)
     takes = {strip["inbetween_job"]: strip for strip in b.ours(saved)}
     assert takes[job].mute
     new = next(strip for key, strip in takes.items() if key != job)
     assert (b.left(new), b.right(new), new["inbetween"]["seed"]) == (6, 12, seed)
-    assert new.channel > channel
+    assert new.channel == channel < takes[job].channel
     b.select(saved, new.name)
-    assert bpy.ops.inbetween.redo(new_seed=True) == {"FINISHED"}
+    assert bpy.ops.inbetween.new_take() == {"FINISHED"}
     b.turn_until(lambda: not pump.fills)
     assert len({strip["inbetween"]["seed"] for strip in b.ours(saved)}) == 2
 
@@ -212,8 +211,8 @@ def test_a_redo_that_brings_nothing_shows_the_old_take_again(saved, pump, fake, 
     b.turn_until(lambda: not pump.fills)
     b.select(saved, b.ours(saved)[0].name)
     fake.behave(fail_at=1)
-    bpy.ops.inbetween.redo()
-    assert [strip.mute for strip in b.ours(saved)] == [True, False]
+    bpy.ops.inbetween.new_take()
+    assert [(strip.channel, strip.mute) for strip in b.ours(saved)] == [(1, False), (2, True)]
     b.turn_until(lambda: not pump.fills)
     assert [strip.mute for strip in b.ours(saved)] == [False]
     assert "as the test asked" in pump.message
@@ -259,14 +258,14 @@ def test_clean_unused_deletes_only_frames_that_no_strip_uses(saved, pump, tmp_pa
     assert (tmp_path / "inbetween" / "reference").is_dir()
 
 
-def test_an_unsaved_file_keeps_frames_in_the_extensions_folder_and_says_so(scene, fake, tmp_path, capfd):
+def test_an_unsaved_file_keeps_frames_in_the_users_folder_and_says_so(scene, fake, tmp_path, capfd):
     pump = b.connect()
     b.two_pictures(scene, tmp_path, gap=3)
     b.fill()
     assert "The file is not saved" in capfd.readouterr().out
     b.turn_until(lambda: not pump.fills)
     directory = bpy.path.abspath(b.ours(scene)[0].directory)
-    assert directory.startswith(bpy.utils.extension_path_user(b.PACKAGE))
+    assert directory.startswith(bpy.utils.user_resource("DATAFILES"))
 
 
 def test_the_pump_hands_the_server_few_requests_and_keeps_the_rest(saved, pump, fake, tmp_path):

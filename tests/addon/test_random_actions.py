@@ -54,8 +54,8 @@ class World:
         strip = self.one()
         if strip is not None:
             b.select(self.scene, strip.name)
-            if bpy.ops.inbetween.redo.poll():
-                bpy.ops.inbetween.redo("EXEC_DEFAULT", True, new_seed=self.random.random() < 0.5)
+            if bpy.ops.inbetween.new_take.poll():
+                bpy.ops.inbetween.new_take("EXEC_DEFAULT", True, new_seed=self.random.random() < 0.5)
 
     def cancel(self):
         if self.pump.fills:
@@ -83,7 +83,7 @@ class World:
     def trim(self):
         strip = self.one()
         if strip is not None:
-            b.module("sequencer")._set_frames(strip, self.random.randint(1, 6))
+            b.module("sequencer").set_frames(strip, self.random.randint(1, 6))
 
     def rename(self):
         strip = self.one()
@@ -173,8 +173,11 @@ def check(world):
     for strip in world.strips():
         assert not strip.lock, f"{strip.name} is locked"
         names = b.names_of(strip)
-        whole = [f"frame_{i:05d}.png" for i in range(1, len(names) + 1)]
-        assert names in (whole, ["keyframe_first.png"]), f"{strip.name} has {names}"
+        sheet = b.module("record").from_properties(strip["inbetween"].to_dict()).sheet()
+        given = {index for index, _ in sheet.keys}
+        shown = sheet.shown[: len(names)]
+        whole = [f"keyframe_{i:05d}.tga" if i in given else f"frame_{i:05d}.png" for i in shown]
+        assert names in (whole, ["waiting.png"]), f"{strip.name} has {names}"
         folder = bpy.path.abspath(strip.directory)
         if strip["inbetween_job"] in world.pump.ended:
             assert all(os.path.exists(os.path.join(folder, name)) for name in names), f"{strip.name} misses files"

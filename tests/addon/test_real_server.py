@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import bpy
 import in_blender as b
 import pytest
 
-START_S = 60.0
+START_S = 120.0
 GAP = 8
 
 
@@ -95,7 +97,8 @@ def test_a_server_killed_and_started_again_in_mid_stream_leaves_no_hole(scene, p
     b.turn_until(lambda: len(fill.names) >= 1, timeout_s=START_S)
     server._process.kill()
     b.turn_until(lambda: not server.running, timeout_s=START_S)
-    assert server.ended_badly == "The server ended with exit code -9"
+    assert server.ended_badly == "The server was killed, by signal 9: start it again"
+    assert server.last_words() == []  # the last was that it is ready
     assert bpy.ops.inbetween.start_server() == {"FINISHED"}
     b.turn_until(lambda: not pump.fills, timeout_s=START_S)
     assert pump.message == ""
@@ -108,7 +111,9 @@ def test_a_server_stopped_and_started_again_in_mid_stream_leaves_no_hole(scene, 
     fill, server = b.fill(), b.module("runtime").server
     b.turn_until(lambda: len(fill.names) >= 1, timeout_s=START_S)
     assert bpy.ops.inbetween.stop_server() == {"FINISHED"}
+    assert b.module("runtime").connection_state() == "stopping"
     b.turn_until(lambda: not server.running, timeout_s=START_S)
+    assert b.module("runtime").connection_state() == "reconnecting"
     assert server.ended_badly == ""
     assert bpy.ops.inbetween.start_server() == {"FINISHED"}
     b.turn_until(lambda: not pump.fills, timeout_s=START_S)
@@ -116,12 +121,30 @@ def test_a_server_stopped_and_started_again_in_mid_stream_leaves_no_hole(scene, 
     assert whole(b.ours(scene)[0])
 
 
+def listens(port):
+    with socket.socket() as knock:
+        return knock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_server_that_was_stopped_is_not_said_to_be_connected(scene, pump):
+    runtime = b.module("runtime")
+    assert runtime.connection_state() == "ready"
+    assert bpy.ops.inbetween.stop_server() == {"FINISHED"}
+    said = set()
+    b.turn_until(lambda: said.add(runtime.connection_state()) or not runtime.server.running, timeout_s=START_S)
+    assert "ready" not in said
+    assert runtime.connection_state() == "off"
+    assert bpy.ops.inbetween.start_server() == {"FINISHED"}
+    b.turn_until(lambda: runtime.connection_state() == "ready", timeout_s=START_S)
+
+
 def test_a_connection_file_that_a_killed_server_left_does_not_mislead(scene, pump, tmp_path):
     server = b.module("runtime").server
     left = b.CONNECTION_FILE.read_bytes()
     server._process.kill()
     b.turn_until(lambda: not server.running)
-    b.turn_for(1.0)  # its front notices and ends too
+    port = int(json.loads(left)["endpoint"].rsplit(":", 1)[1])
+    b.turn_until(lambda: not listens(port))  # its front notices and ends too
     b.CONNECTION_FILE.write_bytes(left)
     b.CONNECTION_FILE.chmod(0o600)
     bpy.ops.inbetween.connect()

@@ -36,7 +36,7 @@ def test_no_record_makes_an_operator_crash_or_a_file_disappear(scene, fake, tmp_
     bpy.ops.wm.save_mainfile()
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "edit.blend"))
     b.connect()
-    for operator in (bpy.ops.inbetween.redo, bpy.ops.inbetween.discard):
+    for operator in (bpy.ops.inbetween.new_take, bpy.ops.inbetween.discard):
         with suppress(RuntimeError):  # refused, by poll or with a sentence: both are fine
             operator()
     assert "Traceback" not in capfd.readouterr().err
@@ -71,8 +71,8 @@ def test_opening_a_file_that_was_saved_in_mid_stream_connects_nowhere(scene, fak
     fake.behave(hold_at=5)
     b.two_pictures(scene, tmp_path)
     b.connect()
-    b.fill()
-    b.turn_for(0.2)
+    fill = b.fill()
+    b.turn_until(lambda: len(fill.names) >= 3)
     bpy.ops.wm.save_mainfile()
     b.fresh_scene()
     bpy.ops.preferences.addon_disable(module=b.PACKAGE)

@@ -77,8 +77,8 @@ def test_describing_it_takes_neither_torch_nor_numpy():
         "from sfserver.config import ServerConfig; from sfserver.engine.draft import {}; {}(ServerConfig(device='cpu'))"
     )
     run = [sys.executable, "-c"]
-    assert subprocess.run([*run, blocked + ask.format("describe", "describe")], timeout=60).returncode == 0
-    loading = subprocess.run([*run, blocked + ask.format("load", "load")], timeout=60, capture_output=True)
+    assert subprocess.run([*run, blocked + ask.format("describe", "describe")], timeout=200).returncode == 0
+    loading = subprocess.run([*run, blocked + ask.format("load", "load")], timeout=200, capture_output=True)
     assert b"import of torch halted" in loading.stderr, "the block must block"
 
 

@@ -166,7 +166,7 @@ def scenario() -> Iterator[float]:
     shot("5-finished")
     strip = b.ours(scene)[0]
     assert (b.left(strip), b.right(strip), len(strip.elements)) == (13, 60, 47), pump.message
-    bpy.ops.inbetween.redo()
+    bpy.ops.inbetween.new_take()
     fill = pump.fills[-1]
     while len(fill.names) < 8 and pump.fills:
         yield 0.05

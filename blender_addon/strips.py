@@ -1,0 +1,372 @@
+"""The strips that we made: putting them on the timeline, finding them again, making them grow.
+
+They are found by the job that is written on them, never by a reference, see `sequencer`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from . import sequencer
+from .plan import CannotFill, Gap
+from .record import Record, from_properties, is_job, spans_of
+from .sequencer import all_strips, free_channels, left, level, right, set_frames, strips_in
+
+JOB = "inbetween_job"
+RECORD = "inbetween"
+PROMPT = "inbetween_prompt"
+"""The prompt for the strip's next take, which the user may edit."""
+GROWING, FINISHED, STOPPED = "COLOR_05", "COLOR_04", "COLOR_02"
+"""Colour tags: blue while it grows, green when it is whole, orange when it stopped early."""
+
+
+class Place:
+    """Where a job's strip was last seen: makes finding it again cheap. Names, not references."""
+
+    def __init__(self, scene: str, strip: str) -> None:
+        self.scene = scene
+        self.strip = strip
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What tells takes apart and where their gap is, read off a strip without making a record of it."""
+
+    name: str
+    job: str
+    gap: str
+    between: tuple[str, str]
+    """Names of the strips before and after."""
+    started: str
+    channel: int
+    muted: bool
+    growing: bool
+    starts_at: int
+    """Where its first picture would be, were nothing trimmed off it."""
+    frames: int
+    """Length of the gap."""
+    inside: tuple[tuple[int, int], ...]
+    """Given pictures within the gap, counted from its start."""
+    loop: bool
+
+
+# Looking
+
+
+def is_ours(scene: bpy.types.Scene, name: str) -> bool:
+    """Whether a strip where the user is editing is one that we made."""
+    strip = strips_in(level(scene)).get(name)
+    return strip is not None and strip.type == "IMAGE" and is_job(strip.get(JOB))
+
+
+def active(scene: bpy.types.Scene) -> str | None:
+    """Name of the active strip, where it is one that we made."""
+    name = sequencer.active_name(scene)
+    return name if name is not None and is_ours(scene, name) else None
+
+
+def active_job(scene: bpy.types.Scene) -> tuple[str, str]:
+    """(name, job) of the active strip. Raises CannotFill where it is none of ours."""
+    name = active(scene)
+    if name is None:
+        raise CannotFill("Make a strip active whose frames were made here")
+    return name, strips_in(level(scene))[name][JOB]
+
+
+def note(strip: bpy.types.Strip, name: str) -> str | int:
+    """One number or text of a strip's record as it is written, "" where there is none: for showing, never to act on."""
+    written = strip.get(RECORD)
+    value = written.get(name, "") if hasattr(written, "to_dict") else ""
+    return value if isinstance(value, str | int) else ""
+
+
+def is_growing(scene: bpy.types.Scene, name: str) -> bool:
+    return strips_in(level(scene))[name].color_tag == GROWING and strips_in(level(scene))[name].lock
+
+
+def marks(scene: bpy.types.Scene, start: int, end: int) -> list[Mark]:
+    """The strips of ours that lie at any frame of [start, end) where the user is editing."""
+    found = (_mark(strips_in(level(scene))[name]) for name in sequencer.names_over(scene, start, end))
+    return [mark for mark in found if mark is not None]
+
+
+def _mark(strip: Any) -> Mark | None:
+    job, written = strip.get(JOB), strip.get(RECORD)
+    if strip.type != "IMAGE" or not is_job(job) or not hasattr(written, "to_dict"):
+        return None
+    gap, before, after, started = (str(written.get(key, "")) for key in ("gap", "before", "after", "started"))
+    frames = written.get("frames_wanted")
+    if type(frames) is not int or frames < 1:
+        return None
+    return Mark(
+        strip.name,
+        job,
+        gap or job,
+        (before, after),
+        started,
+        strip.channel,
+        strip.mute,
+        growing=written.get("state") == "growing",
+        starts_at=sequencer.content_start(strip),
+        frames=frames,
+        inside=tuple(spans_of(str(written.get("inside", "")), frames) or ()),
+        loop=written.get("loop") == 1,
+    )
+
+
+def mark_of(scene: bpy.types.Scene, name: str) -> Mark | None:
+    """The mark of a strip where the user is editing, None where it has none that can be read."""
+    strip = strips_in(level(scene)).get(name)
+    return _mark(strip) if strip is not None else None
+
+
+def record_of(scene: bpy.types.Scene, name: str) -> Record | None:
+    """What a strip where the user is editing knows of its frames."""
+    strip = strips_in(level(scene)).get(name)
+    return _record(strip) if strip is not None else None
+
+
+def next_prompt(scene: bpy.types.Scene, name: str, default: str) -> str:
+    """The prompt that the user has written on a strip for its next take."""
+    prompt = strips_in(level(scene))[name].get(PROMPT)
+    return prompt if isinstance(prompt, str) else default
+
+
+def _record(strip: Any) -> Record | None:
+    properties = strip.get(RECORD)
+    return from_properties(properties.to_dict()) if hasattr(properties, "to_dict") else None
+
+
+def jobs_in_use() -> set[str]:
+    """The jobs whose folder some strip of this file reads, whether or not it still says so itself."""
+    return {folder.name for folder in frame_folders()} | jobs_on_timeline()
+
+
+def jobs_on_timeline() -> set[str]:
+    """The jobs that have a strip."""
+    return {job for _, strip in _ours() if is_job(job := strip.get(JOB))}
+
+
+def frame_folders() -> set[Path]:
+    """The folders of jobs that strips of this file read, as full paths."""
+    return {folder for _, folder in _showing_frames()}
+
+
+def repoint(folder: Path, to: str) -> None:
+    """Have every strip that reads the folder read another one, written as `to` says."""
+    for strip, shown in _showing_frames():
+        if shown == folder and Path(strip.directory) != Path(to):
+            strip.directory = to
+
+
+def _showing_frames() -> Iterator[tuple[Any, Path]]:
+    """Image strips that may be changed and read a job's folder. A linked scene is another file's."""
+    for scene in bpy.data.scenes:
+        for strip in all_strips(scene.sequence_editor) if scene.sequence_editor and scene.library is None else ():
+            if strip.type == "IMAGE" and is_job(Path(strip.directory).name):
+                yield strip, _folder(strip)
+
+
+def _folder(strip: Any) -> Path:
+    return Path(os.path.normpath(bpy.path.abspath(strip.directory)))
+
+
+def _ours() -> Iterator[tuple[bpy.types.Scene, Any]]:
+    for scene in bpy.data.scenes:
+        for strip in all_strips(scene.sequence_editor) if scene.sequence_editor and scene.library is None else ():
+            if strip.type == "IMAGE" and JOB in strip:
+                yield scene, strip
+
+
+def _find(job: str, place: Place) -> tuple[bpy.types.Scene, Any] | None:
+    """The strip of a job: by its last name, else by looking at every strip of every scene."""
+    scene = bpy.data.scenes.get(place.scene)
+    if scene is not None and scene.sequence_editor:
+        strip = all_strips(scene.sequence_editor).get(place.strip)
+        if strip is not None and strip.get(JOB) == job and strip.type == "IMAGE":
+            return scene, strip
+    for scene, strip in sorted(_ours(), key=lambda found: found[0].name != place.scene):
+        if strip.get(JOB) == job:
+            place.scene, place.strip = scene.name, strip.name
+            return scene, strip
+    return None
+
+
+def bounds(job: str, place: Place) -> tuple[int, int, int] | None:
+    """(left, right, channel) of a job's strip."""
+    found = _find(job, place)
+    return (left(found[1]), right(found[1]), found[1].channel) if found else None
+
+
+def folder_of(job: str, place: Place) -> Path | None:
+    """Where the files of a job's strip lie."""
+    found = _find(job, place)
+    return _folder(found[1]) if found else None
+
+
+# Putting, growing, settling
+
+
+def put(scene: bpy.types.Scene, gap: Gap, title: str, picture: str, record: Record) -> Place:
+    """Put a strip of one picture at the start of the gap, in the channel where it belongs, see `channel_for`.
+
+    Raises LookupError where every channel is taken or locked.
+    """
+    scene.sequence_editor_create()
+    owner = level(scene)
+    channel = channel_for(scene, gap)
+    if channel is None:
+        raise LookupError("Every channel is taken or locked at the gap: unlock one, or move a strip")
+    strip = strips_in(owner).new_image(
+        name=title, filepath=picture, channel=channel, frame_start=gap.start, fit_method="STRETCH"
+    )
+    strip[JOB] = record.job
+    strip[RECORD] = record.to_properties()
+    strip[PROMPT] = record.prompt
+    strip.color_tag = GROWING
+    strip.lock = True
+    strip.select = False  # the strips around the gap stay what the user has selected
+    return Place(scene.name, strip.name)
+
+
+def channel_for(scene: bpy.types.Scene, gap: Gap) -> int | None:
+    """Where a strip that fills the gap belongs: in the gap's own channel, else as near to it as keeps the order of what
+    is seen: below grades and titles that lie above it, above what lies below. None where every channel is taken."""
+    free = free_channels(level(scene), gap.start, gap.end)
+    shown = sequencer.channels_shown(scene, gap.start, gap.end)
+    above = min((c for c in shown if c > gap.channel), default=sequencer.LAST_CHANNEL + 1)
+    below = max((c for c in shown if c < gap.channel), default=0)
+    between = [c for c in free if gap.channel <= c < above] + [c for c in reversed(free) if below < c < gap.channel]
+    higher = [c for c in free if c > gap.channel]
+    return next(iter(between + higher + free), None)
+
+
+def grow(job: str, place: Place, names: Sequence[str]) -> bool:
+    """Make the strip hold exactly the pictures `names`, in that order; False where the strip is gone.
+
+    Also mends what an undo took away. A strip that has met another one moves to a free channel, which is looked for
+    first: Blender 4.5 hangs where a strip is assigned to a place that is taken.
+    """
+    found = _find(job, place)
+    if found is None:
+        return False
+    strip = found[1]
+    if not names:
+        return True
+    elements = strip.elements
+    if elements[0].filename != names[0]:
+        elements[0].filename = names[0]
+    known = len(elements)
+    if known < len(names):
+        _make_room(found[0], strip, len(names))
+        for name in names[known:]:
+            elements.append(name)
+    if right(strip) - left(strip) != len(names):
+        set_frames(strip, len(names))
+    return True
+
+
+def _make_room(scene: bpy.types.Scene, strip: Any, frames: int) -> None:
+    start, end, channel = left(strip), left(strip) + frames, strip.channel
+    owner = strip.parent_meta() or scene.sequence_editor
+    for other in strips_in(owner):
+        if other.channel == channel and left(other) < end and right(other) > start and other.name != strip.name:
+            _lift(owner, strip, start, end)
+            return
+
+
+def _lift(owner: Any, strip: Any, start: int, end: int) -> None:
+    """Move a strip to the next higher channel that is free in [start, end), else to a lower one."""
+    free = free_channels(owner, start, end, but=strip.name)
+    channel = next((c for c in free if c > strip.channel), next(iter(free), None))
+    if channel is not None and channel != strip.channel:
+        strip.channel = channel
+
+
+def settle(job: str, place: Place, record: Record) -> None:
+    """Write the last word on a strip: it may be edited again."""
+    found = _find(job, place)
+    if found is not None:
+        _settle(found[1], record)
+
+
+def _settle(strip: Any, record: Record) -> None:
+    strip[RECORD] = record.to_properties()
+    strip.lock = False
+    strip.color_tag = FINISHED if record.state == "finished" else STOPPED
+
+
+def settle_orphans() -> int:
+    """Unlock strips that were saved while they grew; returns how many have been broken off so, now or earlier."""
+    broken_off = 0
+    for _, strip in _ours():
+        record = _record(strip)
+        if record and record.state == "growing":
+            record.state, record.frames = "stopped", len(strip.elements)
+            _settle(strip, record)
+        broken_off += bool(record and is_broken_off(record))
+    return broken_off
+
+
+def is_broken_off(record: Record) -> bool:
+    """Whether nobody stopped it: the file was closed, or the computer, while it grew."""
+    return record.state == "stopped" and not record.ended
+
+
+def broken_off(scene: bpy.types.Scene) -> list[str]:
+    """Names of the strips where the user is editing that were broken off."""
+    found = ((strip.name, _record(strip)) for strip in strips_in(level(scene)) if JOB in strip)
+    return [name for name, record in found if record and is_broken_off(record)]
+
+
+def grow_on(job: str, place: Place, record: Record) -> None:
+    """Have a strip that stopped early grow again."""
+    found = _find(job, place)
+    if found is not None:
+        found[1][RECORD] = record.to_properties()
+        found[1].color_tag, found[1].lock = GROWING, True
+
+
+def remove(job: str, place: Place | None = None) -> None:
+    """Take a job's strip off the timeline, if it is there."""
+    found = _find(job, place or Place("", ""))
+    if found is not None:
+        scene, strip = found
+        strips_in(strip.parent_meta() or scene.sequence_editor).remove(strip)
+
+
+def hide(job: str, place: Place) -> int:
+    """Mute a strip and lift it out of its channel, for another to lie there; returns the channel, 0 if it is gone."""
+    found = _find(job, place)
+    if found is None:
+        return 0
+    scene, strip = found
+    channel = strip.channel
+    strip.mute = True
+    _lift(strip.parent_meta() or scene.sequence_editor, strip, left(strip), right(strip))
+    return channel
+
+
+def show(job: str, place: Place, channel: int) -> None:
+    """Have a strip seen again, in the channel if that is free there."""
+    found = _find(job, place)
+    if found is None:
+        return
+    scene, strip = found
+    strip.mute = False
+    owner = strip.parent_meta() or scene.sequence_editor
+    if channel in free_channels(owner, left(strip), right(strip), but=strip.name):
+        strip.channel = channel
+
+
+def make_active(scene: bpy.types.Scene, name: str) -> None:
+    """Select a strip where the user is editing, and nothing else."""
+    for strip in strips_in(level(scene)):
+        strip.select = strip.name == name
+    scene.sequence_editor.active_strip = strips_in(level(scene))[name]
