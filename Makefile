@@ -2,7 +2,9 @@
 # make test   the tests of everything but the three other Blenders
 # make test-blender   the extension inside all four Blenders
 # make extension      the extension's zips, under dist/
-# make lint, make bench
+# make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
+# make lint, make bench, make bench-world
+# make bench-draft    the draft engine against true in-betweens, sheets under demo/draft
 
 PYTHON ?= python3
 PYTHON_FOR_BLENDER_5_2 ?= PYENV_VERSION=3.13.0 python3.13
@@ -17,12 +19,12 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo test test-server test-blender lint bench extension clean
+.PHONY: demo test test-server test-blender libraries lint bench bench-draft bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
 
-test: test-server test-blender-50
+test: libraries test-server test-blender-50
 
 test-server: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/addon
@@ -31,7 +33,10 @@ test-blender: test-blender-42 test-blender-45 test-blender-50 test-blender-52
 
 test-blender-52: INSIDE_BLENDER += -W error::DeprecationWarning
 
-test-blender-%: $(VENV)/.dev .venv-bpy%/.ready extension
+libraries:
+	tests/addon/libraries.sh
+
+test-blender-%: libraries $(VENV)/.dev .venv-bpy%/.ready extension
 	timeout 1200 .venv-bpy$*/bin/python $(INSIDE_BLENDER)
 
 extension: $(VENV)/.dev .venv-bpy50/.ready
@@ -45,6 +50,15 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.run
 	$(BIN)/sfserver bench --out bench.json
 
+bench-draft: $(VENV)/.run
+	$(BIN)/python -m sfserver.bench.draft examples --sheets demo/draft
+
+bench-world: $(VENV)/.run
+	$(BIN)/sfserver bench --world --out bench-world.json
+
+torture: $(VENV)/.torture
+	$(BIN)/python -m tests.torture $(if $(QUICK),--quick) $(ARGS)
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
@@ -57,6 +71,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install $(PIP_FLAGS) -e '.[test,lint]'
 	touch $(VENV)/.run $@
 
+$(VENV)/.torture: pyproject.toml constraints.txt | $(VENV)/.dev
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[torture]' || echo "no atheris for this Python: messages are mutated by chance alone"
+	touch $@
+
 .venv-bpy52/.ready: python-of-blender = $(PYTHON_FOR_BLENDER_5_2)
 .venv-bpy%/.ready: python-of-blender = $(PYTHON)
 .venv-bpy%/.ready: constraints.txt
@@ -67,4 +85,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 .SECONDARY:  # make would delete what only a pattern asks for
 
 clean:
-	rm -rf $(VENV) .venv-bpy* .wheels build demo dist bench.json
+	rm -rf $(VENV) .venv-bpy* .wheels build demo dist bench*.json torture.json

@@ -25,6 +25,7 @@ from typer.exceptions import Abort, TyperException
 from .bars import Bar, bytes_bar
 from .config import ConfigError, load_config
 from .errors import UserError
+from .training import train
 
 if TYPE_CHECKING:
     from .engine.presets import Preset
@@ -99,6 +100,9 @@ def generate(
     at: Annotated[
         list[str] | None, typer.Option(help="A further keyframe at frame I of the clip", metavar="I:IMAGE")
     ] = None,
+    prompt_at: Annotated[
+        list[str] | None, typer.Option(help="Another prompt from frame I of the clip on", metavar="I:TEXT")
+    ] = None,
     connect: Annotated[bool, typer.Option("--connect", help="Let the running server do it")] = False,
 ) -> int:
     """Make the frames between two pictures."""
@@ -112,6 +116,7 @@ def generate(
         further=tuple(_keyframe(text) for text in at or ()),
         prompt=prompt,
         negative_prompt=negative_prompt,
+        prompts=tuple(sorted(_later_prompt(text) for text in prompt_at or ())),
         num_frames=frames,
         size=_size(size),
         fit=fit,
@@ -125,6 +130,56 @@ def generate(
     with Bar() as bar:
         result = run(order, load_config(), bar)
     return _report(result, out, seed)
+
+
+@app.command()
+def compare(
+    start: Annotated[Path, typer.Argument(help="The first picture", metavar="START")],
+    end: Annotated[Path, typer.Argument(help="The last picture", metavar="END")],
+    out: Annotated[Path, typer.Option(help="A folder for the clips and the page index.html; goes on where it ended")],
+    engines: Annotated[str, typer.Option(help="Ids, by commas; see: sfserver models")] = "draft",
+    strategies: Annotated[str, typer.Option(help="Names, by commas; without any, all that an engine has")] = "",
+    seeds: Annotated[str, typer.Option(help="Numbers, by commas")] = "0",
+    prompt: Annotated[str, typer.Option(help="What happens in between")] = "",
+    negative_prompt: Annotated[str, typer.Option(help="What shall not be seen")] = "",
+    frames: Annotated[int, typer.Option(help="Length of the clips, START and END counted", min=3)] = 33,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT; auto is the start picture's")] = "auto",
+    fit: Annotated[
+        Literal["crop", "pad", "stretch"], typer.Option(help="How pictures of another shape come to that size")
+    ] = "crop",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter, for engines that have it", metavar="NAME=VALUE")
+    ] = None,
+) -> int:
+    """Two pictures through every combination of engines, strategies and seeds, on one page to judge by."""
+    from .compare import run as comparing
+
+    numbers = _words(seeds)
+    if not numbers or not all(number.isdecimal() for number in numbers):
+        raise typer.BadParameter(f"{seeds!r} are not numbers, as in 1,2,3", param_hint="--seeds")
+    wish = comparing.Wish(
+        start=start,
+        end=end,
+        out=out,
+        engines=_words(engines),
+        strategies=_words(strategies),
+        seeds=tuple(map(int, numbers)),
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        num_frames=frames,
+        size=_size(size),
+        fit=fit,
+        settings=dict(_setting(text) for text in settings or ()),
+    )
+    rows = comparing.compare(wish, load_config(), lambda sentence: typer.echo(sentence, err=True))
+    if not rows:
+        return _complain("nothing could be made")
+    typer.echo(f"{rows} clips on {out / comparing.PAGE}")
+    return 0
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
 def _report(result: Result, out: Path, seed: int) -> int:
@@ -141,6 +196,13 @@ def _keyframe(text: str) -> tuple[int, Path]:
     if not (colon and path and index.isdecimal() and len(index) < 7):
         raise typer.BadParameter(f"{text!r} is not a frame and a picture, as in 16:middle.png", param_hint="--at")
     return int(index), Path(path)
+
+
+def _later_prompt(text: str) -> tuple[int, str]:
+    index, colon, prompt = text.partition(":")
+    if not (colon and prompt.strip() and index.isdecimal() and len(index) < 7):
+        raise typer.BadParameter(f"{text!r} is not a frame and a prompt, as in 16:it rains", param_hint="--prompt-at")
+    return int(index), prompt.strip()
 
 
 def _size(text: str) -> tuple[int, int] | None:
@@ -336,10 +398,14 @@ def _lora(text: str) -> tuple[Path, float]:
     raise typer.BadParameter(f"{strength!r} is not a strength, as in style.safetensors=0.8", param_hint="--lora")
 
 
+app.command()(train)
+
+
 @app.command()
 def bench(
     out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="The 1.3B model on the GPU instead, with random weights")] = False,
+    world: Annotated[bool, typer.Option("--world", help="How well the small world's model obeys instead")] = False,
 ) -> int:
     """Measure this installation, each figure as a ratio to a yardstick of the same run."""
     import os
@@ -356,6 +422,10 @@ def bench(
         from .bench import gpu as on_gpu
 
         measures = on_gpu.measure(on_stage)
+    elif world:
+        from .bench import world as of_world
+
+        measures = of_world.measure(on_stage)
     else:
         from .bench import engine, road
 

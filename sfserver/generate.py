@@ -13,12 +13,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from sfwire import messages as m
 from sfwire.client import Client
 from sfwire.errors import ErrorCode, RequestError, ServerUnavailable, WireError
@@ -26,8 +27,10 @@ from sfwire.request import Ended, Interrupted, Picture, Request
 
 from .config import ServerConfig
 from .engine import base, table, wan
+from .engine.choice import Wanted
 from .errors import UserError
 from .media import ClipShape, FitRule, Outputs, check_name, clip_size, fit_all, read_picture
+from .serve import endpoint
 
 Event = base.Step | base.Frame
 """What a source of frames yields: a sign of life, or one in-between frame."""
@@ -50,6 +53,8 @@ class Order:
     """Keyframes between start and end: (frame index, picture)."""
     prompt: str = ""
     negative_prompt: str = ""
+    prompts: tuple[tuple[int, str], ...] = ()
+    """(frame index, prompt) in order of time: it holds from that frame on."""
     num_frames: int = 33
     size: tuple[int, int] | None = None
     """(width, height), or None for the start picture's."""
@@ -119,7 +124,10 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
             watcher.note(note)
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(_client(config)) if order.connect else None
-        choice = _choose_engine(order, config, client, watcher)
+        first = order.size or loaded[0].image.shape[1::-1]
+        clip = Wanted(first[0], first[1], order.num_frames, len(loaded))
+        choice, settings = _choose_engine(order, clip, config, client, watcher)
+        order = evolve(order, settings={**settings, **order.settings})
         plan = _plan(order, {at: one.image for at, one in loaded.items()}, choice.info, watcher)
         outputs = Outputs(
             order.out,
@@ -146,20 +154,30 @@ def _check_order(order: Order) -> None:
         if not 0 < at < order.num_frames - 1:
             raise OrderError(f"--at {at}:{path}: is not between START and END; choose 1 to {order.num_frames - 2}")
         taken[at] = str(path)
+    for (at, text), (next_at, _) in pairwise(order.prompts):
+        if at == next_at:
+            raise OrderError(f"--prompt-at {at}:{text}: another prompt begins at frame {at}; choose another frame")
 
 
 def _client(config: ServerConfig) -> Client:
+    """Raises NoConnectionFile at once where no server runs: whoever types a command wants to know, not to wait."""
+    endpoint.require_running(endpoint.connection_path(config))
     return Client(config.connection_file, name="sfserver generate")
 
 
-def _choose_engine(order: Order, config: ServerConfig, client: Client | None, watcher: Watcher) -> Choice:
-    """The engine that is meant. Raises RequestError where there is none of that name."""
+def _choose_engine(
+    order: Order, clip: Wanted, config: ServerConfig, client: Client | None, watcher: Watcher
+) -> tuple[Choice, Mapping[str, str]]:
+    """The engine that is meant, and what `auto` would set. Raises RequestError where there is none of that name."""
     welcome = client.wait_ready() if client else None
+    settings: Mapping[str, str] = {}
     if welcome:
         infos, wanted, reason = welcome.engines, welcome.default_engine, welcome.default_reason
     else:
-        infos = table.describe_all(config)
-        wanted, reason = table.choose(infos, config) if order.engine == "auto" else (order.engine, "")
+        infos, wanted, reason = table.describe_all(config), order.engine, ""
+        if order.engine == "auto":
+            chosen = table.choose_for(infos, config, clip)
+            wanted, reason, settings = chosen.engine, chosen.reason, chosen.settings
     if order.engine == "auto":
         watcher.note(reason)
     else:
@@ -171,7 +189,7 @@ def _choose_engine(order: Order, config: ServerConfig, client: Client | None, wa
         known = ", ".join(info.id for info in infos)
         raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {wanted!r}; there are: {known}", "engine")
     _note_what_is_ignored(order, choice.info, watcher)
-    return choice
+    return choice, settings
 
 
 def _engine_of(folder: Path, config: ServerConfig, served: Sequence[m.EngineInfo] | None) -> Choice:
@@ -187,7 +205,7 @@ def _engine_of(folder: Path, config: ServerConfig, served: Sequence[m.EngineInfo
 
 
 def _note_what_is_ignored(order: Order, info: m.EngineInfo, watcher: Watcher) -> None:
-    if order.prompt and not info.uses_prompt:
+    if (order.prompt or order.prompts) and not info.uses_prompt:
         watcher.note(f"engine {info.id} ignores the prompt")
     if order.negative_prompt and not info.uses_negative_prompt:
         watcher.note(f"engine {info.id} ignores the negative prompt")
@@ -196,9 +214,10 @@ def _note_what_is_ignored(order: Order, info: m.EngineInfo, watcher: Watcher) ->
 def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, watcher: Watcher) -> Plan:
     """Raises RequestError for what this engine cannot do, and messages.Refused for what no request may say."""
     width, height = order.size or clip_size(images[0], info.size_multiple, info.min_side_px, info.max_pixels)
-    given = {name: _value(text, name, info) for name, text in order.settings.items()}
+    given = {name: typed(text, name, info) for name, text in order.settings.items()}
     places = [base.Place(at, width, height) for at in images]
-    params = base.check(info, width, height, order.num_frames, places, given)
+    switches = [at for at, _ in order.prompts]
+    params = base.check(info, width, height, order.num_frames, places, given, switches=switches)
     fitted, notes = fit_all(list(images.values()), width, height, order.fit)
     for note in notes:
         watcher.note(note)
@@ -212,6 +231,7 @@ def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, 
         seed=order.seed,
         engine=info.id,
         params=params,
+        prompts=order.prompts,
     )
     request.generate("check", info.id)  # the wire's limits hold here too, so that both roads refuse alike
     job = base.Job(
@@ -223,6 +243,7 @@ def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, 
         negative_prompt=order.negative_prompt,
         seed=order.seed,
         params=params,
+        prompts=order.prompts,
     )
     return Plan(request, base.checked(job, info), info)
 
@@ -230,7 +251,7 @@ def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-def _value(text: str, name: str, info: m.EngineInfo) -> m.Value:
+def typed(text: str, name: str, info: m.EngineInfo) -> m.Value:
     """`text` in the type of the parameter; as it is where it has not that form, which `base.check` then refuses."""
     kind = next((p.kind for p in info.parameters if p.name == name), "choice")
     if kind == "bool":

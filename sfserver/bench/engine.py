@@ -32,7 +32,7 @@ from ..model.dit import Dit, How, TextKv
 from ..model.rope import RopeTable
 from ..weights import loading
 from ..weights.convert import convert
-from . import road, tiny
+from . import dials, road, tiny
 from .flops import pass_flops
 from .report import Measure
 from .tiny import CONFIG, HEIGHT, PRESET, WIDTH
@@ -51,6 +51,8 @@ def measure(on_stage: Callable[[str], None]) -> list[Measure]:
     """All measures of the engine. `on_stage` is told the name of each part as it begins."""
     on_stage("cache against recomputing")
     measures = [_caching(), _calls()]
+    on_stage("dials of a keyframe's pull")
+    measures += dials.measure()
     on_stage("loading weights")
     with tempfile.TemporaryDirectory() as folder:
         measures += _loading(Path(folder))

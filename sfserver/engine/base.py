@@ -45,6 +45,8 @@ class Job:
     params: Mapping[str, Value] = field(factory=dict[str, Value])
     resume_from: int = 0
     """Frames before this position are not wanted: an engine that `can_skip` does not make them."""
+    prompts: tuple[tuple[int, str], ...] = ()
+    """(frame index, prompt), rising: from that frame on it takes the place of `prompt`."""
 
     def wanted(self) -> list[int]:
         """Positions to deliver, in order: all that hold no keyframe, from `resume_from` on."""
@@ -57,9 +59,14 @@ class Step:
     """One forward pass (or the like) is over: the heartbeat, and the place where cancelling happens."""
 
     stage: str
-    """One or two words for a progress bar, e.g. `loading`, `text`, `keyframes`, `denoising`."""
+    """One or two words for a progress bar, e.g. `loading`, `text`, `keyframes`, `denoising`; or, after FOUND, a line
+    worth keeping about the frames that come next. At most 80 characters."""
     step: int
     of: int
+
+
+FOUND = "found: "
+"""Begins a stage that says what an engine saw in the keyframes on both sides of the next frame."""
 
 
 @frozen(eq=False)
@@ -107,8 +114,9 @@ class Place:
 
 def checked(job: Job, info: EngineInfo) -> Job:
     """The job in the form engines may rely on: keyframes sorted, parameters complete. Raises as `check` does."""
+    switches = [at for at, _ in job.prompts]
     places = [Place(k.at, k.image.shape[1], k.image.shape[0]) for k in job.keyframes]
-    params = check(info, job.width, job.height, job.num_frames, places, job.params, job.resume_from)
+    params = check(info, job.width, job.height, job.num_frames, places, job.params, job.resume_from, switches)
     return evolve(job, keyframes=tuple(sorted(job.keyframes, key=lambda k: k.at)), params=params)
 
 
@@ -120,8 +128,9 @@ def check(
     keyframes: Sequence[Place],
     params: Mapping[str, Value],
     resume_from: int = 0,
+    switches: Sequence[int] = (),
 ) -> dict[str, Value]:
-    """Can the engine do this? Returns its parameters, complete.
+    """Can the engine do this? Returns its parameters, complete. `switches` are the frames of `Job.prompts`.
 
     Raises RequestError naming the field, the value, the limit and the remedy.
     """
@@ -133,11 +142,14 @@ def check(
         raise _bad(
             "num_frames",
             f"{num_frames} frames: engine {info.id} makes clips of {info.min_frames} to {info.max_frames}, "
-            "keyframes counted",
+            "keyframes counted; make it in parts, or choose another engine (sfserver models)",
         )
     if not 0 <= resume_from <= num_frames:
         raise _bad("resume_from", f"{resume_from} is outside the clip of {num_frames} frames")
     _check_keyframes(keyframes, width, height, num_frames, info)
+    for i, at in enumerate(switches):
+        if not 0 <= at < num_frames:
+            raise _bad(f"prompts[{i}].at", f"prompt from frame {at} on: outside the clip of {num_frames} frames")
     return checked_params(params, info)
 
 

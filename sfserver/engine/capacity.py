@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..model.config import DitConfig
 from .geometry import SIZE_MULTIPLE, Geometry
@@ -35,12 +35,14 @@ class Need:
     vace_span: int
     """Latents that the VACE branch sees at once; 0 without one."""
     element_bytes: int
+    transformers: int = 1
+    """Two where clean passes have one of their own."""
     encoder_states: int = 0
     """Of the VAE's encoder, that wait between blocks for the next part of the VACE context."""
 
     @property
     def weight_bytes(self) -> int:
-        return weight_bytes(self.config, self.element_bytes)
+        return weight_bytes(self.config, self.element_bytes, self.transformers)
 
     def cache_bytes(self, width: int, height: int) -> int:
         """Of keys and values, exactly."""
@@ -50,7 +52,7 @@ class Need:
         """Bytes of everything, about, at a size in pixels."""
         c = self.config
         tokens = tokens_of(width, height)
-        text = 2 * (c.layers + len(c.vace_layers)) * c.text_len * c.dim * self.element_bytes
+        text = 2 * (self.transformers * c.layers + len(c.vace_layers)) * c.text_len * c.dim * self.element_bytes
         widest = max(self.per_pass, self.vace_span) * tokens
         # Alive at once in the widest layer: the residual stream and its norm in float32, and in the weights' precision
         # either queries, keys, values and the answer or both ends of the feed-forward.
@@ -70,9 +72,10 @@ def tokens_of(width: int, height: int) -> int:
     return (width // SIZE_MULTIPLE) * (height // SIZE_MULTIPLE)
 
 
-def weight_bytes(config: DitConfig, element_bytes: int) -> int:
-    """Of what stays on the device between clips: transformer, VACE branch and VAE."""
-    return (dit_parameters(config) + VAE_PARAMETERS) * element_bytes
+def weight_bytes(config: DitConfig, element_bytes: int, transformers: int = 1) -> int:
+    """Of what stays on the device between clips: transformers, VACE branch and VAE."""
+    further = (transformers - 1) * dit_parameters(evolve(config, vace_layers=()))
+    return (dit_parameters(config) + further + VAE_PARAMETERS) * element_bytes
 
 
 def dit_parameters(config: DitConfig) -> int:
@@ -90,17 +93,28 @@ def dit_parameters(config: DitConfig) -> int:
     return base + vace
 
 
-def usual_bytes(preset: Preset) -> int:
-    """Device memory at the usual size and length, by the preset's first strategy, in bfloat16."""
-    parts = preset.strategies[0].split("+")
+def need_of(preset: Preset, strategy: str, window: int, latents: int, keyframes: int) -> Need:
+    """Of a clip with a preset under settings, in bfloat16. The first of the keyframes is taken to begin the clip."""
+    parts = strategy.split("+")
     caches = 2 if preset.guidance > 1 else 1
+    held = latents if "joint" in parts else min(window, latents)
+    pinned = keyframes - 1 if "anchor" in parts else 0
+    sees = 0
+    if preset.dit.vace_layers and parts != ["anchor"]:
+        sees = preset.per_block if "chunk" in parts else min(latents, TRAINED_LATENTS)
     return Need(
         config=preset.dit,
-        per_pass=TRAINED_LATENTS if "joint" in parts else preset.per_block,
-        seats=0 if parts == ["joint"] else caches * (preset.window + 1),
-        vace_span=(preset.per_block if "chunk" in parts else TRAINED_LATENTS) if preset.dit.vace_layers else 0,
+        per_pass=latents if "joint" in parts else preset.per_block,
+        seats=0 if parts == ["joint"] else caches * (held + pinned),
+        vace_span=sees,
         element_bytes=2,
-    ).at(*USUAL_SIZE)
+        transformers=preset.transformers,
+    )
+
+
+def usual_bytes(preset: Preset) -> int:
+    """Device memory at the usual size and length, by the preset's first strategy, from one keyframe to another."""
+    return need_of(preset, preset.strategies[0], preset.window, TRAINED_LATENTS, keyframes=2).at(*USUAL_SIZE)
 
 
 def largest_size(need: Need, geometry: Geometry, available_bytes: int) -> tuple[int, int] | None:

@@ -20,12 +20,13 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from ..model.tae import Tae
 from ..model.vace import fold_mask, vace_context
 from ..model.vae import StreamState, WanVae
 from .base import Keyframe, Step
-from .geometry import PIXELS_PER_LATENT, Geometry, frames_of, latent_of, plan
+from .geometry import PIXELS_PER_LATENT, Geometry, frames_of, latent_from, latent_of, plan
+from .guide import AT_REST, Context, Guide, Pull
 from .presets import TRAINED_LATENTS, Preset
-from .rollout import Context, Guide
 
 if TYPE_CHECKING:
     from .base import Picture
@@ -59,8 +60,12 @@ class Strategy:
 def plan_clip(
     width: int, height: int, num_frames: int, keyframes: Sequence[Keyframe], preset: Preset, strategy: Strategy
 ) -> Geometry:
-    """The blocks of a request. A first frame that is anchored is a block by itself, as in image-to-video rollouts."""
-    given = [1] if strategy.anchor and not strategy.whole and any(k.at == 0 for k in keyframes) else []
+    """The blocks of a request. A first frame that is anchored is a block by itself, as in image-to-video rollouts; the
+    latents of more first frames follow in blocks of the usual length, as when a clip is extended.
+    """
+    lead = given_lead(keyframes) if strategy.anchor and not strategy.whole else 0
+    lead = min(lead, latent_of(num_frames - 1))  # something is left to make
+    given = [1] * min(lead, 1) + [min(preset.per_block, lead - i) for i in range(1, lead, preset.per_block)]
     return plan(width, height, num_frames, None if strategy.whole else preset.per_block, given)
 
 
@@ -71,7 +76,7 @@ class GreyClip:
     the encoder's state would be a gigabyte that waits.
     """
 
-    def __init__(self, vae: WanVae):
+    def __init__(self, vae: WanVae | Tae):
         self._vae = vae
         self._size = (0, 0)
         self._latents: list[Tensor] = []
@@ -93,8 +98,7 @@ class GreyClip:
 class Still:
     """What keyframes make of one latent, encoded after a first frame of its own so that it is a latent of four frames.
 
-    `latents` are [B, 1, C, H, W] for the first latent of a clip, which is one frame anyway, and [B, 2, C, H, W] for
-    others; the last one counts.
+    `latents` [B, F, C, H, W] are all of the stretch that it ends, one for the first latent of a clip; the last counts.
     """
 
     at: int
@@ -105,6 +109,10 @@ class Still:
     @property
     def latent(self) -> Tensor:
         return self.latents[:, -1:]
+
+    def is_whole(self, num_frames: int) -> bool:
+        """Whether each of its frames in the clip is a keyframe, so that none is left to move."""
+        return len(self.keyframes) == sum(frame < num_frames for frame in frames_of(self.at))
 
     def errors(self, pixels: Tensor) -> dict[int, Tensor]:
         """What the way through the VAE and back took from each keyframe, [3, H, W] by position.
@@ -117,20 +125,48 @@ class Still:
 
 
 def encode_stills(
-    vae: WanVae, keyframes: Sequence[Keyframe], device: torch.device | str
+    vae: WanVae | Tae, keyframes: Sequence[Keyframe], device: torch.device | str
 ) -> Generator[Step, None, list[Still]]:
-    """A Still for every latent that holds a keyframe, in order of time."""
+    """A Still for every latent that holds a keyframe, in order of time.
+
+    Frames that are given one after the other move: they are encoded as the stretch that they are, each latent after
+    those before it. A picture that stands alone is encoded after a copy of itself.
+    """
     shown = shown_at(keyframes, fill_latents=True)
+    given = {k.at for k in keyframes}
+    of = len({latent_of(at) for at in given})
     stills: list[Still] = []
-    positions = sorted({latent_of(k.at) for k in keyframes})
-    for position in positions:
-        pictures = [shown[frame].image for frame in frames_of(position)]
-        lead_in = pictures[:1] if position else []
-        pixels = torch.cat([to_pixels(picture, device) for picture in (*lead_in, *pictures)], dim=1)
-        held = tuple(k for k in keyframes if latent_of(k.at) == position)
-        stills.append(Still(position, vae.encode(pixels).float(), held))
-        yield Step(STAGE, len(stills), len(positions))
+    for stretch in _stretches(given):
+        first = frames_of(stretch[0])[0]
+        lead_in = [first - 1 if first - 1 in given else first] if first else []
+        frames = [*lead_in, *(frame for position in stretch for frame in frames_of(position))]
+        latents = vae.encode(torch.cat([to_pixels(shown[frame].image, device) for frame in frames], dim=1)).float()
+        for i, position in enumerate(stretch):
+            held = tuple(k for k in keyframes if latent_of(k.at) == position)
+            stills.append(Still(position, latents[:, : len(lead_in) + i + 1], held))
+            yield Step(STAGE, len(stills), of)
     return stills
+
+
+def _stretches(given: Collection[int]) -> list[list[int]]:
+    """Latents that hold given frames; those between which frames follow each other are one stretch."""
+    stretches: list[list[int]] = []
+    for position in sorted({latent_of(at) for at in given}):
+        first = frames_of(position)[0]
+        if stretches and first in given and first - 1 in given:
+            stretches[-1].append(position)
+        else:
+            stretches.append([position])
+    return stretches
+
+
+def given_lead(keyframes: Sequence[Keyframe]) -> int:
+    """Latents at the beginning of a clip that are given as a whole, from the first frame on."""
+    given = {k.at for k in keyframes}
+    lead = 0
+    while given.issuperset(frames_of(lead)):
+        lead += 1
+    return lead
 
 
 class ClipContext:
@@ -142,7 +178,7 @@ class ClipContext:
 
     def __init__(
         self,
-        vae: WanVae,
+        vae: WanVae | Tae,
         grey: GreyClip,
         keyframes: Sequence[Keyframe],
         geometry: Geometry,
@@ -194,16 +230,43 @@ def _mask_of_frames(shown: Collection[int], latents: int, device: torch.device |
     return fold_mask(mask, latents)
 
 
+def prompts_by_latent(prompt: str, later: Sequence[tuple[int, str]]) -> dict[int, str]:
+    """The prompts of a clip by the latent from which on they hold, 0 first, in order.
+
+    Of several from one latent on the last counts; one that says what holds already is none.
+    """
+    texts = {0: prompt}
+    for frame, text in later:
+        texts[latent_from(frame)] = text
+    before = [None, *texts.values()]
+    return {latent: text for (latent, text), last in zip(texts.items(), before, strict=False) if text != last}
+
+
+@frozen
+class Dials:
+    """How strongly the keyframes speak."""
+
+    vace_strength: float = 1.0
+    release: int = 0
+    pull: Pull = AT_REST
+
+
+PLAIN = Dials()
+
+
 def guide(
-    strategy: Strategy, geometry: Geometry, stills: Sequence[Still], context: Context | None, strength: float
+    strategy: Strategy, geometry: Geometry, stills: Sequence[Still], context: Context | None, dials: Dials = PLAIN
 ) -> Guide:
     """What the rollout needs to know of a strategy."""
     return Guide(
         known={still.at: still.latent for still in stills} if strategy.anchor else {},
         context=context,
         told=None if strategy.whole else frozenset(still.at for still in stills),
-        lookahead=max(0, TRAINED_LATENTS - geometry.blocks[-1].count) if strategy.lookahead else 0,
-        strength=strength,
+        lookahead=max(0, TRAINED_LATENTS - geometry.longest) if strategy.lookahead else 0,
+        strength=dials.vace_strength,
+        stills=frozenset(still.at for still in stills if not still.is_whole(geometry.num_frames)),
+        release=dials.release,
+        pull=dials.pull,
     )
 
 

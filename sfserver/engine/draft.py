@@ -1,7 +1,7 @@
 """The draft engine: what serves where there is no big model. Motion from one keyframe to the next, by RIFE 4.25.
 
 It comes with its weights and runs on any CPU. This file is what it says of itself, which costs neither torch nor numpy,
-and how it is loaded; `flow.py` makes the frames.
+and how it is loaded; `flow.py` makes the frames, after `plan.py` for two keyframes and `picture.py` for each time.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from ..config import ServerConfig
 from .base import Engine
 
 ID = "draft"
-VERSION = "rife-4.25+1"
+VERSION = "rife-4.25+2"
 """The part behind the + is ours: it goes up whenever pixels change."""
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "rife" / "flownet-4.25.safetensors"
 WEIGHTS_SHA256 = "e4638dde35c5467e3a29df4dfbd3b5972ab5919ecce39f8d9def482f70633368"
 
 EASINGS = ("linear", "in", "out", "in-out")
+QUALITIES = ("fast", "fine")
+CUTS = ("dissolve", "hold")
 
 
 def describe(config: ServerConfig) -> EngineInfo:
@@ -32,8 +34,9 @@ def describe(config: ServerConfig) -> EngineInfo:
     return EngineInfo(
         id=ID,
         title="Draft (RIFE 4.25)",
-        summary="Moves what the keyframes show from one to the next. It ignores the prompt and the seed. Where two "
-        "keyframes have too little in common it dissolves, and outside of them it holds the nearest.",
+        summary="Moves what the keyframes show from one to the next: the camera, cut-outs in front of it, and what "
+        "else changes. It ignores the prompt and the seed. Where two keyframes have too little in common it dissolves "
+        "or cuts, and outside of them it holds the nearest.",
         version=VERSION,
         licence="MIT, Copyright (c) 2021 hzwer (Practical-RIFE)",
         uses_prompt=False,
@@ -48,6 +51,21 @@ def describe(config: ServerConfig) -> EngineInfo:
                 default=EASINGS[0],
                 help="How frames are spaced between two keyframes: 'in' starts slowly, 'out' ends slowly",
                 choices=EASINGS,
+            ),
+            Parameter(
+                name="quality",
+                kind="choice",
+                default=QUALITIES[0],
+                help="'fine' looks at each frame from both keyframes' sides: a little sharper, twice the time",
+                choices=QUALITIES,
+            ),
+            Parameter(
+                name="cut",
+                kind="choice",
+                default=CUTS[0],
+                help="Between keyframes that have too little in common: a dissolve, or the first is held and then the "
+                "second",
+                choices=CUTS,
             ),
         ),
     )

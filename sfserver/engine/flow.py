@@ -18,13 +18,15 @@ from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 
 from ..model.rife import PAD_MULTIPLE_PX, IFNet, Pair, from_rgb8, to_rgb8
-from .base import Chunk, Event, Frame, Job, Keyframe, Step
+from .base import FOUND, Chunk, Event, Frame, Job, Keyframe, Step
+from .picture import Layers, between
+from .plan import plan
 
 Picture = NDArray[np.uint8]
 """[H, W, 3] sRGB, rows top to bottom."""
 
-HOPELESS = 0.2
-"""Mean difference of two keyframes, both moved to the middle, above which it is a cut: a plain dissolve is better."""
+HOPELESS = 0.45
+"""1 - SSIM of two keyframes, both moved to the middle, from which on no motion is believed: it is a cut."""
 HELD_CONFIDENCE = 0.0
 """Of frames before the first and after the last keyframe: nothing is known about them, the keyframe just stays."""
 BYTES_PER_PIXEL = 480
@@ -46,6 +48,8 @@ class _Way:
     confidence: float
     picture: Callable[[float], Picture]
     """Of the share of the way, 0 to 1."""
+    findings: str = ""
+    """What was seen in the keyframes, in one line."""
 
 
 class FlowEngine:
@@ -63,19 +67,22 @@ class FlowEngine:
         return self._info
 
     def open(self, job: Job) -> Generator[Event, None, None]:
-        """A Step when a pair of keyframes has been looked at, then a Step and a Chunk for each frame: `Engine.open`."""
+        """Two Steps when a pair of keyframes has been looked at, the second saying what was found, then a Step and a
+        Chunk for each frame: `Engine.open`."""
         ease = EASES[str(job.params["easing"])]
         made, of = 0, len(job.wanted())
         for before, after, positions in _spans(job):
-            way = self._way(before, after)
+            way = self._way(before, after, fine=job.params["quality"] == "fine", hold=job.params["cut"] == "hold")
             yield Step("motion", made, of)
+            if way.findings:
+                yield Step(FOUND + way.findings, made, of)
             for at in positions:
                 image = way.picture(ease(_share(before, after, at)))
                 made += 1
                 yield Step("in-betweens", made, of)
                 yield Chunk((Frame(at, image, way.confidence),))
 
-    def _way(self, before: Keyframe | None, after: Keyframe | None) -> _Way:
+    def _way(self, before: Keyframe | None, after: Keyframe | None, fine: bool, hold: bool) -> _Way:
         if before is None or after is None:
             held = before or after
             assert held is not None, "a checked job has a keyframe"
@@ -83,28 +90,30 @@ class FlowEngine:
         a, b = before.image, after.image
         if np.array_equal(a, b):
             return _Way(1.0, lambda t: a)
-        with self._enough_memory(*a.shape[:2]):
+        with self._at_work(*a.shape[:2]):
             pair = self._net.pair(from_rgb8(np.stack((a, b)), self._device))
-            difference = self._net.disagreement(pair).item()
-        if difference > HOPELESS:
-            return _Way(confidence(difference), lambda t: _dissolved(a, b, t))
-        return _Way(confidence(difference), lambda t: self._moved(pair, t))
+            planned = plan(self._net, pair)
+        trust = confidence(planned.distance)
+        if planned.distance < HOPELESS:
+            return _Way(trust, lambda t: self._moved(pair, planned.layers, t, fine), planned.findings)
+        if hold:
+            return _Way(trust, lambda t: a if t < 0.5 else b, "a cut, held")
+        return _Way(trust, lambda t: _dissolved(a, b, t), "a cut, dissolved")
 
-    def _moved(self, pair: Pair, t: float) -> Picture:
-        try:
-            with self._enough_memory(pair.height, pair.width):
-                return to_rgb8(self._net.between(pair, t))
-        except FloatingPointError:
-            reason = f"the draft engine made values that are not numbers on {self._device}; try it with device cpu"
-            raise RequestError(ErrorCode.NOT_FINITE, reason) from None
+    def _moved(self, pair: Pair, layers: Layers, t: float, fine: bool) -> Picture:
+        with self._at_work(pair.height, pair.width):
+            return to_rgb8(between(self._net, pair, layers, t, both_ways=fine).picture)
 
     @contextmanager
-    def _enough_memory(self, height: int, width: int) -> Generator[None]:
-        """Asks first, because Linux hands out memory that it has not got and kills the process later."""
+    def _at_work(self, height: int, width: int) -> Generator[None]:
+        """Asks for memory first, because Linux hands out what it has not got and kills the process later."""
         if _working_bytes(width, height) > self._free_bytes():
             raise self._too_large(width, height)
         try:
             yield
+        except FloatingPointError:
+            reason = f"the draft engine made values that are not numbers on {self._device}; try it with device cpu"
+            raise RequestError(ErrorCode.NOT_FINITE, reason) from None
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 raise self._too_large(width, height) from None
@@ -122,9 +131,12 @@ class FlowEngine:
         )
 
 
-def confidence(difference: float) -> float:
-    """1 where both keyframes, moved to the middle, are one picture; halved by every `HOPELESS` of mean difference."""
-    return 0.5 ** (difference / HOPELESS)
+def confidence(distance: float) -> float:
+    """1 where both keyframes, moved to the middle, are one picture; halved by every `HOPELESS` of distance.
+
+    Up to there about the SSIM that frames have against the true ones: see `sfserver.bench.draft`.
+    """
+    return 0.5 ** (max(0.0, distance) / HOPELESS)
 
 
 def _spans(job: Job) -> Generator[tuple[Keyframe | None, Keyframe | None, list[int]]]:

@@ -1,7 +1,7 @@
 """Frames, latents, tokens and blocks of one clip, and how they map. The only home of 4, 8 and 2.
 
 The first latent stands for the first frame, each later one for four frames. Blocks are runs of latents that are made
-together. A clip rounds up to whole blocks; what lies past its end is made, if at all, and thrown away.
+together. The last block may be shorter than the others: no latent is made that no frame needs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ LATENT_CHANNELS = 16
 def latent_of(frame: int) -> int:
     """The latent that holds a frame: 0, then 1 for frames 1 to 4, and so on."""
     return -(-frame // FRAMES_PER_LATENT)
+
+
+def latent_from(frame: int) -> int:
+    """The first latent that holds no frame before this one."""
+    return latent_of(frame - 1) + 1 if frame > 0 else 0
 
 
 def frames_of(latent: int) -> range:
@@ -64,7 +69,7 @@ class Geometry:
 
     @property
     def latents(self) -> int:
-        """Latents of all blocks: at least enough for `num_frames`."""
+        """Latents of all blocks: enough for `num_frames`, and more only where more are given."""
         return self.blocks[-1].stop
 
     @property
@@ -76,6 +81,11 @@ class Geometry:
     def made(self) -> tuple[Block, ...]:
         """Blocks that cost denoising."""
         return tuple(block for block in self.blocks if not block.given)
+
+    @property
+    def longest(self) -> int:
+        """Latents of the largest block: what one pass is over, at most."""
+        return max(block.count for block in self.blocks)
 
     @property
     def latent_height(self) -> int:
@@ -106,7 +116,8 @@ class Geometry:
 def plan(
     width: int, height: int, num_frames: int, per_block: int | None, given: Sequence[int] = (), first: int = 0
 ) -> Geometry:
-    """The blocks of a clip: those `given`, as counts of latents, then as many of `per_block` as it takes.
+    """The blocks of a clip: those `given`, as counts of latents, then as many of `per_block` as it takes. The last of
+    these is as long as the clip needs it: a whole one would reach beyond the positions that a model was trained at.
 
     `per_block` None makes all of the rest one block; `first` above 0 is the count of the first block that is made,
     where it is another. Sizes are in pixels, multiples of `SIZE_MULTIPLE`.
@@ -117,7 +128,8 @@ def plan(
     blocks = [Block(-1, sum(given[:i]), count) for i, count in enumerate(given)]
     start, index = sum(given), 0
     while start < needed or not blocks:
-        count = first if first and index == 0 else per_block or max(1, needed - start)
+        usual = first if first and index == 0 else per_block or needed
+        count = max(1, min(usual, needed - start))
         blocks.append(Block(index, start, count))
         start, index = start + count, index + 1
     return Geometry(width, height, num_frames, tuple(blocks))

@@ -10,8 +10,9 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from ..model.config import WAN_1_3B, WAN_1_3B_VACE, DitConfig
+from ..model.positions import Policy
 
-Role = Literal["dit", "lora", "vace", "vae", "tae", "text", "tokenizer"]
+Role = Literal["dit", "clean", "lora", "vace", "vae", "tae", "text", "tokenizer"]
 
 TRAINED_LATENTS = 21
 """81 frames: what every Wan 2.1 model was trained on, hence the widest window and look-ahead that make sense."""
@@ -60,8 +61,12 @@ class Preset:
     sink: int = 1
     """Oldest latents that stay when the window moves on. Most models are published with none, for clips that fit the
     window; a longer clip from a given first frame would forget what it began as, so here that frame always stays."""
-    relative: bool = False
-    """Keys are rotated by their place in the window when they are read, not once and for all."""
+    policy: Policy = "absolute"
+    """Where in time what is looked back at seems to lie; see `model.positions`."""
+    trained: int | None = None
+    """Positions that the model was trained at, where its policy must keep within them."""
+    renews: bool = False
+    """Under another prompt in mid-clip, the window is computed anew, as the model was trained."""
     steps: tuple[float, ...] = (1000, 750, 500, 250)
     warp: bool = True
     """The steps are places in the shifted schedule and not the timesteps themselves."""
@@ -74,8 +79,17 @@ class Preset:
     """The timestep that the clean pass is told."""
     guidance: float = 1.0
     """Above 1: two passes. At 1, a negative prompt works by attention guidance."""
-    frames: tuple[int, int] = (3, 481)
-    """Shortest and longest clip."""
+    negative_prompt: str = ""
+    """Taken where the user gives none."""
+    frames: tuple[int, int] = (3, 81)
+    """Shortest and longest clip. 81 frames are what most models were trained on: beyond, they meet positions that they
+    have never seen."""
+
+    @property
+    def release(self) -> int:
+        """Passes in which a still at a keyframe is let go, so that it moves like what is around it: the last one, where
+        another pass has seen the picture before. The first begins with nothing but noise and cannot."""
+        return 1 if max(len(self.steps), self.even_steps) > 2 else 0
 
     @property
     def licence(self) -> str:
@@ -86,6 +100,10 @@ class Preset:
     def confirm(self) -> bool:
         """Somebody must accept a licence before these weights are downloaded."""
         return any(part.source.confirm for part in self.parts)
+
+    @property
+    def transformers(self) -> int:
+        return 2 if self.part("clean") else 1
 
     def part(self, role: Role) -> Part | None:
         return next((part for part in self.parts if part.role == role), None)
@@ -107,6 +125,8 @@ _SHARED = (
 """The same for all: pictures to latents and back, and prompts."""
 _VACE = Part("vace", "wan-vace/vace.safetensors", _VACE_SOURCE)
 
+_LONG = (3, 481)
+"""Of models that were trained to roll on behind a window."""
 _WITH_VACE = ("chunk+anchor", "anchor", "chunk", "lookahead+anchor", "lookahead", "joint", "joint+anchor")
 """Those that stream come first: look-ahead runs the branch over the rest of the clip in every pass."""
 
@@ -174,6 +194,20 @@ CAUSAL_FORCING_2STEP = evolve(
     steps=(1000, 500),
     first_steps=(1000, 750, 500, 250),
 )
+CAUSAL_FORCING_1STEP = evolve(
+    CAUSAL_FORCING_2STEP,
+    id="causal-forcing-1step",
+    title="Causal Forcing++ 1.3B, one step",
+    summary="Causal Forcing++, one latent a block, one step after a first block of four: the fastest",
+    parts=(
+        _dit(
+            "causal-forcing-1step",
+            Source("zhuhz22/Causal-Forcing", "causal-forcing++/framewise-1step.pt", _APACHE),
+        ),
+        *_SHARED,
+    ),
+    steps=(1000,),
+)
 LONGLIVE = Preset(
     id="longlive",
     title="LongLive 1.3B",
@@ -195,7 +229,42 @@ LONGLIVE = Preset(
     ),
     window=12,
     sink=3,
+    renews=True,
+    frames=_LONG,
 )
+SGF = Preset(
+    id="sgf",
+    title="Self Gradient Forcing 1.3B",
+    summary="Trained through what it looks back at; a window of twelve latents behind three that stay, any length",
+    parts=(_dit("sgf", Source("JunhaoZhuang/Self_Gradient_Forcing", "chunkwise/ar/model.pt", _APACHE)), *_SHARED),
+    window=12,
+    sink=3,
+    policy="top",
+    trained=12,
+    frames=_LONG,
+)
+SGF_FRAME = evolve(
+    SGF,
+    id="sgf-frame",
+    title="Self Gradient Forcing 1.3B, frame-wise",
+    summary="Self Gradient Forcing, one latent a block: the earliest first frame, clips of any length",
+    parts=(_dit("sgf-frame", Source("JunhaoZhuang/Self_Gradient_Forcing", "framewise/ar/model.pt", _APACHE)), *_SHARED),
+    per_block=1,
+    window=21,
+    sink=4,
+    trained=21,
+)
+
+
+def _sgf_plus(preset: Preset, folder: str, title: str, file: str) -> Preset:
+    source = Source("ZihanSu/Self_Gradient_Forcing_Plus", file, _APACHE)
+    parts = (_dit(folder, source), Part("clean", f"{folder}/clean.safetensors", source), *_SHARED)
+    summary = f"{preset.summary}; what is looked back at is seen by a second transformer"
+    return evolve(preset, id=folder, title=title, summary=summary, parts=parts)
+
+
+SGF_PLUS = _sgf_plus(SGF, "sgf-plus", "Self Gradient Forcing+ 1.3B", "chunkwise/model.pt")
+SGF_PLUS_FRAME = _sgf_plus(SGF_FRAME, "sgf-plus-frame", "Self Gradient Forcing+ 1.3B, frame-wise", "framewise/model.pt")
 CAUSVID = Preset(
     id="causvid",
     title="CausVid 1.3B",
@@ -217,6 +286,12 @@ CAUSVID = Preset(
     warp=False,
     shift=8.0,
 )
+WAN_NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
+    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
+    "杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""Wan 2.1's `sample_neg_prompt`: what its models were told to keep from wherever they were shown."""
 WAN_VACE = Preset(
     id="wan-vace",
     title="Wan 2.1 VACE 1.3B",
@@ -227,10 +302,33 @@ WAN_VACE = Preset(
     even_steps=50,
     shift=16.0,
     guidance=5.0,
+    negative_prompt=WAN_NEGATIVE,
     frames=(3, 81),
 )
 """Shift, guidance and steps are the defaults of Wan 2.1's own `generate.py` for the task vace: sample_shift 16,
-sample_guide_scale 5.0, sample_steps 50."""
+sample_guide_scale 5.0, sample_steps 50, and its negative prompt where none is given."""
+
+_BUILT_IN = Source(repository="", file="", licence=_APACHE)
+
+SMALL_WORLD = Preset(
+    id="small-world",
+    title="Small World (the mechanism at toy size)",
+    summary="Moves one flat shape on a plain ground as the prompt says, at 64x64: the rollout, cache and keyframes of "
+    "the large models, watchable on any computer. It knows its own small world and nothing else",
+    parts=(
+        Part("dit", "dit.safetensors", _BUILT_IN),
+        Part("tae", "tae.safetensors", _BUILT_IN),
+        Part("text", "text.safetensors", _BUILT_IN),
+        Part("tokenizer", "tokenizer/", _BUILT_IN),
+    ),
+    dit=DitConfig(dim=96, ffn_dim=384, layers=4, heads=3, text_dim=64, text_len=32, freq_dim=128),
+    strategies=("anchor",),
+    per_block=1,
+    window=10,
+    frames=(6, 34),
+)
+"""Comes with the package and is trained by it, see `train`. Its only codec is a TAEHV. Frame-wise, as the motion of a
+whole clip is a handful of latents. A window of 10 latents is its longest clip."""
 
 PRESETS: tuple[Preset, ...] = (
     SELF_FORCING_VACE,
@@ -238,7 +336,12 @@ PRESETS: tuple[Preset, ...] = (
     CAUSAL_FORCING,
     CAUSAL_FORCING_FRAME,
     LONGLIVE,
+    SGF,
+    SGF_PLUS,
+    SGF_FRAME,
+    SGF_PLUS_FRAME,
     CAUSAL_FORCING_2STEP,
+    CAUSAL_FORCING_1STEP,
     CAUSVID,
     WAN_VACE,
 )

@@ -3,6 +3,7 @@
     place the keyframes in the cache
     for each block:
         remember the block before it: one clean pass, so that the cache holds what it became and not its noise
+        take up the prompt that holds from here on
         denoise: a few passes, each an estimate of the clean latents, made a little less noisy than the last
         decode it, hand it over, forget its pixels
 
@@ -15,24 +16,27 @@ had been started.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from sfwire.errors import ErrorCode, RequestError
 from torch import Tensor
 
 from ..model.attention import kernel_preference
 from ..model.cache import CacheShape, KvCache
 from ..model.config import DitConfig
-from ..model.dit import EAGER, Dit, How, TextKv
+from ..model.dit import EAGER, Dit, How
+from ..model.positions import Policy, Positions
 from ..model.rope import RopeTable
 from ..model.vace import Vace
 from .base import Step
 from .geometry import Block, Geometry
+from .guide import Guide, View
 from .noise import Noise, Schedule, mix
+from .script import Prompt, Script, Switch, looked_back_at
 
 PURE_NOISE_T = 1000.0
 CLEAN_T = 0.0
@@ -45,14 +49,8 @@ class Networks:
     dit: Dit
     vace: Vace | None = None
     how: How = EAGER
-
-
-@frozen(eq=False)
-class Prompt:
-    """What one prompt is to all layers. For guidance in two passes there are two of them."""
-
-    text: list[TextKv]
-    vace_text: list[TextKv] = field(factory=list)
+    clean: Dit | None = None
+    """Makes the clean passes, where a model has another network for them (Self Gradient Forcing+)."""
 
 
 @frozen(eq=False)
@@ -68,52 +66,24 @@ class Sampling:
     """Above 1, a second pass with the negative prompt is stepped away from."""
 
 
-Context = Callable[[range], Generator[Step, None, Tensor]]
-"""The VACE context [B, F, 96, H, W] of a run of latents, encoded when it is first needed: a Step after each latent."""
-
-
-def encoded(context: Tensor) -> Context:
-    """The Context of a clip that is encoded as a whole already, [B, F, 96, H, W]."""
-
-    def look_up(span: range) -> Generator[Step, None, Tensor]:
-        yield from ()
-        return context[:, span.start : span.stop]
-
-    return look_up
-
-
-class View(NamedTuple):
-    """What the VACE branch sees in all passes over one block."""
-
-    context: Tensor
-    """[B, F, 96, H, W] of the block and of what comes after it, as far as look-ahead goes."""
-    future: Tensor
-    """Latents after the block [B, F, C, H, W]: as yet noise."""
-
-
-@frozen(eq=False)
-class Guide:
-    """What the model is told about the keyframes. All of it may be empty."""
-
-    known: Mapping[int, Tensor] = field(factory=dict[int, Tensor])
-    """Clean latents [B, 1, C, H, W] by position. They go into the cache first, and into the clip as they are."""
-    context: Context | None = None
-    told: Set[int] | None = None
-    """Latents that the context says something about: passes that see none of them go without VACE. None is all."""
-    lookahead: int = 0
-    """Latents that the VACE branch sees beyond the present block; 0 keeps it to the block."""
-    strength: float = 1.0
-    """Weight of VACE's hints."""
-
-
 @frozen
 class Memory:
     """What the cache keeps, in latents."""
 
     window: int
     sink: int = 0
-    relative: bool = False
-    """Keys are rotated when read, by their place in the window."""
+    policy: Policy = "absolute"
+    """Where what is held seems to lie."""
+    trained: int | None = None
+    """Positions that the model knows; see `Positions.trained`."""
+    renew: bool = False
+    """Under another prompt, what is held of the latest blocks is computed anew (LongLive)."""
+
+
+Graph = Literal["none", "exit", "exit+memory"]
+"""Which passes keep what backward needs; in use none does. In training, the last pass over each block (Self Forcing),
+or those that write what later blocks look back at as well (Self Gradient Forcing). Latents that are fed back never do:
+gradient reaches a block through keys and values alone."""
 
 
 @frozen(eq=False)
@@ -140,32 +110,41 @@ class Rollout:
         decode: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        graph: Graph = "none",
+        new_cache: Callable[..., KvCache] = KvCache,
+        batch: int = 1,
+        switches: Sequence[Switch] = (),
     ):
-        """`prompts` are the prompt and, for guidance in two passes, the negative one. Without `memory` there is no
-        cache, and the clip must be one block. `decode` takes latents in order, [B, F, C, H, W], and keeps its own
-        state. `dtype` is that of the cache.
+        """`prompts` are the prompt and, for guidance in two passes, the negative one; `switches` rise. Without `memory`
+        there is no cache, and the clip must be one block. `decode` takes latents in order, [B, F, C, H, W], and keeps
+        its own state. `dtype` is that of the cache. Training rolls out a `batch` of clips at once, with a `graph` and a
+        cache that can keep one.
         """
-        self._networks, self._geometry, self._sampling = networks, geometry, sampling
+        self._networks, self._geometry, self._sampling, self._graph = networks, geometry, sampling, graph
         self._noise, self._guide, self._decode, self._device = noise, guide or Guide(), decode, device
+        self._script, self._memory = Script(prompts, switches), memory
         self._unplaced = _placements(geometry, self._guide)
         self._unremembered: tuple[Block, Tensor] | None = None
+        self._unrenewed: list[Block] = []
+        self._past: dict[int, Tensor] = {}
         self._beginnings: dict[int, Tensor] = {}
         self._next = 0
         self._passes = 0
-        self.total_passes = self._count_passes(cached=memory is not None)
+        self._pinned = frozenset(block.start for block, pin in self._unplaced if pin)
+        self.total_passes = self._count_passes()
         assert memory or (len(geometry.blocks) == 1 and not self._unplaced), (
             "only a single block can do without a cache"
         )
 
-        config = networks.dit.config
-        self._table = RopeTable(config.head_dim, geometry.latents, geometry.rows, geometry.columns, device)
-        shape = memory and cache_shape(config, geometry, memory, pinned=sum(pin for _, pin in self._unplaced))
+        head_dim = networks.dit.config.head_dim
+        self._table = RopeTable(head_dim, geometry.latents, geometry.rows, geometry.columns, device)
+        self._prompts = prompts
+        shape = memory and cache_shape(networks.dit.config, geometry, memory, len(self._pinned), batch)
+        positions = memory and Positions(memory.policy, memory.trained, self._guide.pull.reach)
         self._branches = [
-            (prompt, KvCache(shape, self._table, memory.relative, device, dtype) if memory and shape else None)
-            for prompt in prompts
+            (prompt, new_cache(shape, self._table, positions, device, dtype) if shape else None) for prompt in prompts
         ]
 
-    @torch.no_grad()
     def run(self) -> Generator[Step | Made, None, None]:
         """A Step after each pass and a Made after each block, to the end of the clip.
 
@@ -174,9 +153,12 @@ class Rollout:
         yield from self._place_keyframes()
         for block in self._geometry.blocks[self._next :]:
             yield from self.remember()
+            yield from self._take_up_prompts(block)
             latents = yield from self._denoise(block)
             self._next += 1
             self._beginnings.pop(block.index, None)
+            if self._memory and self._memory.renew:
+                self._past |= dict(zip(block.latents, latents.split(1, dim=1), strict=True))
             self._unremembered = None if block.given else (block, latents)
             yield Made(block, latents, self._pixels(block, latents))
 
@@ -184,12 +166,10 @@ class Rollout:
         """Known latents enter the cache one after the other: each sees those before it, and every block sees all."""
         while self._unplaced:
             block, pin = self._unplaced[0]
-            self._seat(block, pin=pin)
-            self._flow(self._known(block), CLEAN_T, block)
+            self._take_in(self._known(block), CLEAN_T, block, pin)
             del self._unplaced[0]
             yield self._step("keyframes")
 
-    @torch.no_grad()
     def remember(self) -> Generator[Step, None, None]:
         """The clean pass over the block that was made last, if it is still due.
 
@@ -197,14 +177,34 @@ class Rollout:
         """
         if self._unremembered and self._branches[0][1]:
             block, latents = self._unremembered
-            self._seat(block, final=True)
-            self._flow(latents, self._sampling.context_t, block)
+            self._take_in(latents.detach(), self._sampling.context_t, block)
             self._unremembered = None
             yield self._step("remembering")
 
+    def _take_up_prompts(self, block: Block) -> Generator[Step, None, None]:
+        """Prompts may change over where a block begins; some models want what they look back at seen under the new."""
+        prompts = self._script.at(block)
+        if prompts is not self._prompts:
+            self._prompts = prompts
+            self._branches = [(new, cache) for new, (_, cache) in zip(prompts, self._branches, strict=True)]
+            self._unrenewed = self._looked_back_at(block)
+            if self._unrenewed:
+                self._truncate(self._unrenewed[0].start)
+        while self._unrenewed:
+            past = self._unrenewed[0]
+            latents = torch.cat([self._past[position] for position in past.latents], dim=1)
+            self._take_in(latents, self._sampling.context_t, past)
+            del self._unrenewed[0]
+            yield self._step("remembering")
+
+    def _take_in(self, latents: Tensor, t: float, block: Block, pin: bool = False) -> None:
+        """A clean pass over latents, for what it leaves in the cache."""
+        self._seat(block, pin, final=True)
+        self._flow(latents, t, block, clean=True, graph=self._graph == "exit+memory")
+
     def _denoise(self, block: Block) -> Generator[Step, None, Tensor]:
         """From noise to the clean latents [B, F, C, H, W] of one block."""
-        if block.given:
+        if self._is_known(block):
             return self._known(block)
         schedule = self._schedule(block)
         noise = self._beginning(block)
@@ -213,31 +213,38 @@ class Rollout:
         x = noise
         try:
             for i, t in enumerate(schedule.timesteps):
-                x = self._with_known(x, block, noise, schedule.sigmas[i])
-                flow = self._flow(x, t, block, view)
+                x = self._with_known(x, block, noise, schedule.sigmas[i], passes_left=len(schedule) - i)
+                is_exit = i + 1 == len(schedule)
+                flow = self._flow(x, t, block, view, graph=is_exit and self._graph != "none")
                 x = schedule.advance(i, x, flow, partial(self._noise, block.index, i + 1))
                 yield self._step("denoising")
         except GeneratorExit:
             self._truncate(block.start)  # what the cache holds of this block is noise
             raise
-        return self._with_known(x, block, noise, sigma=0.0)
+        return self._with_known(x, block, noise, sigma=0.0, passes_left=0)
 
-    def _flow(self, x: Tensor, t: float, block: Block, view: View | None = None) -> Tensor:
+    def _flow(
+        self, x: Tensor, t: float, block: Block, view: View | None = None, clean: bool = False, graph: bool = False
+    ) -> Tensor:
         """One pass under each prompt: the flow of the block's latents, after guidance. VACE speaks of a view alone."""
-        flows = [self._pass(x, t, block, view, prompt, cache) for prompt, cache in self._branches]
+        with torch.set_grad_enabled(graph):
+            flows = [self._pass(x, t, block, view, clean, prompt, cache) for prompt, cache in self._branches]
         if len(flows) == 1:
             return flows[0]
         towards, away = flows
         return away + self._sampling.guidance * (towards - away)
 
     def _pass(
-        self, x: Tensor, t: float, block: Block, view: View | None, prompt: Prompt, cache: KvCache | None
+        self, x: Tensor, t: float, block: Block, view: View | None, clean: bool, prompt: Prompt, cache: KvCache | None
     ) -> Tensor:
-        dit, how = self._networks.dit, self._networks.how
+        networks, how = self._networks, self._networks.how
+        dit, text = (networks.clean, prompt.clean_text) if clean and networks.clean else (networks.dit, prompt.text)
         rotation = cache.rotation if cache else self._table.at(block.start, block.count)
+        biases = self._guide.pull.biases(block, self._guide.known)
+        groups = cache.groups(biases) if cache and biases else ()
         with kernel_preference():
             hints = self._hints(x, t, block, view, prompt) if view else ()
-            return dit(x, self._timesteps(t), prompt.text, rotation, cache, hints, how)
+            return dit(x, self._timesteps(t), text, rotation, cache, hints, how, groups=groups)
 
     def _hints(self, x: Tensor, t: float, block: Block, view: View, prompt: Prompt) -> Sequence[Tensor]:
         """What the VACE branch has to say about the block."""
@@ -285,15 +292,19 @@ class Rollout:
         nothing = torch.empty(self._geometry.latent_shape(0), device=self._device)
         return torch.cat([nothing, *(self._beginning(b) for b in later)], dim=1)[:, : self._guide.lookahead]
 
+    def _is_known(self, block: Block) -> bool:
+        """Whether nothing of a block is left to make: what is given, and a keyframe that is a block by itself."""
+        return len(self._guide.held(block, passes_left=0)) == block.count
+
     def _known(self, block: Block) -> Tensor:
         """Clean latents of a block that is known as a whole."""
         return torch.cat([self._guide.known[position] for position in block.latents], dim=1)
 
-    def _with_known(self, x: Tensor, block: Block, noise: Tensor, sigma: float) -> Tensor:
-        """x with the block's known latents put in, as noisy as the rest."""
-        known = [position for position in block.latents if position in self._guide.known]
-        x = x.clone() if known else x
-        for position in known:
+    def _with_known(self, x: Tensor, block: Block, noise: Tensor, sigma: float, passes_left: int) -> Tensor:
+        """x with the block's known latents put in, as noisy as the rest; without those that are released by now."""
+        held = self._guide.held(block, passes_left)
+        x = x.clone() if held else x
+        for position in held:
             place = slice(position - block.start, position - block.start + 1)
             x[:, place] = mix(self._guide.known[position], noise[:, place], sigma)
         return x
@@ -321,9 +332,18 @@ class Rollout:
         self._passes += 1
         return Step(stage, min(self._passes, self.total_passes), self.total_passes)
 
-    def _count_passes(self, cached: bool) -> int:
-        denoising = sum(len(self._schedule(block)) for block in self._geometry.made)
-        return len(self._unplaced) + denoising + (len(self._geometry.made) - 1 if cached else 0)
+    def _looked_back_at(self, block: Block) -> list[Block]:
+        """What must be passed again before a block, when prompts change over there."""
+        memory = self._memory
+        if memory is None or not memory.renew:
+            return []
+        return looked_back_at(block, self._geometry, memory.window, memory.sink, self._pinned)
+
+    def _count_passes(self) -> int:
+        denoising = sum(len(self._schedule(block)) for block in self._geometry.made if not self._is_known(block))
+        renewing = sum(len(self._looked_back_at(block)) for block in self._script.changes(self._geometry))
+        remembering = len(self._geometry.made) - 1 if self._memory else 0
+        return len(self._unplaced) + denoising + renewing + remembering
 
 
 def _check_finite(x: Tensor, block: Block, maker: str) -> None:
@@ -335,7 +355,7 @@ def _check_finite(x: Tensor, block: Block, maker: str) -> None:
         )
 
 
-def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: int = 0) -> CacheShape:
+def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: int = 0, batch: int = 1) -> CacheShape:
     """The cache of a clip: never more seats than the clip has latents."""
     return CacheShape(
         layers=config.layers,
@@ -345,6 +365,7 @@ def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: i
         window=min(memory.window, geometry.latents),
         sink=memory.sink,
         pinned=pinned,
+        batch=batch,
     )
 
 

@@ -6,37 +6,47 @@ Explicit on purpose. An engine's module is imported when something is asked of i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from sfwire.errors import ErrorCode, RequestError
-from sfwire.limits import MAX_ENGINES
 from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
 from .base import Engine
+from .choice import Choice, Wanted
+from .choice import choose as choose_clip
+from .presets import SMALL_WORLD
 
 
 def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:
     """What every engine says of itself on this machine, complete or not, the best first. Imports no torch.
 
-    A folder of converted weights below the models folder is an engine by its name, as a preset is.
+    One that cannot be described is in the list with the reason, and keeps no other from being there. A folder of
+    converted weights below the models folder is an engine by its name, as a preset is.
     """
-    from . import draft, wan
+    from . import draft, small_world, wan
+    from .stand_in import described, within_one_message
 
-    own = tuple(wan.describe_folder(folder, config) for folder in wan.own_folders(config))
-    return (*wan.describe(config), *own, draft.describe(config))[-MAX_ENGINES:]
+    presets, own = wan.describe(config), wan.describe_own(config)
+    last = [described(one.ID, one.ID, partial(one.describe, config)) for one in (draft, small_world)]
+    needed = [*presets, *last]
+    fitting = within_one_message([*needed, *own], len(needed))
+    return (*presets, *fitting[len(needed) :], *last)
 
 
 def load(engine_id: str, config: ServerConfig) -> Engine:
     """Load the engine's weights onto its device. Raises RequestError where it is unknown, incomplete or too large."""
-    from . import draft, presets, wan
+    from . import draft, presets, small_world, wan
 
     if engine_id == draft.ID:
         return draft.load(config)
+    if engine_id == small_world.ID:
+        return small_world.load(config)
     if presets.find(engine_id):
         return wan.load(engine_id, config)
-    for folder in wan.own_folders(config):
-        if wan.describe_folder(folder, config).id == engine_id:
-            return wan.load_folder(folder, config)
+    folder = wan.own_folder(engine_id, config)
+    if folder is not None:
+        return wan.load_folder(folder, config)
     known = ", ".join(info.id for info in describe_all(config))
     raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {engine_id!r}; there are: {known}", "engine")
 
@@ -45,9 +55,10 @@ def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]
     """What `auto` means here: (engine id, the reason in one sentence).
 
     The first that is complete and fits the GPU's memory; without a GPU the first that needs none, since a diffusion
-    model takes minutes for a frame there, which somebody may want but nobody expects.
+    model takes minutes for a frame there, which somebody may want but nobody expects. Never the small world, which
+    knows nothing of anybody's pictures.
     """
-    usable = [info for info in infos if info.available]
+    usable = [info for info in infos if info.available and info.id != SMALL_WORLD.id]
     if not usable:
         raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, "no engine is complete; run sfserver models", "engine")
     large = [info for info in usable if info.memory_bytes]
@@ -58,6 +69,13 @@ def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]
         return best.id, f"{best.title}: nothing that is complete fits; this needs the least memory"
     best = fitting[0]
     return best.id, f"{best.title}: {_reason(best, large, memory)}"
+
+
+def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) -> Choice:
+    """What `auto` means for one clip, with settings that make it fit. Raises RequestError where nothing will do."""
+    own = [info for info in infos if info.id != SMALL_WORLD.id]
+    memory = gpu_memory_bytes(config) if any(info.available and info.memory_bytes for info in own) else 0
+    return choose_clip(own, memory, clip)
 
 
 def gpu_memory_bytes(config: ServerConfig) -> int:

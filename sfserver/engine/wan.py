@@ -5,7 +5,9 @@ Asking imports no torch; loading does. How a job runs is in `wan_engine.py`.
 
 from __future__ import annotations
 
+import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,17 +20,18 @@ from sfwire.messages import EngineInfo, Parameter
 from ..config import ServerConfig
 from ..model.config import DitConfig
 from ..weights.files import WeightsError
-from ..weights.manifest import Manifest, problem
+from ..weights.manifest import MANIFEST_NAME, Manifest, problem
 from ..weights.manifest import describe_folder as read_manifest
 from . import capacity
 from .draft import ID as DRAFT
 from .geometry import SIZE_MULTIPLE
-from .presets import PRESETS, SELF_FORCING, SELF_FORCING_VACE, TRAINED_LATENTS, Part, Preset, Role, find
+from .presets import PRESETS, SELF_FORCING, SELF_FORCING_VACE, SMALL_WORLD, TRAINED_LATENTS, Part, Preset, Role, find
+from .stand_in import MAX_REASON_CHARS, described
 
 if TYPE_CHECKING:
     from .base import Engine
 
-VERSION = "1"
+VERSION = "2"
 """Of the pixels that these engines make; raised whenever the same request gives others."""
 MAX_PIXELS = 1280 * 720
 """Twice the area that the models were trained at; beyond it they repeat themselves."""
@@ -36,7 +39,11 @@ MAX_PIXELS = 1280 * 720
 
 def describe(config: ServerConfig) -> tuple[EngineInfo, ...]:
     """What every preset says of itself on this machine, complete or not."""
-    return tuple(info_of(preset, config.models_dir, config, f"run: sfserver fetch {preset.id}") for preset in PRESETS)
+    return tuple(described(preset.id, preset.title, partial(_info_of_preset, preset, config)) for preset in PRESETS)
+
+
+def _info_of_preset(preset: Preset, config: ServerConfig) -> EngineInfo:
+    return info_of(preset, config.models_dir, config, f"run: sfserver fetch {preset.id}")
 
 
 def load(engine_id: str, config: ServerConfig) -> Engine:
@@ -46,32 +53,49 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
         known = ", ".join(preset.id for preset in PRESETS)
         raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no model {engine_id!r}; there are: {known}", "engine")
     (info,) = (info for info in describe(config) if info.id == engine_id)
-    return _load(preset, info, config.models_dir, config)
+    return load_preset(preset, info, config.models_dir, config)
 
 
-def own_folders(config: ServerConfig) -> list[Path]:
-    """Folders below the models folder that hold a transformer and belong to no preset, readable ones, by name.
+def describe_own(config: ServerConfig) -> tuple[EngineInfo, ...]:
+    """What the folders below the models folder say of themselves that hold a transformer and belong to no preset.
 
-    Each is an engine of its own: of folders that would share an id, the first counts.
+    Of folders that would share an id the first counts. One that cannot be read or described says why.
     """
+    by_id: dict[str, EngineInfo] = {}
+    for path in _candidates(config):
+        own_id = _engine_id(path)
+        if own_id not in by_id:
+            by_id[own_id] = described(
+                own_id, _printable(f"Weights in {path.name}"), partial(describe_folder, path, config)
+            )
+    return tuple(by_id.values())
+
+
+def own_folder(engine_id: str, config: ServerConfig) -> Path | None:
+    """The folder that is this engine."""
+    return next((path for path in _candidates(config) if _engine_id(path) == engine_id), None)
+
+
+def _candidates(config: ServerConfig) -> list[Path]:
+    """Folders below the models folder that may be engines of their own, by name."""
     theirs = {Path(part.path).parts[0] for preset in PRESETS for part in preset.parts}
     try:
         folders = sorted(path for path in config.models_dir.iterdir() if path.is_dir() and path.name not in theirs)
     except OSError:  # no models folder: no models
         return []
-    by_id: dict[str, Path] = {}
-    for path in folders:
-        if _holds_transformer(path, config):
-            by_id.setdefault(_engine_id(path), path)
-    return list(by_id.values())
+    return [path for path in folders if _is_text(str(path)) and not _is_taken(_engine_id(path)) and _may_be_one(path)]
 
 
-def _holds_transformer(path: Path, config: ServerConfig) -> bool:
+def _may_be_one(path: Path) -> bool:
+    """Whether it holds a transformer, or says what it holds in a way that cannot be read."""
     try:
-        describe_folder(path, config)
         return "dit" in read_manifest(path).components
-    except (RequestError, WeightsError):
-        return False
+    except WeightsError:
+        return os.path.lexists(path / MANIFEST_NAME)
+
+
+def _is_taken(engine_id: str) -> bool:
+    return engine_id in (DRAFT, SMALL_WORLD.id, "auto") or find(engine_id) is not None
 
 
 def describe_folder(path: Path, config: ServerConfig) -> EngineInfo:
@@ -83,7 +107,7 @@ def describe_folder(path: Path, config: ServerConfig) -> EngineInfo:
     if not _is_text(str(path)):
         raise _unavailable(f"{path}: is not UTF-8, so its weights cannot be opened; rename the folder")
     preset = _preset_of(path)
-    if preset.id in (DRAFT, "auto") or find(preset.id):
+    if _is_taken(preset.id):
         message = f"{path}: would be engine {preset.id}, which is another; give the folder a name of its own"
         raise _unavailable(message)
     return info_of(preset, path, config, "convert it into the same folder")
@@ -91,7 +115,7 @@ def describe_folder(path: Path, config: ServerConfig) -> EngineInfo:
 
 def load_folder(path: Path, config: ServerConfig) -> Engine:
     """The engine of a folder of converted weights. Raises RequestError where it cannot be loaded."""
-    return _load(_preset_of(path), describe_folder(path, config), path, config)
+    return load_preset(_preset_of(path), describe_folder(path, config), path, config)
 
 
 def _preset_of(path: Path) -> Preset:
@@ -146,11 +170,11 @@ def _dit_config(manifest: Manifest, preset: Preset) -> DitConfig:
 def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> EngineInfo:
     """An EngineInfo of a preset whose parts lie below `folder`. `remedy` is what to do about missing ones."""
     problems = (problem(folder / part.path, part.role) for part in _needed(preset))
-    missing = tuple(_printable(f"{what}; {remedy}") for what in problems if what)
+    missing = tuple(_printable(f"{what[:MAX_REASON_CHARS]}; {remedy}") for what in problems if what)
     return EngineInfo(
         id=preset.id,
         title=preset.title,
-        summary=preset.summary,
+        summary=_summary(preset),
         version=f"{VERSION}-{config.precision}",
         licence=preset.licence,
         uses_prompt=True,
@@ -162,8 +186,14 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         min_frames=preset.frames[0],
         max_frames=preset.frames[1],
         memory_bytes=capacity.usual_bytes(preset),
-        parameters=tuple(parameters_of(preset, has_tae=_has(preset, "tae", folder))),
+        parameters=tuple(parameters_of(preset, has_tae=preset.part("vae") is not None and _has(preset, "tae", folder))),
     )
+
+
+def _summary(preset: Preset) -> str:
+    if not preset.negative_prompt:
+        return preset.summary
+    return f"{preset.summary}. Where you give no negative prompt, it keeps from: {preset.negative_prompt}"
 
 
 def _needed(preset: Preset) -> list[Part]:
@@ -175,7 +205,8 @@ def _has(preset: Preset, role: Role, folder: Path) -> bool:
     return part is not None and problem(folder / part.path, role) is None
 
 
-def _load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> Engine:
+def load_preset(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -> Engine:
+    """The engine of a preset whose parts lie below `folder`. Raises RequestError where it cannot be loaded."""
     if not info.available:
         raise _unavailable(f"engine {info.id} cannot run here: {'; '.join(info.missing)}")
     from . import wan_load  # from here on with torch
@@ -213,6 +244,45 @@ _DECODER = Parameter(
 )
 
 
+_ANCHORED = (
+    Parameter(
+        "anchor_strength",
+        "float",
+        0.0,
+        "How early the end is felt: above 0 the clip heads for the next keyframe sooner, below 0 it wanders longer "
+        "(each 0.7 doubles or halves it, -30 is not at all)",
+        low=-30.0,
+        high=5.0,
+    ),
+    Parameter(
+        "anchor_fade",
+        "float",
+        0.0,
+        "How much less of that right after a keyframe than right before the next one: the end is felt late, then fully",
+        low=0.0,
+        high=30.0,
+    ),
+    Parameter(
+        "anchor_reach",
+        "int",
+        TRAINED_LATENTS,
+        "How far off the next keyframe may seem, in steps of four frames: a small number makes the clip hurry towards "
+        "it, the largest leaves it where it is",
+        low=1,
+        high=TRAINED_LATENTS,
+    ),
+)
+
+
+def _release(preset: Preset) -> Parameter:
+    help_text = (
+        "Steps at the end in which the frames around a keyframe are let go and move on; at 0 they stand still for a "
+        "sixth of a second. The keyframe itself is never touched"
+    )
+    high = max(len(preset.steps), preset.even_steps)
+    return Parameter("anchor_release", "int", preset.release, help_text, low=0, high=high)
+
+
 def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
     """What a client may set for a preset."""
     help_text = "How the keyframes reach the model; anchor and look-ahead steer from the first block on"
@@ -225,6 +295,8 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         help_text = "Latents of four frames that each block looks back at; fewer are faster and are forgotten sooner"
         low, high = preset.sink + preset.per_block, max(preset.window, 2 * TRAINED_LATENTS)
         parameters.append(Parameter("window", "int", preset.window, help_text, low=low, high=high))
+    if any("anchor" in name.split("+") for name in preset.strategies):
+        parameters += [_release(preset), *_ANCHORED]
     if preset.dit.vace_layers:
         parameters.append(_VACE_STRENGTH)
     if preset.guidance > 1:

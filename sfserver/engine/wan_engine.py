@@ -23,9 +23,11 @@ from .base import Chunk, Event, Frame, Job, Step
 from .capacity import Need, largest_size
 from .conditioning import ClipContext, GreyClip, Still, Strategy
 from .geometry import Geometry, frames_of, latent_of
+from .guide import Context, Pull
 from .noise import Schedule, even_schedule, make_schedule, seeded_noise
 from .presets import TRAINED_LATENTS, Preset
-from .rollout import Context, Memory, Networks, Prompt, Rollout, Sampling
+from .rollout import Memory, Networks, Rollout, Sampling
+from .script import Prompt, Script, Switch
 from .seam import Seam
 
 
@@ -35,10 +37,12 @@ class Weights:
     PromptTooLong."""
 
     dit: Dit
-    vae: WanVae
+    vae: WanVae | Tae
     embed: Callable[[str], Tensor]
     vace: Vace | None = None
     tae: Tae | None = None
+    clean: Dit | None = None
+    """Makes the clean passes, where a model has another transformer for them."""
 
 
 class WanEngine:
@@ -57,6 +61,11 @@ class WanEngine:
     def info(self) -> EngineInfo:
         return self._info
 
+    @property
+    def codec(self) -> WanVae | Tae:
+        """The way from pixels to latents and back."""
+        return self._weights.vae
+
     @torch.no_grad()
     def open(self, job: Job) -> Generator[Event, None, None]:
         """See `base.Engine.open`."""
@@ -73,27 +82,28 @@ class WanEngine:
         """One job from its prompt to its last frame. Everything that belongs to it is a local of this generator."""
         weights, params = self._weights, job.params
         yield Step("text", 0, 1)
-        prompts = self._prompts(job)
+        script = self._script(job, geometry)
         yield Step("text", 1, 1)
         stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
         context = self._context(job, geometry, strategy)
         decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
-        given = {block.start for block in geometry.blocks if block.given}
+        given = {position for block in geometry.blocks if block.given for position in block.latents}
         seam = Seam()
         for still in stills:
             if params["seam"] and still.at not in given:  # the rollout itself decodes what is given
                 seam.learn(still.errors(decoder.decode(still.latents, decoder.new_decoder_state())))
         rollout = Rollout(
-            Networks(weights.dit, weights.vace, self._how(job)),
+            Networks(weights.dit, weights.vace, self._how(job), weights.clean),
             geometry,
             self._sampling(job),
-            prompts,
+            script.opening,
             seeded_noise(job.seed, geometry, self._device),
-            conditioning.guide(strategy, geometry, stills, context, float(params.get("vace_strength", 1.0))),
+            conditioning.guide(strategy, geometry, stills, context, self._dials(job)),
             memory,
             partial(decoder.decode, state=decoder.new_decoder_state()),
             self._device,
             weights.dit.compute_dtype,
+            switches=script.switches,
         )
         yield from self._deliver(job, rollout, seam, {still.at: still for still in stills})
 
@@ -110,17 +120,32 @@ class WanEngine:
                 continue
             assert event.pixels is not None
             if event.block.given and job.params["seam"]:
-                seam.learn(stills[event.block.start].errors(event.pixels))
+                for position in event.block.latents:
+                    until = frames_of(position).stop - frames_of(event.block.start)[0]
+                    seam.learn(stills[position].errors(event.pixels[:, :until]))
             first = frames_of(event.block.start)[0]
             pictures = to_pictures(seam.correct(first, event.pixels[0].float())).cpu().numpy()
             if frames := tuple(Frame(first + i, p) for i, p in enumerate(pictures) if first + i in wanted):
                 yield Chunk(frames)
 
-    def _prompts(self, job: Job) -> list[Prompt]:
+    def _script(self, job: Job, geometry: Geometry) -> Script:
+        """The prompts of the job, each computed once. Raises RequestError where all of the clip is made at once."""
+        texts = conditioning.prompts_by_latent(job.prompt, job.prompts)
+        if len(texts) > 1 and len(geometry.made) == 1 < geometry.latents:
+            message = (
+                f"under strategy {job.params['strategy']} a clip of {job.num_frames} frames is made at once, so its "
+                "prompt cannot change; choose a strategy without joint, or leave the later prompts out"
+            )
+            raise RequestError(ErrorCode.BAD_VALUE, message, "prompts")
+        opening, *later = [(latent, self._prompts(job, text)) for latent, text in texts.items()]
+        return Script(opening[1], [Switch(*one) for one in later])
+
+    def _prompts(self, job: Job, text: str) -> list[Prompt]:
         """One prompt, with attention guidance if there is a negative one; two for a model that needs two passes."""
-        prompt = self._embed(job.prompt, "prompt")
+        prompt = self._embed(text, "prompt")
         if float(job.params.get("guidance", 1.0)) > 1:
-            return [self._prompt(prompt), self._prompt(self._embed(job.negative_prompt, "negative_prompt"))]
+            negative = job.negative_prompt or self._preset.negative_prompt
+            return [self._prompt(prompt), self._prompt(self._embed(negative, "negative_prompt"))]
         if job.negative_prompt and "negative_strength" in job.params:
             nag = Nag(scale=float(job.params["negative_strength"]))
             return [self._prompt(prompt, self._embed(job.negative_prompt, "negative_prompt"), nag)]
@@ -129,7 +154,9 @@ class WanEngine:
     def _prompt(self, prompt: Tensor, negative: Tensor | None = None, nag: Nag | None = None) -> Prompt:
         dit, vace = self._weights.dit, self._weights.vace
         vace_text = vace.embed_prompt(dit.embed_text(prompt)) if vace else []
-        return Prompt(dit.embed_prompt(prompt, negative, nag), vace_text)
+        clean = self._weights.clean
+        clean_text = clean.embed_prompt(prompt, negative, nag) if clean else []
+        return Prompt(dit.embed_prompt(prompt, negative, nag), vace_text, clean_text)
 
     def _embed(self, text: str, field: str) -> Tensor:
         """[1, T, text_dim] on the device. Raises RequestError, which names `field` where the text is too long."""
@@ -137,6 +164,19 @@ class WanEngine:
             return self._weights.embed(text).to(self._device)
         except PromptTooLong as error:
             raise RequestError(ErrorCode.BAD_VALUE, str(error), field) from None
+
+    def _dials(self, job: Job) -> conditioning.Dials:
+        params, plain = job.params, conditioning.Dials()
+        reach = int(params.get("anchor_reach", TRAINED_LATENTS))
+        return conditioning.Dials(
+            vace_strength=float(params.get("vace_strength", plain.vace_strength)),
+            release=int(params.get("anchor_release", plain.release)),
+            pull=Pull(
+                strength=float(params.get("anchor_strength", plain.pull.strength)),
+                fade=float(params.get("anchor_fade", plain.pull.fade)),
+                reach=reach if reach < TRAINED_LATENTS else None,
+            ),
+        )
 
     def _context(self, job: Job, geometry: Geometry, strategy: Strategy) -> Context | None:
         if not strategy.vace:
@@ -162,10 +202,11 @@ class WanEngine:
         if strategy.whole and not strategy.anchor:
             return None
         window = geometry.latents if strategy.whole else int(job.params["window"])
-        return Memory(window, self._preset.sink, self._preset.relative)
+        preset = self._preset
+        return Memory(window, preset.sink, preset.policy, preset.trained, preset.renews)
 
     def _need(self, job: Job, strategy: Strategy, geometry: Geometry, memory: Memory | None) -> Need:
-        block = geometry.blocks[-1].count
+        block = geometry.longest
         caches = 2 if float(job.params.get("guidance", 1.0)) > 1 else 1
         pinned = len({latent_of(k.at) for k in job.keyframes}) if strategy.anchor else 0
         seats = min(memory.window, geometry.latents) + pinned if memory else 0
@@ -175,6 +216,7 @@ class WanEngine:
             seats=caches * seats,
             vace_span=min(geometry.latents, TRAINED_LATENTS if strategy.lookahead else block) if strategy.vace else 0,
             element_bytes=self._weights.dit.compute_dtype.itemsize,
+            transformers=self._preset.transformers,
             encoder_states=int(strategy.vace and conditioning.is_encoded_in_parts(strategy, geometry, job.keyframes)),
         )
 

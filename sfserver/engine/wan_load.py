@@ -11,7 +11,9 @@ from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
+from ..model.tae import Tae
 from ..model.text import PromptCache, PromptEncoder
+from ..model.vae import WanVae
 from ..weights import loading
 from ..weights.files import WeightsError
 from . import capacity
@@ -34,7 +36,7 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
     """
     device = choose_device(config)
     dtype = choose_dtype(config, device)
-    size = capacity.weight_bytes(preset.dit, dtype.itemsize)
+    size = capacity.weight_bytes(preset.dit, dtype.itemsize, preset.transformers)
     weights = within_memory(
         lambda: _load_weights(preset, info, folder, config, device, dtype),
         f"the weights of engine {info.id} take {size / 1e9:.1f} GB, more than is free on {device.type}; "
@@ -54,15 +56,23 @@ def _load_weights(
         assert part is not None, role
         return (folder / part.path).parent
 
-    has_tae = any(parameter.name == "decoder" for parameter in info.parameters)
+    has_choice = any(parameter.name == "decoder" for parameter in info.parameters)
+
+    def load_codec(preset: Preset) -> WanVae | Tae:
+        """The model's own way from pixels to latents; the smallest have a TAEHV for it."""
+        if preset.part("vae"):
+            return loading.load_vae(home("vae"), device, dtype)
+        return loading.load_tae(home("tae"), device, dtype)
+
     vace_home = home("vace") if preset.dit.vace_layers else None
     dit, vace = loading.load_transformer(home("dit"), vace_home, device, dtype, expect=preset.dit)
     return Weights(
         dit=dit,
+        clean=loading.load_clean(home("clean"), dit, device, dtype) if preset.part("clean") else None,
         vace=vace,
-        vae=loading.load_vae(home("vae"), device, dtype),
-        tae=loading.load_tae(home("tae"), device, dtype) if has_tae else None,
-        embed=_prompt_encoder(home("text"), home("tokenizer"), config),
+        vae=load_codec(preset),
+        tae=loading.load_tae(home("tae"), device, dtype) if has_choice else None,
+        embed=_prompt_encoder(home("text"), home("tokenizer"), preset.dit.text_len, config),
     )
 
 
@@ -79,7 +89,9 @@ def within_memory(load: Callable[[], Loaded], or_else: str) -> Loaded:
     raise RequestError(ErrorCode.OUT_OF_MEMORY, or_else, "engine")
 
 
-def _prompt_encoder(text: Path, tokenizer: Path, config: ServerConfig) -> Callable[[str], torch.Tensor]:
+def _prompt_encoder(
+    text: Path, tokenizer: Path, most_tokens: int, config: ServerConfig
+) -> Callable[[str], torch.Tensor]:
     """Prompt to embedding. The encoder is loaded when a prompt is new: then, its files may have gone."""
     cache = PromptCache(config.cache_dir / "prompts", f"{loading.text_identity(text, tokenizer)}-{TEXT_DTYPE}")
     size = loading.component_of(text, "text").bytes
@@ -87,7 +99,9 @@ def _prompt_encoder(text: Path, tokenizer: Path, config: ServerConfig) -> Callab
         f"the text encoder, which a new prompt needs, takes {size / 1e9:.1f} GB of memory, more than is free; "
         "end other programs, or take a prompt that was used before"
     )
-    encoder = PromptEncoder(lambda: loading.load_text_encoder(text, tokenizer, TEXT_DEVICE, TEXT_DTYPE), cache)
+    encoder = PromptEncoder(
+        lambda: loading.load_text_encoder(text, tokenizer, TEXT_DEVICE, TEXT_DTYPE, most_tokens), cache
+    )
 
     def embed(prompt: str) -> torch.Tensor:
         try:

@@ -62,9 +62,9 @@ class ContactSheet:
         if index in self._shown:
             self._thumbs[index] = Image.fromarray(image).resize(self._thumb_size, Image.Resampling.LANCZOS)
 
-    def draw(self, title: str, subtitle: str) -> Image.Image:
-        """The sheet of the frames that came so far."""
-        layout = _layout(len(self._thumbs), *self._thumb_size)
+    def draw(self, title: str, subtitle: str, columns: int | None = None) -> Image.Image:
+        """The sheet of the frames that came so far, in so many columns, or as they fit a screen best."""
+        layout = _layout(len(self._thumbs), *self._thumb_size, columns)
         sheet = Image.new("RGB", layout.size, _BACKGROUND)
         pen = ImageDraw.Draw(sheet)
         inner = layout.size[0] - 2 * layout.margin
@@ -83,9 +83,9 @@ class ContactSheet:
             pen.text((x, bottom + 6), str(index), _ACCENT if is_key else _FAINT, font)
         return sheet
 
-    def save(self, path: Path, title: str, subtitle: str) -> None:
+    def save(self, path: Path, title: str, subtitle: str, columns: int | None = None) -> None:
         """PNG at `path`. Raises MediaError."""
-        sheet = self.draw(title, subtitle)
+        sheet = self.draw(title, subtitle, columns)
         with appearing(path) as part:
             sheet.save(part, format="PNG", optimize=True)
 
@@ -98,14 +98,14 @@ def _shown(num_frames: int, keyframes: frozenset[int]) -> frozenset[int]:
     return frozenset(shown)
 
 
-def _layout(count: int, thumb_width: int, thumb_height: int) -> _Layout:
+def _layout(count: int, thumb_width: int, thumb_height: int, columns: int | None) -> _Layout:
     """About as wide as a screen: the number of columns that brings the sheet closest to 16:10."""
 
     def off_screen(columns: int) -> float:
         width, height = _Layout(thumb_width, thumb_height, columns, math.ceil(count / columns)).size
         return abs(math.log(width / height / 1.6))
 
-    columns = min(range(2, max(3, count + 1)), key=off_screen)
+    columns = columns or min(range(2, max(3, count + 1)), key=off_screen)
     return _Layout(thumb_width, thumb_height, columns, math.ceil(max(1, count) / columns))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,63 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """torch's own attention; which kernel it takes is decided by the device and by `kernel_preference`."""
     out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     return out.transpose(1, 2)
+
+
+class Group(NamedTuple):
+    """Some of the keys, and what is added to all logits with them."""
+
+    rows: slice
+    """Of k and v."""
+    bias: tuple[float, ...] = (0.0,)
+    """One for each latent of the queries, or one for all of them. -inf is as if the keys were not there."""
+
+
+def attend_in_groups(q: Tensor, k: Tensor, v: Tensor, groups: Sequence[Group]) -> Tensor:
+    """Attention of q [B, L, N, D] to the groups of k, v [B, K, N, D], each with its bias: [B, L, N, D].
+
+    Exact, and without a mask that would rule out the fast kernels: each group is attended to by itself, and the answers
+    are weighted by their shares of the softmax. Has no gradient.
+    """
+    answers, shares = zip(*(_attend_to_group(q, k, v, group) for group in groups), strict=True)
+    weights = torch.stack(shares).softmax(dim=0).transpose(-1, -2)[..., None].to(q.dtype)  # [G, B, L, N, 1]
+    merged = weights[0] * answers[0]
+    for weight, answer in zip(weights[1:], answers[1:], strict=True):
+        merged = torch.addcmul(merged, weight, answer)
+    return merged
+
+
+def _attend_to_group(q: Tensor, k: Tensor, v: Tensor, group: Group) -> tuple[Tensor, Tensor]:
+    """The answer [B, L, N, D], and the logarithm [B, N, L] of what its softmax was divided by, its bias added."""
+    answer, normaliser = attend_with_normaliser(q, k[:, group.rows], v[:, group.rows])
+    if len(group.bias) == 1:
+        return answer, normaliser + group.bias[0]
+    bias = torch.tensor(group.bias, device=q.device, dtype=normaliser.dtype)
+    return answer, (normaliser.unflatten(-1, (len(group.bias), -1)) + bias[:, None]).flatten(-2)
+
+
+def attend_with_normaliser(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """As `attend`, with the logarithm of the softmax's normaliser, [B, N, L] float32.
+
+    By the kernels behind torch's attention, which know it and whose public face hides it.
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    aten, kind = torch.ops.aten, q.device.type
+    if kind == "cpu":
+        answer, normaliser = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    elif kind in ("cuda", "meta") and q.dtype in (torch.bfloat16, torch.float16):
+        answer, normaliser, *_ = aten._scaled_dot_product_flash_attention(q, k, v)
+    elif kind in ("cuda", "meta"):
+        answer, normaliser, *_ = aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
+        normaliser = normaliser[..., : q.shape[2]]  # this kernel rounds it up to whole warps
+    else:
+        answer, normaliser = _attend_plainly(q, k, v)
+    return answer.transpose(1, 2), normaliser
+
+
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The same written out, for devices whose kernels keep the normaliser to themselves. All [B, N, ..., D]."""
+    logits = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+    return logits.softmax(dim=-1).to(v.dtype) @ v, logits.logsumexp(dim=-1)
 
 
 def choose_attention(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Attend:

@@ -10,9 +10,14 @@ sink and the present block counted. A block that is passed again (next denoising
 
 from __future__ import annotations
 
-from attrs import frozen
-from torch import Tensor, device, dtype, empty
+import math
+from collections.abc import Mapping
 
+from attrs import frozen
+from torch import Tensor, cat, device, dtype, empty
+
+from .attention import Group
+from .positions import ABSOLUTE, Positions
 from .rope import RopeTable, Rotation, rotate
 
 
@@ -45,35 +50,44 @@ class CacheShape:
 class KvCache:
     """Keys and values of the latents that are held. `seat` says who comes next; `extend` is then called per layer.
 
-    With `relative` false, keys are stored rotated by their absolute position (Self Forcing and its kin). With it true
-    they are stored as they are and rotated when read, by their rank in the window, so that positions never grow beyond
-    it (Reward Forcing, the endless variant of LongLive).
+    Where positions are absolute, keys are stored rotated; those of latents to come are turned anew for each block if
+    they may seem nearer than they are. By the other policies keys are stored as they are and all rotated when read.
     """
 
     def __init__(
         self,
         shape: CacheShape,
         table: RopeTable,
-        relative: bool = False,
+        positions: Positions = ABSOLUTE,
         device: device | str = "cpu",
         dtype: dtype | None = None,
     ):
         self.shape = shape
-        self.relative = relative
+        self.relative = positions.policy != "absolute"
+        """`extend` is to be given the present block's keys as they are, not rotated."""
+        self._policy = positions
         self._table = table
         size = (shape.batch, shape.seats * shape.tokens_per_latent, shape.heads, shape.head_dim)
-        self._keys = [empty(size, device=device, dtype=dtype) for _ in range(shape.layers)]
-        self._values = [empty(size, device=device, dtype=dtype) for _ in range(shape.layers)]
+        self._allocate(size, device, dtype)
         self._seats: dict[int, int] = {}  # position of a latent -> its seat
         self._pinned: set[int] = set()
         self._writes: list[tuple[slice, slice]] = []  # the present block's tokens -> their place in the buffers
         self.rotation: Rotation = table.at(0, 0)
         """What the present block's queries are rotated by; its keys too, unless they are rotated when read."""
         self._read_rotation: Rotation | None = None
+        self._raw: dict[int, dict[int, Tensor]] = {}
+        """Keys of pinned latents as they came, by position and layer, where they are turned anew for each block."""
+        self._turns: list[tuple[int, slice, Rotation]] = []
+        """Those of the present pass: position, place in the buffers, and by what."""
+
+    def _allocate(self, size: tuple[int, ...], device: device | str, dtype: dtype | None) -> None:
+        self._keys = [empty(size, device=device, dtype=dtype) for _ in range(self.shape.layers)]
+        self._values = [empty(size, device=device, dtype=dtype) for _ in range(self.shape.layers)]
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self._keys, *self._values))
+        raw = (key for layers in self._raw.values() for key in layers.values())
+        return sum(tensor.nbytes for tensor in (*self._keys, *self._values, *raw))
 
     @property
     def positions(self) -> list[int]:
@@ -101,7 +115,9 @@ class KvCache:
 
         kept = set() if pin or final else self._pinned
         self._writes = self._plan_writes([position for position in block if position not in kept], start)
-        self._plan_rotations(start, count)
+        if final and not pin:
+            self._raw = {position: layers for position, layers in self._raw.items() if position not in block}
+        self._plan_rotations(start, count, pin)
 
     def _evict(self, coming: int) -> None:
         rolling = [position for position in self.positions if position not in self._pinned]
@@ -127,30 +143,60 @@ class KvCache:
             for position, seat, length in runs
         ]
 
-    def _plan_rotations(self, start: int, count: int) -> None:
-        if not self.relative:
-            self.rotation = self._table.at(start, count)
+    def _plan_rotations(self, start: int, count: int, pin: bool) -> None:
+        seems = self._policy.of(self.positions, start, count, self.shape.sink)
+        self.rotation = self._table.at(seems[start], count)
+        if self._policy.policy != "absolute":
+            in_seats = sorted(self._seats, key=self._seats.__getitem__)
+            self._read_rotation = self._table.gather([seems[position] for position in in_seats])
             return
-        past = [position for position in self.positions if position < start]
-        rank = {position: i for i, position in enumerate(past)}
-        for position in self.positions[len(past) :]:
-            rank[position] = len(past) + position - start  # what is still to come keeps its true distance
-        self.rotation = self._table.at(len(past), count)
-        self._read_rotation = self._table.gather([rank[p] for p in sorted(self._seats, key=self._seats.__getitem__)])
+        turning = pin and self._policy.reach is not None
+        self.relative = turning
+        if turning:
+            self._raw |= {position: {} for position in range(start, start + count)}
+        self._turns = [(p, self._place(p), self._table.at(seems[p], 1)) for p in self._raw]
+
+    def _place(self, position: int) -> slice:
+        tokens = self.shape.tokens_per_latent
+        return slice(self._seats[position] * tokens, (self._seats[position] + 1) * tokens)
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store the present block's k, v [B, L, N, D] of one layer; all keys (rotated) and values that it attends to.
 
-        With `relative` the k given are not rotated yet. The answers are views of the buffers, [B, K, N, D].
+        Where `relative` is true, the k given are not rotated yet. The answers are views of the buffers, [B, K, N, D].
         """
-        for source, place in self._writes:
-            self._keys[layer][:, place] = k[:, source]
-            self._values[layer][:, place] = v[:, source]
-        held = slice(0, len(self._seats) * self.shape.tokens_per_latent)
-        keys, values = self._keys[layer][:, held], self._values[layer][:, held]
+        self._store(layer, k, v)
+        self._turn(layer)
+        keys, values = self._held(layer)
         if self._read_rotation is not None:
             keys = rotate(keys, self._read_rotation)
         return keys, values
+
+    def _store(self, layer: int, k: Tensor, v: Tensor) -> None:
+        for source, place in self._writes:
+            self._keys[layer][:, place] = k[:, source]
+            self._values[layer][:, place] = v[:, source]
+
+    def _turn(self, layer: int) -> None:
+        """Keys of pinned latents, to where they seem to lie for the present block."""
+        for position, place, rotation in self._turns:
+            if layer not in self._raw[position]:  # it was pinned just now
+                self._raw[position][layer] = self._keys[layer][:, place].clone()
+            self._keys[layer][:, place] = rotate(self._raw[position][layer], rotation)
+
+    def _held(self, layer: int) -> tuple[Tensor, Tensor]:
+        held = slice(0, len(self._seats) * self.shape.tokens_per_latent)
+        return self._keys[layer][:, held], self._values[layer][:, held]
+
+    def groups(self, biases: Mapping[int, tuple[float, ...]]) -> list[Group]:
+        """All keys that are held, as groups of equal bias: those of latents without one have none. -inf is left out."""
+        groups: list[Group] = []
+        for position in sorted(self._seats, key=self._seats.__getitem__):
+            place, bias = self._place(position), biases.get(position, (0.0,))
+            if groups and groups[-1].bias == bias:
+                place = slice(groups.pop().rows.start, place.stop)
+            groups.append(Group(place, bias))
+        return [group for group in groups if max(group.bias) > -math.inf]
 
     def truncate(self, start: int) -> None:
         """Forget all latents from `start` on that are not pinned: a block that was broken off has left noise there."""
@@ -161,3 +207,24 @@ class KvCache:
         tokens = self.shape.tokens_per_latent
         places = [i for p in self.positions for i in range(self._seats[p] * tokens, (self._seats[p] + 1) * tokens)]
         return self._keys[layer][:, places], self._values[layer][:, places]
+
+
+class GraphCache(KvCache):
+    """A cache that backward can go through: each seat holds tensors of the graph, and nothing is written in place.
+
+    It answers what `KvCache` answers, and copies all of it in every pass: for training.
+    """
+
+    def _allocate(self, size: tuple[int, ...], device: device | str, dtype: dtype | None) -> None:
+        self._latents: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in range(self.shape.layers)]
+
+    def _store(self, layer: int, k: Tensor, v: Tensor) -> None:
+        tokens = self.shape.tokens_per_latent
+        for source, place in self._writes:
+            first = place.start // tokens
+            pairs = zip(k[:, source].split(tokens, 1), v[:, source].split(tokens, 1), strict=True)
+            self._latents[layer].update(enumerate(pairs, start=first))
+
+    def _held(self, layer: int) -> tuple[Tensor, Tensor]:
+        keys, values = zip(*(self._latents[layer][seat] for seat in range(len(self._seats))), strict=True)
+        return cat(keys, dim=1), cat(values, dim=1)

@@ -19,7 +19,7 @@ from attrs import frozen
 from einops import rearrange
 from torch import Tensor, nn
 
-from .attention import Attend, attend
+from .attention import Attend, Group, attend, attend_in_groups
 from .cache import KvCache
 from .config import PATCH, DitConfig
 from .rope import Rotation, rotate
@@ -87,19 +87,21 @@ class Dit(nn.Module):
         cache: KvCache | None = None,
         hints: Sequence[Tensor] = (),
         how: How | None = None,
+        groups: Sequence[Group] = (),
     ) -> Tensor:
         """The flow (noise minus clean) of latents x, [B, F, C, H, W] float32.
 
         `t` [B, F] or [B, 1] on the scale 0 to 1000, not rounded. `text` holds one entry a layer, from `embed_prompt`.
         With a `cache`, x is the block that was seated last, and attends to everything held; without one, to itself.
-        `hints`, from a VACE branch, are added after the layers that the config names, in their order.
+        `hints`, from a VACE branch, are added after the layers that the config names, in their order. `groups` of keys
+        have biases in self-attention; without any, all that is held counts as it is.
         """
         how = how or EAGER
         tokens = self.embed_latents(x)  # [B, L, d]
         time = self.embed_time(t)
         hint_of = dict(zip(self.config.vace_layers, hints, strict=True)) if hints else {}
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens, time.blocks, text[i], rotation, how, cache, layer=i)
+            tokens = block(tokens, time.blocks, text[i], rotation, how, cache, i, groups)
             if i in hint_of:
                 tokens = tokens + hint_of[i]
         return self.to_latents(self.head(tokens, time.head), x.shape)
@@ -175,6 +177,7 @@ class Block(nn.Module):
         how: How,
         cache: KvCache | None = None,
         layer: int = 0,
+        groups: Sequence[Group] = (),
     ) -> Tensor:
         """The residual stream x [B, L, d] float32, one block further.
 
@@ -183,7 +186,8 @@ class Block(nn.Module):
         q, k, v = how.before_attention(self, x, time, rotation, rotate_keys=cache is None or not cache.relative)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        return how.after_attention(self, x, how.attend(q, k, v), time, text, how.attend)
+        attended = attend_in_groups(q, k, v, groups) if groups else how.attend(q, k, v)
+        return how.after_attention(self, x, attended, time, text, how.attend)
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         for part in (self.self_attn, self.cross_attn, self.ffn):

@@ -70,7 +70,7 @@ class Tae(nn.Module):
     @torch.no_grad()
     def decode_unclamped(self, latents: Tensor, state: StreamState) -> Tensor:
         """What the network says: RGB around [0, 1], and 4 frames for the first latent too, of which the last counts."""
-        clips = [_run(self.decoder, one, state) for one in self._to_own_scale(latents).split(1, dim=1)]
+        clips = [run_layers(self.decoder, one, state) for one in self._to_own_scale(latents).split(1, dim=1)]
         state.started = True
         return torch.cat(clips, dim=1)
 
@@ -92,7 +92,7 @@ class Tae(nn.Module):
         x = torch.cat([pixels, *[pixels[:, -1:]] * missing], dim=1)
         x = x.to(self._dtype).add_(1).div_(2)
         return self._from_own_scale(
-            torch.cat([_run(self.encoder, four, state) for four in x.split(self.temporal_stride, dim=1)], dim=1)
+            torch.cat([run_layers(self.encoder, four, state) for four in x.split(self.temporal_stride, dim=1)], dim=1)
         )
 
     @property
@@ -112,7 +112,7 @@ class Tae(nn.Module):
         return ((latents.float() - mean) / std).to(self._dtype)
 
 
-def _run(layers: nn.Sequential, clip: Tensor, state: StreamState) -> Tensor:
+def run_layers(layers: nn.Sequential, clip: Tensor, state: StreamState) -> Tensor:
     """[B, T, C, H, W] through layers that see [B*T, C, H, W], and memory blocks that are told B and the state."""
     batch = clip.shape[0]
     x = clip.flatten(0, 1).contiguous(memory_format=torch.channels_last)

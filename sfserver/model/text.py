@@ -59,9 +59,10 @@ class TextEncoder:
     `load_stack` gives what `umt5_stack` builds, weights loaded, on the device that is to run it.
     """
 
-    def __init__(self, load_stack: Callable[[], nn.Module], tokenize: Tokenizer) -> None:
+    def __init__(self, load_stack: Callable[[], nn.Module], tokenize: Tokenizer, most_tokens: int = TEXT_ROWS) -> None:
         self._load_stack = load_stack
         self.tokenize = tokenize
+        self.most_tokens = most_tokens
 
     @cached_property
     def stack(self) -> nn.Module:
@@ -74,8 +75,10 @@ class TextEncoder:
         Raises PromptTooLong, before anything is loaded; what loading raises passes through.
         """
         ids = self.tokenize(prompt)
-        if len(ids) > TEXT_ROWS:
-            raise PromptTooLong(f"a prompt of {len(ids)} tokens: the model reads {TEXT_ROWS}; say it in fewer words")
+        if len(ids) > self.most_tokens:
+            raise PromptTooLong(
+                f"a prompt of {len(ids)} tokens: the model reads {self.most_tokens}; say it in fewer words"
+            )
         return embed_tokens(self.stack, torch.tensor([ids]))[0].cpu()
 
 

@@ -17,6 +17,7 @@ from sfwire.codec import Buffer
 from sfwire.errors import RETRYABLE, BadMessage, ErrorCode, RequestError
 
 from ..engine.base import Place, check
+from .ends import pause_s
 from .jobs import Job, Jobs, State, Terminal
 
 START_TIMEOUT_S = 180.0
@@ -24,6 +25,8 @@ START_TIMEOUT_S = 180.0
 MAX_FAILED_STARTS = 3
 """Starts in a row that fail before a worker is left dead for a while."""
 DEAD_PAUSE_S = 30.0
+CANCEL_TIMEOUT_S = 15.0
+"""A worker stops within one forward pass of the request that it was told to stop; then nobody waits for it any more."""
 
 log = structlog.get_logger("broker")
 
@@ -69,7 +72,12 @@ class _Worker:
     beat_at: float = 0.0
     pid: int = 0
     restarts: int = 0
+    starts: int = 0
+    """That came to nothing, in a row."""
     failed_starts: int = 0
+    """Those of them that ended by themselves."""
+    due_at: float = 0.0
+    """When the next process is started, where that waits."""
     last_words: str = ""
     """What it said before it died, for the one who asks why."""
 
@@ -122,6 +130,11 @@ class Broker:
                     return []  # it has ended, or belongs to somebody else
                 return self._stop(job, now) if isinstance(message, m.Cancel) else self._on_credit(job, message)
 
+    def on_mistake(self, peer: bytes, now: float) -> list[Action]:
+        """We failed over something that this connection said: it is told, and costs nobody else anything."""
+        sentence = "the server failed over this message; its log has the details"
+        return [_refusal(peer, ErrorCode.INTERNAL, sentence), *self.on_client_gone(peer, now)]
+
     def on_bad_message(self, peer: bytes, error: BadMessage, now: float) -> list[Action]:
         """Answer bytes that are no message; the connection and its other streams go on."""
         client = self._clients.get(peer)
@@ -130,7 +143,7 @@ class Broker:
         log.info("bad message", client=client.name if client else "?", why=str(error)[:200])
         live = client and error.id and self._jobs.find(client.session, error.id)
         blamed = None if live else error.id  # a Failed with the id of a live request would be its end
-        failed = m.Failed(blamed, ErrorCode.BAD_MESSAGE, _short(error.message), _short(error.field, L.MAX_NAME_CHARS))
+        failed = m.Failed(blamed, ErrorCode.BAD_MESSAGE, m.fit(error.message), m.fit(error.field, L.MAX_NAME_CHARS))
         return [ToClient(peer, failed)]
 
     def on_client_gone(self, peer: bytes, now: float) -> list[Action]:
@@ -143,17 +156,19 @@ class Broker:
         return [a for job in self._jobs.of(client.session) for a in self._stop(job, now)]
 
     def _on_hello(self, peer: bytes, hello: m.Hello, now: float) -> list[Action]:
-        if hello.protocol != L.PROTOCOL:
+        if not L.OLDEST_PROTOCOL <= hello.protocol <= L.PROTOCOL:
             return [_refusal(peer, ErrorCode.PROTOCOL_VERSION, f"the server speaks protocol {L.PROTOCOL}")]
         actions: list[Action] = []
-        for other in [c for c in self._clients.values() if c.session == hello.session and c.peer != peer]:
+        # A session that comes from elsewhere leaves its old connection, and a connection that names another session
+        # leaves its old one: what either had asked for would be nobody's.
+        for other in [c for c in self._clients.values() if (c.session == hello.session) != (c.peer == peer)]:
             actions += self.on_client_gone(other.peer, now)
         if peer not in self._clients and len(self._clients) >= L.MAX_CLIENTS:
             return [*actions, _refusal(peer, ErrorCode.QUEUE_FULL, f"{L.MAX_CLIENTS} clients are connected already")]
         self._clients[peer] = _Client(peer, hello.session, hello.client, now)
         log.info("client", client=hello.client)
         if self._ready is not None:
-            return [*actions, ToClient(peer, self._ready)]
+            return [*actions, ToClient(peer, _welcome_in(hello.protocol, self._ready))]
         if why := self._why_no_worker():
             return [*actions, _refusal(peer, ErrorCode.ENGINE_UNAVAILABLE, why)]
         self._waiting_hellos[peer] = hello
@@ -188,7 +203,9 @@ class Broker:
             message = f"there is no engine {request.engine!r}; there are: {known}"
             raise RequestError(ErrorCode.UNKNOWN_ENGINE, message, "engine")
         places = [Place(k.at, k.width, k.height) for k in request.keyframes]
-        check(info, request.width, request.height, request.num_frames, places, request.params, request.resume_from)
+        switches = [prompt.at for prompt in request.prompts]
+        size, params = (request.width, request.height), request.params
+        check(info, *size, request.num_frames, places, params, request.resume_from, switches)
 
     def _on_credit(self, job: Job, credit: m.Credit) -> list[Action]:
         if credit.total <= job.credit:
@@ -205,7 +222,7 @@ class Broker:
         worker = self._workers[index]
         worker.beat_at = now
         if isinstance(message, m.Welcome):
-            return self._on_worker_ready(worker, message, now)
+            return self._on_worker_ready(worker, message, now) if worker.state == "starting" else []
         job = (
             self._jobs.get(message.id or "") if isinstance(message, m.Progress | m.Frame | m.Done | m.Failed) else None
         )
@@ -227,31 +244,35 @@ class Broker:
         """A process runs in this place; it says Welcome once it can work."""
         self._workers[index].pid = pid
 
-    def on_worker_gone(self, index: int, why: str, now: float) -> list[Action]:
-        """The process has ended by itself."""
+    def on_worker_gone(self, index: int, why: str, now: float, was_ended: bool = False) -> list[Action]:
+        """The process has ended; `was_ended`: not by itself, which says nothing about the next one."""
         worker = self._workers[index]
         log.warning("worker died", worker=index, pid=worker.pid, why=why)
-        return self._replace(index, ErrorCode.WORKER_DIED, f"the worker died ({why})", now)
+        return self._replace(index, ErrorCode.WORKER_DIED, f"the worker died ({why})", now, was_ended)
 
     def _on_worker_ready(self, worker: _Worker, welcome: m.Welcome, now: float) -> list[Action]:
-        worker.state, worker.since, worker.failed_starts = "idle", now, 0
+        worker.state, worker.since, worker.starts, worker.failed_starts = "idle", now, 0, 0
         self._engines = {info.id: info for info in welcome.engines}
         self._ready = evolve(welcome, boot=self.boot, server=self._server)
-        hellos: list[Action] = [ToClient(peer, self._ready) for peer in self._waiting_hellos]
+        hellos: list[Action] = [
+            ToClient(peer, _welcome_in(hello.protocol, self._ready)) for peer, hello in self._waiting_hellos.items()
+        ]
         self._waiting_hellos.clear()
         return [*hellos, *self._dispatch(now)]
 
-    def _replace(self, index: int, code: ErrorCode, why: str, now: float) -> list[Action]:
+    def _replace(self, index: int, code: ErrorCode, why: str, now: float, was_ended: bool = False) -> list[Action]:
         """Another process for this place; the job it had in hand gets its terminal message now."""
         worker = self._workers[index]
         job = self._jobs.on(index)
-        worker.last_words = _short(why)
-        worker.failed_starts += worker.state == "starting"
+        worker.last_words = m.fit(why)
+        worker.starts += worker.state == "starting"
+        worker.failed_starts += worker.state == "starting" and not was_ended
         worker.restarts += 1
         worker.beat_at = worker.since = now
         dead = worker.failed_starts >= MAX_FAILED_STARTS
         worker.state = "dead" if dead else "starting"
-        actions: list[Action] = [] if dead else [Replace(index)]
+        worker.due_at = now + pause_s(worker.starts) if worker.starts else now
+        actions: list[Action] = [Replace(index)] if worker.due_at == now and not dead else []
         if job is not None:
             actions += self._end(job, _failed(job.key, RequestError(code, why)), now)
         if dead:
@@ -286,16 +307,23 @@ class Broker:
                 actions += self.on_client_gone(client.peer, now)
         for index, worker in enumerate(self._workers):
             silent = now - worker.beat_at
-            if worker.state == "dead" and now - worker.since > DEAD_PAUSE_S:
+            is_due = worker.state == "starting" and worker.since < worker.due_at <= now
+            if is_due or (worker.state == "dead" and now - worker.since > DEAD_PAUSE_S):
                 worker.state, worker.since, worker.beat_at = "starting", now, now
                 actions.append(Replace(index))
             elif worker.state == "starting" and silent > START_TIMEOUT_S:
                 actions += self._replace(index, ErrorCode.WORKER_HUNG, f"it did not start in {silent:.0f} s", now)
+            elif self._ignores_cancel(index, now):
+                actions += self._replace(index, ErrorCode.WORKER_HUNG, "it did not stop when told to", now)
             elif worker.state == "busy" and silent > self._beat_timeout_s:
                 log.warning("worker hangs", worker=index, pid=worker.pid, silent_s=round(silent))
                 why = f"the worker showed no sign of life for {silent:.0f} s and was replaced"
                 actions += self._replace(index, ErrorCode.WORKER_HUNG, why, now)
         return actions
+
+    def _ignores_cancel(self, index: int, now: float) -> bool:
+        job = self._jobs.on(index)
+        return job is not None and job.state is State.STOPPING and now - job.since > CANCEL_TIMEOUT_S
 
     def shut_down(self, now: float) -> list[Action]:
         """Tell everybody whose request will not be finished."""
@@ -374,14 +402,18 @@ class Broker:
 
 
 def _failed(request_id: str, error: RequestError) -> m.Failed:
-    field_name = _short(error.field, L.MAX_NAME_CHARS)
-    return m.Failed(request_id, error.code, _short(error.message), field_name, error.code in RETRYABLE)
+    field_name = m.fit(error.field, L.MAX_NAME_CHARS)
+    return m.Failed(request_id, error.code, m.fit(error.message), field_name, error.code in RETRYABLE)
+
+
+def _welcome_in(protocol: int, welcome: m.Welcome) -> m.Welcome:
+    """What a client of that protocol can read."""
+    if protocol == L.PROTOCOL:
+        return welcome
+    most = L.MAX_KEYFRAMES_OF_1
+    engines = (evolve(info, max_keyframes=min(most, info.max_keyframes)) for info in welcome.engines)
+    return evolve(welcome, protocol=protocol, engines=tuple(engines))
 
 
 def _refusal(peer: bytes, code: ErrorCode, why: str) -> ToClient:
-    return ToClient(peer, m.Failed(None, code, _short(why)))
-
-
-def _short(text: str, most: int = L.MAX_SENTENCE_CHARS) -> str:
-    """Fit for a message: values that a client sent may stand in it, so control characters go."""
-    return "".join(c if c >= " " or c in "\n\t" else "?" for c in text)[:most]
+    return ToClient(peer, m.Failed(None, code, m.fit(why)))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from pathlib import Path
 
-import psutil
+from filelock import BaseFileLock, FileLock, Timeout
 from sfwire import connection as connections
 from sfwire.channel import ServerKeys
 from sfwire.connection import Connection
 from sfwire.errors import NoConnectionFile
 
 from ..config import ConfigError, ServerConfig
+from .private import private_folder
+
+CLAIM_TIMEOUT_S = 1.0
+"""A client that only looks whether there is a server holds the lock for a moment."""
 
 
 def connection_path(config: ServerConfig) -> Path:
@@ -19,18 +25,64 @@ def connection_path(config: ServerConfig) -> Path:
     return config.connection_file or connections.default_path()
 
 
-def require_free(path: Path) -> None:
-    """Raises ConfigError if a running server has written this file: two would take each other's clients."""
+def claim(path: Path) -> BaseFileLock:
+    """Make the connection file this process's own until it ends, however it ends: the system lets go of the lock.
+
+    Raises ConfigError where another server has it, since two would take each other's clients, and OSError.
+    """
+    private_folder(path.parent)
+    lock = _lock(path)
     try:
-        pid = connections.read(path).pid
-        began = psutil.Process(pid).create_time()
-        written = path.stat().st_mtime
-    except (NoConnectionFile, psutil.Error, OSError):
-        return
-    if began <= written + 1.0:  # else the number was given to another process since
+        return lock.acquire(timeout=CLAIM_TIMEOUT_S).lock
+    except Timeout:
         raise ConfigError(
-            f"a server is running already (pid {pid}, {path}); stop it, or name another file with --connection-file"
+            f"a server is running already{_named(path)}; stop it, or name another file with --connection-file"
+        ) from None
+    except NotImplementedError as error:  # a file system without locks
+        raise OSError(errno.ENOLCK, str(error), str(path)) from None
+
+
+def require_running(path: Path) -> None:
+    """Raises NoConnectionFile, with the remedy, where no server of this computer stands behind the file.
+
+    A file that names another computer is taken at its word, and so is one whose port answers: a tunnel may be there.
+    """
+    found = connections.read(path)
+    if found.is_loopback and not _is_claimed(path) and not _answers(found):
+        raise NoConnectionFile(
+            f"no server is running (the one that left {path} has ended); start one with: sfserver serve"
         )
+
+
+def _lock(path: Path) -> BaseFileLock:
+    return FileLock(path.with_name(f"{path.name}.lock"), mode=0o600, thread_local=False)
+
+
+def _is_claimed(path: Path) -> bool:
+    lock = _lock(path)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # nobody could have claimed it there either
+        return False
+
+
+def _answers(found: Connection) -> bool:
+    host, port = found.endpoint.removeprefix("tcp://").rsplit(":", 1)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _named(path: Path) -> str:
+    try:
+        return f" (pid {connections.read(path).pid}, {path})"
+    except NoConnectionFile:  # it has not come as far as writing it
+        return f" ({path})"
 
 
 def publish(path: Path, endpoint: str, keys: ServerKeys, client_secret: str) -> None:

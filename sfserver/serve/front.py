@@ -7,11 +7,14 @@ standard input ends, that is, with the supervisor that started it.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -25,11 +28,18 @@ from sfwire.errors import BadMessage
 from .. import __version__
 from ..config import ServerConfig, load_config
 from .broker import Action, Broker, Replace, ToClient, ToWorker
+from .leash import hold_to_parent
 from .logs import log_to_file
+from .order import InOrder
 from .pool import Pool, Said
 from .worker import pack_config
 
+CANNOT_LISTEN = 2
+"""Exit code where the port is somebody else's."""
 TICK_S = 0.1
+BEAT_S = 1.0
+"""The supervisor hears this often that the loop goes round."""
+END_TIMEOUT_S = 10.0
 MESSAGES_A_TURN = 32
 """From clients, before workers get their turn again."""
 
@@ -72,7 +82,8 @@ class Front:
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(pool.wake_reader.fileno(), zmq.POLLIN)
         self._stopping = threading.Event()
-        self._perform([Replace(index) for index in range(workers)])
+        self._in_order = InOrder(self._perform, self._blame)
+        self._in_order.do(lambda: [Replace(index) for index in range(workers)])
 
     def stop(self) -> None:
         """Any thread may ask for the end."""
@@ -81,16 +92,19 @@ class Front:
 
     def run(self) -> None:
         """Until `stop`: clients' messages, workers' messages, time."""
-        said_ready = False
+        said_ready, beat_at = False, 0.0
         while not self._stopping.is_set():
             self._poller.poll(int(TICK_S * 1000))
             self._read_clients()
             self._read_workers()
-            self._perform(self._broker.tick(time.monotonic()))
+            self._in_order.do(lambda: self._broker.tick(time.monotonic()))
             if self._broker.ready and not said_ready:
                 said_ready = True
                 tell(ready=True)
-        self._perform(self._broker.shut_down(time.monotonic()))
+            if time.monotonic() - beat_at >= BEAT_S:
+                beat_at = time.monotonic()
+                tell(beat=True)
+        self._in_order.do(lambda: self._broker.shut_down(time.monotonic()))
 
     def _read_clients(self) -> None:
         for _ in range(MESSAGES_A_TURN):
@@ -101,32 +115,43 @@ class Front:
             now, peer = time.monotonic(), frames[0].bytes
             # Headers are small and copied; pictures stay where ZeroMQ put them until the worker has them.
             parts: list[Buffer] = [frame.buffer for frame in frames[1:]]
-            try:
-                message, buffers = decode_to_server(parts)
-            except BadMessage as error:
-                self._perform(self._broker.on_bad_message(peer, error, now))
-            else:
-                self._perform(self._broker.on_client(peer, message, buffers, now))
+            self._in_order.do(partial(self._hear, peer, parts, now), partial(self._broker.on_mistake, peer, now))
+
+    def _hear(self, peer: bytes, parts: list[Buffer], now: float) -> list[Action]:
+        try:
+            message, buffers = decode_to_server(parts)
+        except BadMessage as error:
+            return self._broker.on_bad_message(peer, error, now)
+        return self._broker.on_client(peer, message, buffers, now)
 
     def _read_workers(self) -> None:
         for event in self._pool.events():
             now = time.monotonic()
+            gone = partial(self._broker.on_worker_gone, event.worker)
             if isinstance(event, Said):
-                self._perform(self._broker.on_worker(event.worker, event.message, event.buffers, now))
+                hear = partial(self._broker.on_worker, event.worker, event.message, event.buffers, now)
+                self._in_order.do(hear, partial(gone, "the server failed over what it said", now))
             else:
-                self._perform(self._broker.on_worker_gone(event.worker, event.why, now))
+                self._in_order.do(partial(gone, event.why, now, event.was_ended))
 
-    def _perform(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            match action:
-                case ToClient():
-                    self._send(action)
-                case ToWorker():
-                    self._pool.send(action.worker, action.message, action.buffers)
-                case Replace():
-                    self._broker.on_worker_started(action.worker, self._pool.start(action.worker))
+    def _perform(self, action: Action) -> Sequence[Action]:
+        match action:
+            case ToClient():
+                return self._send(action)
+            case ToWorker():
+                self._pool.send(action.worker, action.message, action.buffers)
+            case Replace():
+                return self._start(action.worker)
+        return ()
 
-    def _send(self, action: ToClient) -> None:
+    def _blame(self, action: Action) -> Sequence[Action]:
+        """It could not be carried out: whose loss is that?"""
+        now = time.monotonic()
+        if isinstance(action, ToClient):
+            return self._broker.on_client_gone(action.peer, now)
+        return self._broker.on_worker_gone(action.worker, "the server could not talk to it", now)
+
+    def _send(self, action: ToClient) -> Sequence[Action]:
         """A client that cannot take what credit allowed it, or is gone, is forgotten: nothing is dropped in silence."""
         parts = [action.peer, *encode(action.message, action.buffers)]
         try:
@@ -134,7 +159,15 @@ class Front:
         except (zmq.Again, zmq.ZMQError) as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
-            self._perform(self._broker.on_client_gone(action.peer, time.monotonic()))
+            return self._broker.on_client_gone(action.peer, time.monotonic())
+        return ()
+
+    def _start(self, worker: int) -> Sequence[Action]:
+        try:
+            self._broker.on_worker_started(worker, self._pool.start(worker))
+        except OSError as error:  # no process, no descriptor, no disk: it may be over in a while
+            return self._broker.on_worker_gone(worker, f"it could not be started: {error.strerror}", time.monotonic())
+        return ()
 
 
 def serve(setup: Setup) -> None:
@@ -160,30 +193,31 @@ def serve(setup: Setup) -> None:
 
 
 def tell(**facts: object) -> None:
-    """One line of JSON to the supervisor."""
+    """One line of JSON to the supervisor. One that does not listen is not waited for: it was stopped, or is gone."""
     with suppress(OSError):
-        sys.stdout.write(json.dumps(facts) + "\n")
-        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), json.dumps(facts).encode() + b"\n")
 
 
 def _wait_for_end(front: Front) -> None:
     while sys.stdin.buffer.read(1):
         pass
     front.stop()
+    time.sleep(END_TIMEOUT_S)
+    os._exit(1)  # it hangs, and nobody is left who would see
 
 
 def main() -> None:
     """The supervisor's child."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends us in order
+    hold_to_parent("SIGCONT")
+    os.set_blocking(sys.stdout.fileno(), False)
     setup = Setup.unpack(sys.stdin.buffer.readline())
     try:
         serve(setup)
     except zmq.ZMQError as error:
         where = f"{setup.config.host}:{setup.port}"
         tell(failed=f"cannot listen on {where} ({error.strerror}); choose another --port or --host")
-        sys.exit(2)
+        sys.exit(CANNOT_LISTEN)
 
 
 if __name__ == "__main__":

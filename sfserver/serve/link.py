@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 from sfwire import limits as L
@@ -45,7 +46,8 @@ def widen(stream: BinaryIO) -> None:
     if sys.platform == "linux":
         import fcntl
 
-        fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        with suppress(OSError):  # a user's pipes may together hold only so much
+            fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytearray:

@@ -6,17 +6,18 @@ hangs. What arrives lands in one queue, and a byte in a socket pair wakes the fr
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO, cast
 
+import structlog
 from attrs import frozen
 from sfwire import messages as m
 from sfwire.codec import Buffer, decode_to_client, encode
@@ -24,9 +25,15 @@ from sfwire.errors import BadMessage
 
 from ..config import ServerConfig
 from . import link
+from .ends import was_ended
+from .private import private_file, private_folder
 from .worker import pack_config
 
 _KEEP_LOG_BYTES = 1024 * 1024
+_EXIT_S = 5.0
+"""Between the end of a worker's pipe and its own."""
+
+log = structlog.get_logger("front")
 
 
 @frozen(eq=False)
@@ -40,6 +47,8 @@ class Said:
 class Died:
     worker: int
     why: str
+    was_ended: bool = False
+    """By a signal from outside."""
 
 
 class Pool:
@@ -48,7 +57,7 @@ class Pool:
     def __init__(self, command: Sequence[str], config: ServerConfig) -> None:
         self._command = list(command)
         self._config = config
-        self._events: deque[Said | Died] = deque()
+        self._events: deque[tuple[_Process, Said | Died]] = deque()
         self._places: list[_Process | None] = [None] * config.workers
         self.wake_reader, self._wake_writer = socket.socketpair()
         self.wake_reader.setblocking(False)
@@ -57,15 +66,12 @@ class Pool:
     def start(self, index: int) -> int:
         """A new process in this place, after killing the old one; its pid. Raises OSError."""
         self.kill(index)
-        log = self._config.log_dir / f"worker-{index}.log"
-
-        def put(event: Said | Died) -> None:
-            if self._places[index] is process:  # else it was replaced, and nobody wants its last words
-                self._events.append(event)
-                self.wake()
-
-        process = self._places[index] = _Process(index, self._command, self._config, log, put)
-        process.begin()
+        process = self._places[index] = _Process(index, self._command, self._config, self._put)
+        try:
+            process.begin()
+        except RuntimeError:  # what Python says where the system gives no more threads
+            self.kill(index)
+            raise OSError(errno.EAGAIN, "no thread can be started") from None
         return process.pid
 
     def send(self, index: int, message: m.ToServer, buffers: Sequence[Buffer]) -> None:
@@ -74,14 +80,21 @@ class Pool:
         if process is not None:
             process.send(encode(message, buffers))
 
-    def events(self) -> list[Said | Died]:
-        """What has happened since this was last asked."""
+    def events(self) -> Iterator[Said | Died]:
+        """What has happened since this was last asked.
+
+        One at a time, since a process may be replaced over what it said, and then nobody wants its last words.
+        """
         with suppress(BlockingIOError):
             self.wake_reader.recv(4096)
-        events: list[Said | Died] = []
         while self._events:
-            events.append(self._events.popleft())
-        return events
+            process, event = self._events.popleft()
+            if self._places[event.worker] is process:
+                yield event
+
+    def _put(self, process: _Process, event: Said | Died) -> None:
+        self._events.append((process, event))
+        self.wake()
 
     def kill(self, index: int) -> None:
         process, self._places[index] = self._places[index], None
@@ -104,16 +117,17 @@ class _Process:
     """One worker process and the two threads that keep its pipes moving."""
 
     def __init__(
-        self, index: int, command: Sequence[str], config: ServerConfig, log: Path, put: Callable[[Said | Died], None]
+        self, index: int, command: Sequence[str], config: ServerConfig, put: Callable[[_Process, Said | Died], None]
     ) -> None:
         self._index = index
         self._config = config
-        self._log = log
+        self._log = config.log_dir / f"worker-{index}.log"
         self._put = put
         self._outbox: SimpleQueue[list[Buffer] | None] = SimpleQueue()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not log.exists() or log.stat().st_size > _KEEP_LOG_BYTES
-        with log.open("wb" if fresh else "ab") as stderr:
+        private_folder(self._log.parent)
+        private_file(self._log)
+        fresh = not self._log.exists() or self._log.stat().st_size > _KEEP_LOG_BYTES
+        with self._log.open("wb" if fresh else "ab") as stderr:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=_environment(config)
             )
@@ -140,24 +154,41 @@ class _Process:
         self._outbox.put(None)
 
     def _read(self) -> None:
+        why = ""
         try:
             while True:
                 message, buffers = decode_to_client(list(link.read(self._stdout)))
-                self._put(Said(self._index, message, buffers))
+                self._put(self, Said(self._index, message, buffers))
         except EOFError:
             pass
         except BadMessage as error:
-            self._process.kill()
-            self._put(Died(self._index, f"it said something that is no message: {error}"))
-        self._stdout.close()
-        code = self._process.wait()
+            why = f"it said something that is no message: {error}"
+        except Exception:  # the boundary of this thread: a worker that nobody hears would never be missed
+            log.exception("mistake", worker=self._index)
+            why = "the server failed over what it said"
+        code = self._ended(at_once=bool(why))
         self._outbox.put(None)
-        self._put(Died(self._index, self._last_words(code)))
+        self._put(self, Died(self._index, why or self._last_words(code), not why and was_ended(code)))
+
+    def _ended(self, at_once: bool) -> int:
+        """The exit code of a process that is as good as gone; one that only closed its pipe is ended."""
+        with suppress(OSError):
+            self._stdout.close()
+        if not at_once:
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(_EXIT_S)
+        self._process.kill()
+        return self._process.wait()
 
     def _write(self) -> None:
-        with suppress(OSError, ValueError):  # its death is the reading thread's to tell
+        try:
             while (parts := self._outbox.get()) is not None:
                 link.write(self._stdin, parts)
+        except (OSError, ValueError):
+            pass  # its death is the reading thread's to tell
+        except Exception:  # the boundary of this thread: a worker that hears nothing is of no use
+            log.exception("mistake", worker=self._index)
+            self._process.kill()
         with suppress(OSError):
             self._stdin.close()
 

@@ -19,20 +19,25 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, cast
 
-import psutil
 from attrs import define, field
 from sfwire.channel import ServerKeys
 from sfwire.connection import is_loopback
 
 from ..config import ServerConfig
 from . import endpoint
-from .front import Setup
+from .ends import pause_s, was_ended
+from .front import BEAT_S, CANNOT_LISTEN, Setup
+from .leash import hold_to_parent, wait_for_owner
+from .private import be_private, private_file, private_folder
 
 WORKER_COMMAND = (sys.executable, "-m", "sfserver.serve.worker")
 FRONT_COMMAND = (sys.executable, "-m", "sfserver.serve.front")
-OWNER_POLL_S = 0.5
 MAX_CRASHES = 5
-"""Fronts in a row that end before they were ready."""
+"""Fronts in a row that end by themselves before they were ready."""
+MAX_SILENT_BEATS = 20
+"""A front that says nothing for as many beats hangs or was stopped, and is replaced."""
+MAX_STARTING_BEATS = 120
+"""The same of one that has not said anything yet: Python starts from a slow disk within this."""
 STOP_TIMEOUT_S = 10.0
 
 
@@ -42,19 +47,43 @@ def serve(config: ServerConfig, worker_command: Sequence[str] = WORKER_COMMAND) 
     The owner is the process that started this one. Raises ConfigError, NoConnectionFile or OSError for what the user
     can mend before anything has started.
     """
+    be_private()
     path = endpoint.connection_path(config)
-    endpoint.require_free(path)
+    claimed = endpoint.claim(path)
     if not is_loopback(config.host):
         _say(f"listening on {config.host}: whoever holds a copy of {path} can use this server from the network")
     supervisor = Supervisor(config, path, tuple(worker_command))
     for name in {"SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"} & set(signal.Signals.__members__):
         signal.signal(signal.Signals[name], supervisor.on_signal)
     if not config.keep:
-        threading.Thread(target=_watch_owner, args=(supervisor.stop,), name="owner", daemon=True).start()
+        hold_to_parent("SIGCONT")
+        threading.Thread(target=_follow_owner, args=(supervisor.stop,), name="owner", daemon=True).start()
     try:
         return supervisor.run()
     finally:
         endpoint.withdraw(path)
+        claimed.release()
+
+
+class Beats:
+    """Ends a front that shows no beat. Counts, so that a computer that slept, or we who were stopped, judge nobody."""
+
+    def __init__(self, front: subprocess.Popen[bytes], beat_s: float = BEAT_S) -> None:
+        self._front = front
+        self._beat_s = beat_s
+        self._silent = 0
+        self._most = MAX_STARTING_BEATS
+        threading.Thread(target=self._watch, name="beats", daemon=True).start()
+
+    def heard(self) -> None:
+        self._silent, self._most = 0, MAX_SILENT_BEATS
+
+    def _watch(self) -> None:
+        while self._front.poll() is None:
+            time.sleep(self._beat_s)
+            self._silent += 1
+            if self._silent > self._most:
+                self._front.kill()
 
 
 @define
@@ -67,6 +96,8 @@ class Supervisor:
     _stopping: threading.Event = field(factory=threading.Event)
     _front: subprocess.Popen[bytes] | None = None
     _port: int = 0
+    _published: bool = False
+    """Clients know the port, so it must be this one from now on."""
     _announced: bool = False
     _ready: bool = False
     """The front of now has a worker that can work."""
@@ -88,25 +119,28 @@ class Supervisor:
     def run(self) -> int:
         keys, client_secret = ServerKeys.generate()
         self._port = self.config.port
-        crashes = 0
+        attempts = crashes = 0  # fronts in a row that ended before they were ready; those that did so by themselves
         while not self._stopping.is_set():
             self._ready = False
             code = self._run_front(keys, client_secret)
             if self._stopping.is_set():
                 break
-            if code == 2:
-                return 2  # it has said why
-            crashes = 1 if self._ready else crashes + 1
+            if code == CANNOT_LISTEN and not self._published:
+                return CANNOT_LISTEN  # it has said why
+            attempts = 0 if self._ready else attempts + 1
+            crashes = 0 if self._ready else crashes + (code != CANNOT_LISTEN and not was_ended(code))
             if crashes > MAX_CRASHES:
                 _say(f"the server crashed {crashes} times in a row; see {self.config.log_dir / 'front.log'}")
                 return 1
-            time.sleep(0.05 * 2**crashes)
+            self._stopping.wait(pause_s(attempts))
         return 0
 
     def _run_front(self, keys: ServerKeys, client_secret: str) -> int:
         """One life of a front process; its exit code."""
-        self.config.log_dir.mkdir(parents=True, exist_ok=True)
-        with (self.config.log_dir / "front.log").open("ab") as stderr:
+        private_folder(self.config.log_dir)
+        log = self.config.log_dir / "front.log"
+        private_file(log)
+        with log.open("ab") as stderr:
             front = subprocess.Popen(FRONT_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
         self._front = front
         stdin, stdout = cast("IO[bytes]", front.stdin), cast("IO[bytes]", front.stdout)
@@ -115,7 +149,9 @@ class Supervisor:
             stdin.flush()
         if self._stopping.is_set():
             self.stop()  # it was asked for between the check and the start
+        beats = Beats(front)
         for line in stdout:
+            beats.heard()
             self._hear(json.loads(line), keys, client_secret)
         stdout.close()
         code = front.wait()
@@ -128,9 +164,11 @@ class Supervisor:
         if "endpoint" in fact:
             self._port = int(fact["endpoint"].rsplit(":", 1)[1])
             endpoint.publish(self.path, fact["endpoint"], keys, client_secret)
+            self._published = True
         elif "failed" in fact:
-            _say(fact["failed"])
-        else:
+            if not self._published:  # else the port was taken while the front was down, and is waited for
+                _say(fact["failed"])
+        elif "ready" in fact:
             self._ready = True
             self._announce()
 
@@ -141,14 +179,8 @@ class Supervisor:
             _say(f"sfserver is ready on port {self._port}, pid {os.getpid()}; connection file {self.path}")
 
 
-def _watch_owner(stop: Callable[[], None]) -> None:
-    """Return when the process that started us is gone, however it went."""
-    try:
-        owner = psutil.Process(os.getppid())
-        while owner.is_running() and os.getppid() == owner.pid:
-            time.sleep(OWNER_POLL_S)
-    except psutil.Error:
-        pass
+def _follow_owner(stop: Callable[[], None]) -> None:
+    wait_for_owner()
     stop()
 
 

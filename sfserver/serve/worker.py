@@ -27,6 +27,7 @@ from .. import __version__
 from ..config import ServerConfig, load_config
 from ..engine.base import Chunk, Engine, Frame, Job, Keyframe, Step, checked
 from . import link
+from .leash import hold_to_parent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,19 +121,26 @@ class Worker:
     def _listen(self) -> None:
         try:
             while True:
-                message, buffers = decode_to_server(list(link.read(self._source)))
-                match message:
-                    case m.Generate():
-                        request = self._known[message.id] = _Request(message, buffers)
-                        self._waiting.put(request)
-                    case m.Credit() if message.id in self._known:
-                        self._known[message.id].grant(message.total)
-                    case m.Cancel() if message.id in self._known:
-                        self._known[message.id].cancel()
-                    case _:
-                        pass
+                self._hear(*decode_to_server(list(link.read(self._source))))
         except EOFError:
             os._exit(0)  # the front is gone, and a forward pass in the other thread cannot be interrupted politely
+        except BaseException:  # the boundary of this thread: a worker that hears nothing could not be cancelled
+            traceback.print_exc()
+            os._exit(1)
+
+    def _hear(self, message: m.ToServer, buffers: list[Buffer]) -> None:
+        match message:
+            case m.Generate():
+                request = self._known[message.id] = _Request(message, buffers)
+                self._waiting.put(request)
+            case m.Credit():
+                if request := self._known.get(message.id):  # the other thread forgets it once it has ended
+                    request.grant(message.total)
+            case m.Cancel():
+                if request := self._known.get(message.id):
+                    request.cancel()
+            case _:
+                pass
 
     def _outcome(self, request: _Request) -> m.Done | m.Failed:
         """Do it, and say how it ended. The boundary where any mistake of an engine becomes a message."""
@@ -241,6 +249,7 @@ def _job(request: _Request) -> Job:
         seed=g.seed,
         params=g.params,
         resume_from=g.resume_from,
+        prompts=tuple((prompt.at, prompt.text) for prompt in g.prompts),
     )
 
 
@@ -252,6 +261,7 @@ def pack_config(config: ServerConfig) -> bytes:
 
 def run(engines: Engines) -> None:
     """Take over standard input and output and work until they end."""
+    hold_to_parent("SIGKILL")
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the pipe

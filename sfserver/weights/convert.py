@@ -16,21 +16,23 @@ import torch
 from attrs import field, frozen
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from sfwire.regular import read_regular
 from torch import Tensor
 
 from .dialects import RENAME, unwrapped
-from .files import Shapes, WeightsError, sha256_of
-from .identify import compared, foreign, given_sizes, guess, model_name, roles_in, sizes_of
+from .files import MAX_JSON_BYTES, Shapes, WeightsError, sha256_of
+from .identify import CLEAN_MARK, compared, foreign, given_sizes, guess, model_name, roles_in, sizes_of
 from .loading import expected_shapes
 from .lora import Lora, open_lora
 from .manifest import FILE_OF_ROLE, Component, Manifest, merged, part_of, write_manifest
-from .sources import CHECKPOINT_SUFFIXES, PREFER, Fp8Source, RenamedSource, Source, open_source, shards_of
+from .sources import CHECKPOINT_SUFFIXES, PREFER, Fp8Source, PartSource, RenamedSource, Source, open_source, shards_of
 
 OnProgress = Callable[[str, int, int], None]
 """Called with a role, tensors done and tensors in all."""
 
 _SUBFOLDERS = ("", "transformer", "vae", "text_encoder", "tokenizer", "google/umt5-xxl")
 """Where the official repositories and diffusers' keep their parts."""
+_TRANSFORMERS = ("dit", "clean", "vace")
 _KEPT_PRECISE = ("modulation", "time_embedding.", "time_projection.", "patch_embedding.", "head.", "norm")
 """Parts of the transformer that are computed in float32: small, so they keep the precision they come in."""
 
@@ -112,7 +114,7 @@ class _Network:
             raise WeightsError(f"{self.source.path}: {name} is {value.dtype}, which is no weight we can use")
         if self.role == "tae":  # files made for more growth in time have spare rows in front
             value = value[-self.names[name][0] :]
-        precise = self.role in ("dit", "vace") and any(part in name for part in _KEPT_PRECISE)
+        precise = self.role in _TRANSFORMERS and any(part in name for part in _KEPT_PRECISE)
         value = value.float() if precise and value.dtype != torch.bfloat16 else value.to(dtype)
         if not value.isfinite().all():
             raise WeightsError(
@@ -208,8 +210,9 @@ def _network(source: Source, role: str, wish: Wish) -> _Network:
     stranger = foreign(source.shapes)
     if stranger:
         raise WeightsError(f"{source.path}: seems to be {stranger}")
+    source = PartSource(source, _name_in(role))
     config = sizes_of(role, source.shapes, _config_beside(source.path), source.path.name)
-    if wish.expect_dim and role in ("dit", "vace") and config["dim"] != wish.expect_dim:
+    if wish.expect_dim and role in _TRANSFORMERS and config["dim"] != wish.expect_dim:
         raise WeightsError(
             f"{source.path}: is of a {model_name(config['dim'])} model, {wish.preset or 'the preset'} needs "
             f"{model_name(wish.expect_dim)}; take that model's file or another preset"
@@ -229,9 +232,16 @@ def _network(source: Source, role: str, wish: Wish) -> _Network:
     return _Network(role, source, expected, config, loras)
 
 
+def _name_in(role: str) -> Callable[[str], str | None]:
+    """What a tensor is called in a network of a role; a file may hold two transformers, tensor by tensor."""
+    if role == "clean":
+        return lambda name: name.replace(CLEAN_MARK, "") if CLEAN_MARK in name else None
+    return lambda name: None if CLEAN_MARK in name else name
+
+
 def _belongs(role: str, name: str) -> bool:
     """A ComfyUI file may hold the transformer and its VACE branch side by side."""
-    return role not in ("dit", "vace") or name.startswith("vace_") == (role == "vace")
+    return role not in _TRANSFORMERS or name.startswith("vace_") == (role == "vace")
 
 
 def _spare_rows_ignored(role: str, found: Shapes, expected: Shapes) -> Shapes:
@@ -252,6 +262,7 @@ def _opened_loras(wish: Wish, base: Shapes) -> tuple[Lora, ...]:
 
 def _config_beside(path: Path) -> dict[str, Any]:
     try:
-        return given_sizes(json.loads((path.parent / "config.json").read_text("utf-8")))
+        # Numbers that are none are refused by name, not with the whole file.
+        return given_sizes(json.loads(read_regular(path.parent / "config.json", MAX_JSON_BYTES)))
     except (OSError, ValueError, RecursionError):
         return {}

@@ -123,6 +123,7 @@ def _apply(rules: Iterable[tuple[re.Pattern[str], str]], name: str) -> str:
 
 RENAME: dict[str, Callable[[str], str]] = {
     "dit": dit_name,
+    "clean": dit_name,
     "vace": dit_name,
     "vae": vae_name,
     "tae": tae_name,

@@ -18,6 +18,8 @@ HEADS_OF_DIM = {1536: 12, 5120: 40}
 """Wan 2.1's 1.3B and 14B. No tensor's shape tells the number of heads."""
 LAYERS_OF_DIM = {1536: 30, 5120: 40}
 """For a VACE branch in a file of its own, which does not tell how many layers the transformer has."""
+CLEAN_MARK = "memory_"
+"""In the names of a second transformer's tensors, which lies in one file with the first (Self Gradient Forcing+)."""
 _MODEL_OF_DIM = {1536: "1.3B", 3072: "5B", 5120: "14B"}
 _LATENT_CHANNELS = 16
 
@@ -26,6 +28,7 @@ def roles_in(shapes: Shapes) -> tuple[str, ...]:
     """The roles that a file's tensors can play, in the order of the manifest; empty where there is none."""
     marks = {
         "dit": "patch_embedding.weight",
+        "clean": f"{CLEAN_MARK}patch_embedding.weight",
         "vace": "vace_patch_embedding.weight",
         "vae": "decoder.conv1.weight",
         "tae": "decoder.1.weight",
@@ -88,7 +91,7 @@ def sizes_of(role: str, shapes: Shapes, given: Mapping[str, Any], source_name: s
 
     Raises WeightsError where neither says enough.
     """
-    if role in ("dit", "vace"):
+    if role in ("dit", "clean", "vace"):
         _check_given(given, source_name)
     try:
         return _SIZES[role](shapes, given, source_name)
@@ -194,6 +197,7 @@ def _text_sizes(shapes: Shapes, given: Mapping[str, Any], source_name: str) -> C
 
 _SIZES: dict[str, Callable[[Shapes, Mapping[str, Any], str], Config]] = {
     "dit": _dit_sizes,
+    "clean": _dit_sizes,
     "vace": _vace_sizes,
     "vae": _vae_sizes,
     "tae": _tae_sizes,

@@ -18,7 +18,7 @@ from torch import nn
 from ..model.config import DitConfig
 from ..model.dit import Dit
 from ..model.tae import Tae, TaeConfig
-from ..model.text import TextConfig, TextEncoder, Tokenizer, load_tokenizer, umt5_stack
+from ..model.text import TEXT_ROWS, TextConfig, TextEncoder, Tokenizer, load_tokenizer, umt5_stack
 from ..model.vace import Vace
 from ..model.vae import VaeConfig, WanVae
 from .files import Shapes, WeightsError, safetensors_shapes, sha256_of
@@ -59,6 +59,16 @@ def load_transformer(
     return dit, _loaded(vace_folder, vace_component, "vace", Vace, device).set_compute_dtype(dtype)
 
 
+def load_clean(folder: Path, like: Dit, device: torch.device, dtype: torch.dtype) -> Dit:
+    """The transformer that makes the clean passes of another. Raises WeightsError, also if they are of two sizes."""
+    component = component_of(folder, "clean")
+    dit = _loaded(folder, component, "clean", Dit, device).set_compute_dtype(dtype)
+    if evolve(dit.config, vace_layers=()) != evolve(like.config, vace_layers=()):
+        message = "is of another size than the transformer beside it; convert both from one file"
+        raise WeightsError(f"{folder / component.file}: {message}")
+    return dit
+
+
 def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> WanVae:
     """Raises WeightsError."""
     vae = _loaded(folder, component_of(folder, "vae"), "vae", WanVae, device).to(dtype)
@@ -73,7 +83,9 @@ def load_tae(folder: Path, device: torch.device, dtype: torch.dtype) -> Tae:
     return tae
 
 
-def load_text_encoder(folder: Path, tokenizer_folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+def load_text_encoder(
+    folder: Path, tokenizer_folder: Path, device: torch.device, dtype: torch.dtype, most_tokens: int = TEXT_ROWS
+) -> TextEncoder:
     """The text encoder of one folder with the tokenizer of another, or of the same. Raises WeightsError.
 
     So does the first prompt that is encoded, for the encoder itself is loaded then.
@@ -81,6 +93,7 @@ def load_text_encoder(folder: Path, tokenizer_folder: Path, device: torch.device
     return TextEncoder(
         lambda: _loaded(folder, component_of(folder, "text"), "text", nn.Module, device).to(dtype),
         _tokenizer(tokenizer_folder),
+        most_tokens,
     )
 
 
@@ -113,6 +126,7 @@ def expected_shapes(role: str, config: Config) -> Shapes:
 
 _BUILD: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "dit": lambda sizes: Dit(DitConfig(**sizes)),
+    "clean": lambda sizes: Dit(DitConfig(**sizes)),
     "vace": lambda sizes: Vace(DitConfig(**sizes)),
     "vae": lambda sizes: WanVae(VaeConfig(**sizes)),
     "tae": lambda sizes: Tae(TaeConfig(**sizes)),

@@ -5,6 +5,7 @@ A folder has at most one component of each role:
     dit          the transformer             text        the text encoder
     vace         its VACE branch             tokenizer   the text encoder's vocabulary
     vae          pictures <-> latents        tae         the same, tiny
+    clean        a second transformer, for clean passes
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import attrs
 import cattrs
 from attrs import field, frozen
 
-from .files import WeightsError
+from .files import WeightsError, read_json
 
 MANIFEST_NAME = "model.json"
 FORMAT = 1
 FILE_OF_ROLE = {
     "dit": "dit.safetensors",
+    "clean": "clean.safetensors",
     "vace": "vace.safetensors",
     "vae": "vae.safetensors",
     "tae": "tae.safetensors",
@@ -75,15 +77,15 @@ def describe_folder(folder: Path) -> Manifest:
     """What `folder` says it holds. Raises WeightsError where it says nothing, or nothing that we can read."""
     path = folder / MANIFEST_NAME
     try:
-        table = json.loads(path.read_text("utf-8"))
+        table = read_json(path)
     except FileNotFoundError:
         raise WeightsError(
             f"{folder}: is no model folder ({MANIFEST_NAME} is missing); run: sfserver convert"
         ) from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise WeightsError(f"{path}: is not JSON; convert or fetch the model again") from None
+    except ValueError as error:
+        raise WeightsError(f"{path}: is not JSON ({error}); convert or fetch the model again") from None
     if not isinstance(table, dict):
         raise WeightsError(f"{path}: does not describe a model; convert or fetch it again")
     if isinstance(table.get("format"), int) and table["format"] > FORMAT:

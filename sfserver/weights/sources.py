@@ -6,7 +6,6 @@ and only here, for `sfserver convert`; the engine opens safetensors alone.
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .files import Shapes, WeightsError, safetensors_shapes
+from ..errors import quoted
+from .files import Shapes, WeightsError, read_json, safetensors_shapes
 
 PREFER = ("generator_ema", "generator", "model", "state_dict")
 """Which dictionary of a training checkpoint to take, the first that is there: Self Forcing is run by its average."""
@@ -117,6 +117,19 @@ class RenamedSource:
         return value
 
 
+class PartSource:
+    """Those tensors of a source that `name` has another name for; None leaves one out."""
+
+    def __init__(self, source: Source, name: Callable[[str], str | None]) -> None:
+        self.path, self.dialect = source.path, source.dialect
+        self._source = source
+        self._theirs = {ours: theirs for theirs in source.shapes if (ours := name(theirs)) is not None}
+        self.shapes: dict[str, tuple[int, ...]] = {ours: source.shapes[name] for ours, name in self._theirs.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        return self._source.tensor(self._theirs[name])
+
+
 class Fp8Source:
     """A source whose matrices are 8-bit floats times a scale of their own, as ComfyUI's "scaled fp8" files are."""
 
@@ -172,12 +185,12 @@ def open_source(path: Path, prefer: Sequence[str] = PREFER) -> Source:
 def shards_of(index: Path) -> list[Path]:
     """The files that an index of shards lists, all of which are there. Raises WeightsError."""
     try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        names = set(read_json(index)["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise WeightsError(f"{index}: is not an index of safetensors shards; download it again") from None
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
-            raise WeightsError(f"{index}: names the shard {name!r}, which is not a file beside it")
+            raise WeightsError(f"{index}: names the shard {quoted(name)}, which is not a file beside it")
         if not (index.parent / name).is_file():
             raise WeightsError(f"{index.parent / name}: is listed in {index.name} and not there; download it")
     return [index.parent / name for name in sorted(names)]

@@ -65,7 +65,8 @@ class Client:
         `connection`: where the server is, or the file that says so; None is `connection.default_path()`. A file is read
         again at every reconnect, since a server that was started anew may be somewhere else; a program that has rules
         of its own for where it connects gives a function, which is called from this client's thread. `window`: pictures
-        of each stream that may wait here untaken. `give_up_after_s`: how long streams outlive a server that is silent.
+        of each stream that may wait here untaken. `give_up_after_s`: how long streams outlive a server that is silent,
+        not there, or lost again and again.
         """
         self._source = connection
         self._window = window
@@ -200,6 +201,7 @@ class Client:
             while not self._closing.is_set():
                 self._turn(TICK_S, _MESSAGES_A_TURN)
         finally:
+            self._closing.set()  # so also after a mistake of ours: who submits hears of it and does not wait for ever
             self._finish()
 
     def _finish(self) -> None:
@@ -225,8 +227,8 @@ class Client:
             if isinstance(message, m.Report):
                 self._reports.put(message)
             self._perform(self._session.receive(message, buffers, time.monotonic()))
-        if line.socket is not None:
-            self._perform(self._session.tick(time.monotonic()))
+        self._session.nowhere = self._problem if line.socket is None else None
+        self._perform(self._session.tick(time.monotonic()))  # without a socket too: time-outs are promised
         if self._session.phase is Phase.READY:
             self._ready.set()
         else:

@@ -63,7 +63,7 @@ def _decode(parts: Sequence[Buffer], known: Mapping[str, type]) -> tuple[m.Messa
         message = cast("m.Message", _structure(body, known[name]))
     except BaseValidationError as error:
         path, complaint = _blame(error)
-        raise BadMessage(complaint, path, _readable_id(body)) from None
+        raise BadMessage(m.fit(complaint), m.fit(path, L.MAX_NAME_CHARS), _readable_id(body)) from None
     _check_buffers(message, buffers)
     return message, buffers
 
@@ -123,6 +123,9 @@ def _check_keyframe_buffers(message: m.Generate, buffers: Sequence[Buffer]) -> N
     used = {k.buffer for k in message.keyframes}
     if used != set(range(len(buffers))):
         raise BadMessage(f"{len(buffers)} buffers, the keyframes use {sorted(used)}", "buffers", message.id)
+    total = sum(len(buffer) for buffer in buffers)
+    if total > L.MAX_REQUEST_BYTES:
+        raise BadMessage(f"{total} bytes of pictures, at most {L.MAX_REQUEST_BYTES} in all", "buffers", message.id)
     for i, k in enumerate(message.keyframes):
         if k.width * k.height > L.MAX_PIXELS:
             raise BadMessage(

@@ -19,11 +19,16 @@ from typing import Any, cast
 from attrs import asdict, field, frozen
 
 from .errors import NoConnectionFile
+from .messages import fit
+from .regular import open_regular
 
 ENVIRONMENT_VARIABLE = "SFSERVER_CONNECTION_FILE"
 _FORMAT = 1
 _MAX_BYTES = 8192
 """The file has about 300 bytes; anything much larger is something else."""
+_MAX_REASON_CHARS = 120
+_MAX_PID = 2**31 - 1
+_MAX_PORT = 2**16 - 1
 _Z85_KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _ENDPOINT = re.compile(r"tcp://[0-9A-Za-z.\-:\[\]]{1,253}:[0-9]{1,5}")
 
@@ -82,17 +87,21 @@ def write(connection: Connection, path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"format": _FORMAT, **asdict(connection)}, file, indent=1)
-    os.replace(part, path)
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"format": _FORMAT, **asdict(connection)}, file, indent=1)
+        os.replace(part, path)
+    except OSError:  # a full disk: what was begun is not left there
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path | None = None) -> Connection:
     """The connection that a server left. Raises NoConnectionFile with what to do."""
     path = path or default_path()
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             _refuse_if_others_may_use(path, os.fstat(file.fileno()))
             content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
@@ -102,8 +111,9 @@ def read(path: Path | None = None) -> Connection:
     try:
         return _parse(content)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = fit(str(error), _MAX_REASON_CHARS)
         raise NoConnectionFile(
-            f"{path} is not a connection file ({error}); delete it and start the server again"
+            f"{path} is not a connection file ({why}); delete it and start the server again"
         ) from None
 
 
@@ -135,6 +145,8 @@ def _parse(content: bytes) -> Connection:
             raise ValueError(f"{name} is not a key")
     if not isinstance(connection.endpoint, str) or not _ENDPOINT.fullmatch(connection.endpoint):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError("endpoint is not a tcp address")
-    if type(connection.pid) is not int:
-        raise ValueError("pid is not a number")
+    if not 0 < int(connection.endpoint.rsplit(":", 1)[1]) <= _MAX_PORT:
+        raise ValueError("endpoint has no port")
+    if type(connection.pid) is not int or not 0 <= connection.pid <= _MAX_PID:
+        raise ValueError("pid is not the number of a process")
     return connection

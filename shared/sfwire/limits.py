@@ -3,8 +3,10 @@
 A limit is checked before anything is allocated or decoded for the value it bounds, on both ends.
 """
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the wire. A change that an old peer would misread raises it."""
+OLDEST_PROTOCOL = 1
+"""What a server still speaks to a client that has not been updated; PROTOCOL.md says what that one cannot ask for."""
 
 # Pictures -----------------------------------------------------------------------------------------------------------
 
@@ -25,10 +27,14 @@ PNG_SLACK_BYTES = 64 * 1024
 
 MAX_HEADER_BYTES = 256 * 1024
 """A Welcome that describes 32 engines of 32 parameters each takes about 150 KB; nothing else comes near it."""
-MAX_KEYFRAMES = 8
-"""Eight 4K keyframes are 212 MB, the most that one request may make the server hold."""
+MAX_KEYFRAMES = 24
+"""Sixteen keyframes, of which the first may be a run of five frames and the last one of four: 23."""
+MAX_KEYFRAMES_OF_1 = 8
+"""What a client of protocol 1 takes for the most that an engine can say."""
 MAX_PARTS = 1 + MAX_KEYFRAMES
 """One header and a buffer for each keyframe."""
+MAX_REQUEST_BYTES = 8 * MAX_BUFFER_BYTES
+"""Of all pictures of one request: eight of 4K, 212 MB, or 24 of up to 2560x1440."""
 MAX_SOCKET_FRAME_BYTES = MAX_BUFFER_BYTES + PNG_SLACK_BYTES
 """ZMQ_MAXMSGSIZE: libzmq applies it to each frame of a message, so count and sum are checked as well."""
 
@@ -40,10 +46,14 @@ MAX_SENTENCE_CHARS = 2000
 """Titles, help texts and error messages."""
 MAX_PROMPT_CHARS = 4000
 """About twice what 512 text tokens, the model's own limit, can hold."""
+MAX_PROMPTS = 16
+"""Changes of prompt within a clip. With all of them as long as may be, in letters of four bytes, a header is full."""
 MIN_FRAMES = 2
 MAX_FRAMES = 1000
 """Clip length of any engine, 40 s at 25 frames a second; an engine may allow less and says so in Welcome."""
 MAX_SEED = 2**63 - 1
+MAX_INT = 2**63 - 1
+"""Of any whole number, above zero or below: what every language's MessagePack can read."""
 MAX_CREDIT_AHEAD = 64
 """Frames in flight to one client: 64 of 832x480 RGB8 are 77 MB."""
 MAX_ENGINES = 32

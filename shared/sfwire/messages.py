@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import attrs
@@ -48,7 +49,7 @@ def _checks(*checks: Check) -> Callable[[Any, Attribute[Any], Any], None]:
     return validate
 
 
-def _between(low: float, high: float = float("inf")) -> Check:
+def _between(low: float, high: float = L.MAX_INT) -> Check:
     return lambda value: None if low <= value <= high else f"{value} is outside {low} to {high}"
 
 
@@ -69,28 +70,50 @@ def _identifier(value: str) -> str | None:
     return None if _IDENTIFIER.fullmatch(value) else f"{value!r} is not made of letters, digits, '.', '_' and '-'"
 
 
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no text may hold: control characters, of both blocks, but newline and tab; and what Python makes of bytes that
+are no text."""
+
+
 def _text(max_chars: int) -> Check:
     """Bounded text without control characters: these strings are shown in terminals and in Blender's interface."""
 
     def check(value: str) -> str | None:
         if len(value) > max_chars:
             return f"{len(value)} characters, at most {max_chars}"
-        bad = any((ord(c) < 32 and c not in "\n\t") or ord(c) == 127 for c in value)
-        return "holds control characters" if bad else None
+        return "holds control characters" if _UNFIT.search(value) else None
 
     return check
 
 
-def _finite(value: Value) -> str | None:
-    return f"{value} is not a finite number" if isinstance(value, float) and not math.isfinite(value) else None
+def fit(text: str, max_chars: int = L.MAX_SENTENCE_CHARS) -> str:
+    """`text` as a message may hold it, whatever was in it: for sentences that quote what somebody else said."""
+    return _UNFIT.sub("?", text)[:max_chars]
+
+
+def _number(value: Value) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{value} is not a finite number"
+    if isinstance(value, int) and not -L.MAX_INT <= value <= L.MAX_INT:
+        return "has more than 64 bits"
+    return None
+
+
+def _default(value: Value) -> str | None:
+    return _text(L.MAX_NAME_CHARS)(value) if isinstance(value, str) else _number(value)
+
+
+def _rising(prompts: Sequence[PromptAt]) -> str | None:
+    bad = next((b.at for a, b in pairwise(prompts) if a.at >= b.at), None)
+    return None if bad is None else f"{bad} comes after a frame that is not before it"
 
 
 def _parameter_values(values: Mapping[str, Value]) -> str | None:
     short = _text(L.MAX_NAME_CHARS)
     for name, value in values.items():
-        bad = _identifier(name) or (short(value) if isinstance(value, str) else _finite(value))
+        bad = _identifier(name) or (short(value) if isinstance(value, str) else _number(value))
         if bad:
-            return f"{name[: L.MAX_ID_CHARS]!r}: {bad}"
+            return f"{fit(name, L.MAX_ID_CHARS)!r}: {bad}"
     return None
 
 
@@ -103,12 +126,12 @@ class Parameter:
 
     name: str = field(validator=_checks(_identifier))
     kind: ParameterKind
-    default: Value = field(validator=_checks(_finite))
+    default: Value = field(validator=_checks(_default))
     help: str = field(validator=_checks(_text(L.MAX_SENTENCE_CHARS)))
     """One sentence, without a full stop, fit for a tooltip."""
-    low: float | None = field(default=None, validator=_checks(_finite))
+    low: float | None = field(default=None, validator=_checks(_number))
     """Smallest value of an int or float."""
-    high: float | None = field(default=None, validator=_checks(_finite))
+    high: float | None = field(default=None, validator=_checks(_number))
     choices: tuple[str, ...] = field(
         default=(), validator=_checks(_count(0, L.MAX_CHOICES), _each(_text(L.MAX_NAME_CHARS)))
     )
@@ -190,6 +213,15 @@ class Keyframe:
 
 
 @frozen
+class PromptAt:
+    """Another prompt from a frame of the clip on."""
+
+    at: int = field(validator=_checks(_between(0, L.MAX_FRAMES - 1)))
+    """Frame index in the clip, from 0. Engines switch at the first run of frames that begins here or later."""
+    text: str = field(validator=_checks(_text(L.MAX_PROMPT_CHARS)))
+
+
+@frozen
 class Generate:
     """Client to server: make the frames at all positions of the clip that hold no keyframe."""
 
@@ -213,6 +245,8 @@ class Generate:
     credit: int = field(default=8, validator=_checks(_between(0, L.MAX_CREDIT_AHEAD)))
     """Frames that may be sent before the first Credit."""
     encoding: Encoding = "raw"
+    prompts: tuple[PromptAt, ...] = field(default=(), validator=_checks(_count(0, L.MAX_PROMPTS), _rising))
+    """What takes the place of `prompt` later in the clip, in order of time."""
 
 
 @frozen
@@ -304,14 +338,14 @@ class LiveRequest:
 class Ping:
     """Client to server, every second: also how the server knows that the client is alive."""
 
-    nonce: int = field(validator=_checks(_between(0, 2**63)))
+    nonce: int = field(validator=_checks(_between(0, L.MAX_INT)))
 
 
 @frozen
 class Pong:
     """Server to client."""
 
-    nonce: int = field(validator=_checks(_between(0, 2**63)))
+    nonce: int = field(validator=_checks(_between(0, L.MAX_INT)))
     boot: str = field(validator=_checks(_identifier))
     running: int = field(validator=_checks(_between(0)))
     queued: int = field(validator=_checks(_between(0)))
@@ -333,10 +367,10 @@ class Bye:
 
 @frozen
 class JobStatus:
-    id: str
-    engine: str
-    state: str
-    frames: int
+    id: str = field(validator=_checks(_identifier))
+    engine: str = field(validator=_checks(_identifier))
+    state: str = field(validator=_checks(_text(L.MAX_NAME_CHARS)))
+    frames: int = field(validator=_checks(_between(0, L.MAX_FRAMES)))
     worker: int | None
 
 

@@ -28,6 +28,8 @@ class Request:
     """An id from Welcome, or `auto` for what the server recommends."""
     params: Mapping[str, m.Value] = field(factory=dict[str, m.Value])
     encoding: m.Encoding = "raw"
+    prompts: tuple[tuple[int, str], ...] = ()
+    """(frame index, prompt) in order of time: from that frame on it takes the place of `prompt`."""
     start_from: int = 0
     """Pictures before this position are not wanted: they are there from an earlier request that was broken off."""
 
@@ -52,6 +54,7 @@ class Request:
             resume_from=max(resume_from, self.start_from),
             credit=credit,
             encoding=self.encoding,
+            prompts=tuple(m.PromptAt(at, text) for at, text in self.prompts),
         )
 
 

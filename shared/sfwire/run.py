@@ -26,10 +26,15 @@ class Run:
     wanted: list[int]
     wire_id: str = ""
     at: At = At.WAITING
+    submitted_at: float = 0.0
     not_before: float = 0.0
     asked_at: float = 0.0
     asks: int = 0
     tries: int = 0
+    """Attempts in a row that failed by themselves, without a new frame in between."""
+    losses: int = 0
+    """The same of attempts that failed with their connection, and since when."""
+    losing_since: float = 0.0
     accepted_nonce: int = 0
     delivered: int = 0
     taken: int = 0
@@ -45,6 +50,17 @@ class Run:
     @property
     def complete(self) -> bool:
         return self.delivered == len(self.wanted)
+
+    def lost(self, now: float) -> None:
+        """The connection took this attempt with it: nothing that the request is to blame for."""
+        if not self.losses:
+            self.losing_since = now
+        self.losses += 1
+
+    def is_new(self) -> None:
+        """A frame came: what went wrong before it is over."""
+        self.delivered += 1
+        self.tries = self.losses = 0
 
     @property
     def next_index(self) -> int:

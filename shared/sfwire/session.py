@@ -21,7 +21,7 @@ from attrs import evolve, frozen
 from . import limits as L
 from . import messages as m
 from .codec import Buffer
-from .errors import ErrorCode, RequestError, ServerSilent, WireError, WrongProtocol
+from .errors import ErrorCode, NoConnectionFile, RequestError, ServerSilent, ServerUnavailable, WireError, WrongProtocol
 from .request import Ended, Event, Interrupted, Picture, Request
 from .run import At, Run
 
@@ -30,7 +30,10 @@ REPEAT_S = 1.0
 GAP_S = 2.0
 """How long a missing frame may be late before it counts as lost."""
 MAX_TRIES = 5
-"""Attempts in a row without a single new frame, or Generates without any answer, before a request is given up."""
+"""Attempts that fail in a row without a single new frame, or Generates without any answer, before a request is given
+up. One whose connection broke did not fail."""
+MAX_PAUSE_S = 2.0
+"""Between two attempts whose connections break."""
 
 
 @frozen(eq=False)
@@ -75,7 +78,8 @@ class Session:
         max_tries: int = MAX_TRIES,
         new_id: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:
-        """`window`: frames that may wait here untaken. `give_up_after_s`: how long streams outlive a silent server."""
+        """`window`: frames that may wait here untaken. `give_up_after_s`: how long streams outlive a server that
+        is silent, not there, or lost again and again."""
         self.phase = Phase.GREETING
         self.welcome: m.Welcome | None = None
         self.last_pong: m.Pong | None = None
@@ -97,13 +101,15 @@ class Session:
         """Why the phase is REFUSED."""
         self.complaint: str | None = None
         """Why the server does not say Welcome, in its words."""
+        self.nowhere: str | None = None
+        """Why there is no connection to speak on, in the words of whoever makes it."""
 
     # Wishes
 
     def submit(self, request: Request, now: float) -> tuple[str, list[Action]]:
         """Begin a request that `Request.generate` allows; (its ticket, what to do)."""
         ticket = self._new_id()
-        run = Run(ticket, request, request.engine, request.wanted())
+        run = Run(ticket, request, request.engine, request.wanted(), submitted_at=now)
         self._runs[ticket] = run
         if self.phase is Phase.REFUSED:
             return ticket, self._end(run, WrongProtocol(self.refusal))
@@ -201,15 +207,14 @@ class Session:
         actions: list[Action] = []
         while not run.complete and run.next_index in run.held:
             actions.append(Notify(run.ticket, run.held.pop(run.next_index)))
-            run.delivered += 1
-            run.tries = 0
+            run.is_new()
         missing = bool(run.held) or (run.done is not None and not run.complete)
         run.behind_since = (run.behind_since or now) if missing else None
         return actions + (self._finish(run) if run.complete and run.done else [])
 
     def _on_done(self, run: Run, done: m.Done, now: float) -> list[Action]:
         if done.outcome == "cancelled":  # not by us: the server took us for gone
-            return self._try_again(run, RequestError(ErrorCode.INTERNAL, "the server cancelled the request"), now)
+            return self._on_loss(run, "the server cancelled the request", now)
         run.done = done
         if run.complete:
             return self._finish(run)
@@ -249,7 +254,7 @@ class Session:
         if sent is None:
             if run.complete:
                 return self._finish(run)
-            return self._try_again(run, RequestError(ErrorCode.INTERNAL, "the server lost the request"), now)
+            return self._on_loss(run, "the server lost the request", now)
         if sent > run.got:
             run.behind_since = run.behind_since or now
         elif not run.held and run.done is None:
@@ -270,8 +275,9 @@ class Session:
         return actions
 
     def _tick_run(self, run: Run, now: float) -> list[Action]:
-        if self.phase in (Phase.GREETING, Phase.LOST) and now - self._lost_at > self._give_up_after_s:
-            return self._end(run, ServerSilent(f"the server has been silent for {now - self._lost_at:.0f} s"))
+        silent_s = now - max(self._lost_at, run.submitted_at)
+        if self.phase in (Phase.GREETING, Phase.LOST) and silent_s > self._give_up_after_s:
+            return self._end(run, self._nobody(silent_s))
         if self.phase is not Phase.READY:
             return []
         if run.at is At.WAITING and now >= run.not_before:
@@ -281,7 +287,7 @@ class Session:
                 return self._end(run, ServerSilent("the server answers, but not to this request; is it too large?"))
             return self._ask(run, now)
         if run.behind_since is not None and now - run.behind_since >= GAP_S:
-            return self._try_again(run, RequestError(ErrorCode.INTERNAL, "frames were lost on the way"), now)
+            return self._on_loss(run, "frames were lost on the way", now)
         return []
 
     # Steps that the above share
@@ -306,19 +312,48 @@ class Session:
 
     def _lose(self, now: float, reason: str, *, reopen: bool) -> list[Action]:
         self.phase, self._lost_at, self._unanswered = Phase.LOST, now, 0
-        for run in self._runs.values():
-            run.at = At.WAITING
         self._greeted_at = now
-        interrupted = [Notify(ticket, Interrupted(reason)) for ticket in self._runs]
+        interrupted: list[Action] = []
+        for run in list(self._runs.values()):
+            run.at = At.WAITING
+            run.lost(now)
+            interrupted += self._end_of_losses(run, reason, now) or [Notify(run.ticket, Interrupted(reason))]
         hello = Send(m.Hello(L.PROTOCOL, self._client, self._session_id))
         return [*interrupted, *([Reopen()] if reopen else []), hello]
 
     def _try_again(self, run: Run, error: RequestError, now: float) -> list[Action]:
+        """The attempt failed by itself, as the next ones may."""
         run.tries += 1
         if run.tries >= self._max_tries:
             return [*self._abandon(run), *self._end(run, error)]
         run.not_before = now + 0.1 * 2**run.tries if run.tries > 1 else now
         return [Notify(run.ticket, Interrupted(error.message)), *self._renew(run, now)]
+
+    def _on_loss(self, run: Run, why: str, now: float) -> list[Action]:
+        """The attempt was lost on the way, which says nothing about the next one."""
+        run.lost(now)
+        ended = self._end_of_losses(run, why, now)
+        if ended:
+            return ended
+        run.not_before = now + min(MAX_PAUSE_S, 0.1 * 2**run.losses) if run.losses > 1 else now
+        return [Notify(run.ticket, Interrupted(why)), *self._renew(run, now)]
+
+    def _end_of_losses(self, run: Run, why: str, now: float) -> list[Action]:
+        """A connection that breaks again and again is given up like one that is silent, and not before: by time.
+
+        By number too, since one break in hours of work that gave no frame yet is none of many.
+        """
+        lasted_s = now - run.losing_since
+        if run.losses < self._max_tries or lasted_s <= self._give_up_after_s:
+            return []
+        sentence = f"the connection broke {run.losses} times in {lasted_s:.0f} s, without a new frame ({why})"
+        return [*self._abandon(run), *self._end(run, ServerSilent(sentence))]
+
+    def _nobody(self, silent_s: float) -> ServerUnavailable:
+        if self.nowhere is not None:
+            return NoConnectionFile(self.nowhere)
+        remedy = "see its log, or start it anew with: sfserver serve"
+        return ServerSilent(self.complaint or f"the server has been silent for {silent_s:.0f} s; {remedy}")
 
     def _renew(self, run: Run, now: float) -> list[Action]:
         """Give up this attempt and begin another from the first missing frame."""

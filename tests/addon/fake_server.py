@@ -1,7 +1,8 @@
 """A server of the wire that does what a test tells it to, for faults that a real one does not show on demand.
 
 Runs as a process of its own: `python fake_server.py CONNECTION_FILE`, with one JSON object a line on its input that
-changes its behaviour. Its pictures are of one colour that names the frame: (index, seed, 77), each modulo 256.
+changes its behaviour and is answered by an empty line. Its pictures are of one colour that names the frame: (index,
+seed, 77), each modulo 256.
 """
 
 from __future__ import annotations
@@ -172,6 +173,12 @@ class Fake:
         return png(width, ask.height, (index % 256, ask.seed % 256, 77))
 
 
+def answer() -> None:
+    """The test waits for it."""
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     behaviour = Behaviour()
 
@@ -179,11 +186,13 @@ def main() -> None:
         for line in sys.stdin:
             for name, value in json.loads(line).items():
                 setattr(behaviour, name, value)
+            answer()
         os._exit(0)  # the test has ended
 
     first = sys.stdin.readline()
     for name, value in json.loads(first).items():
         setattr(behaviour, name, value)
+    answer()
     threading.Thread(target=obey, daemon=True).start()
     keys, client_secret = ServerKeys.generate()
     with listen(zmq.Context(), keys, "127.0.0.1", 0) as (socket, endpoint):

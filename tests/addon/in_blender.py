@@ -149,7 +149,7 @@ def turn() -> None:
     tick_seconds.append(time.perf_counter() - began)
 
 
-def turn_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+def turn_until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
     """Turn the pump as Blender's timer does, until the condition holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -212,9 +212,10 @@ class FakeServer:
         CONNECTION_FILE.unlink(missing_ok=True)
         command = [SERVER_PYTHON, Path(__file__).with_name("fake_server.py"), CONNECTION_FILE]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self.behave(**behaviour)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not CONNECTION_FILE.exists():
             assert self.process.poll() is None, "the fake server ended"
             assert time.monotonic() < deadline, "the fake server did not start"
@@ -222,10 +223,13 @@ class FakeServer:
         self.connection = CONNECTION_FILE.read_bytes()
 
     def behave(self, **behaviour: Any) -> None:
+        """Returns when it does."""
         assert self.process is not None
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(behaviour) + "\n")
         self.process.stdin.flush()
+        self.process.stdout.readline()
 
     def hide(self) -> None:
         CONNECTION_FILE.unlink(missing_ok=True)
@@ -233,9 +237,11 @@ class FakeServer:
     def kill(self) -> None:
         assert self.process is not None
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
         self.process.stdin.close()
+        self.process.stdout.close()
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

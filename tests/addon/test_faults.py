@@ -41,10 +41,11 @@ def test_a_server_that_dies_and_comes_back_resumes_without_a_hole(scene, pump, f
     fill = b.fill()
     b.turn_until(lambda: fake.process.poll() is not None)
     fake.process.stdin.close()
-    b.turn_until(lambda: "Reconnecting" in fill.stage, timeout_s=30)
+    fake.process.stdout.close()
+    b.turn_until(lambda: "Reconnecting" in fill.stage)
     assert (pump.state, len(fill.names)) == ("reconnecting", at - 1)
     fake.start()
-    b.turn_until(lambda: not pump.fills, timeout_s=30)
+    b.turn_until(lambda: not pump.fills)
     assert whole(b.ours(scene)[0])
 
 
@@ -53,9 +54,9 @@ def test_a_server_that_stops_answering_and_comes_back_resumes(scene, pump, fake)
     b.fill()
     b.turn_until(lambda: len(b.ours(scene)[0].elements) == 5)
     fake.behave(deaf=True)
-    b.turn_until(lambda: pump.state == "reconnecting", timeout_s=30)
+    b.turn_until(lambda: pump.state == "reconnecting")
     fake.behave(deaf=False, hold_at=None)
-    b.turn_until(lambda: not pump.fills, timeout_s=30)
+    b.turn_until(lambda: not pump.fills)
     assert whole(b.ours(scene)[0])
 
 
@@ -215,8 +216,8 @@ def test_blenders_end_takes_the_server_with_it(tmp_path):
         "bpy.ops.inbetween.start_server()\n"
         f"while not os.path.exists({str(pid_file)!r}): time.sleep(0.02)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=tmp_path)
-    deadline = time.monotonic() + 5
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=200, cwd=tmp_path)
+    deadline = time.monotonic() + 60
     while alive(int(pid_file.read_text())):
         assert time.monotonic() < deadline, "the server outlived Blender"
         time.sleep(0.05)

@@ -66,7 +66,7 @@ def test_the_gap_under_the_playhead_fills_without_a_selection(saved, pump, tmp_p
 def test_the_shortest_and_a_long_gap_fill_exactly(saved, pump, tmp_path, gap):
     b.two_pictures(saved, tmp_path, gap=gap)
     b.fill()
-    b.turn_until(lambda: not pump.fills, timeout_s=60)
+    b.turn_until(lambda: not pump.fills)
     strip = b.ours(saved)[0]
     assert (b.right(strip) - b.left(strip), len(strip.elements)) == (gap, gap)
 

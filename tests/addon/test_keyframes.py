@@ -113,7 +113,7 @@ def make_movie(path, colour):
         "        out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))\n"
         "    out.mux(stream.encode())\n"
     )
-    subprocess.run([b.SERVER_PYTHON, "-c", program, path, colour], check=True, timeout=60)
+    subprocess.run([b.SERVER_PYTHON, "-c", program, path, colour], check=True, timeout=200)
 
 
 def test_meta_strips_are_keyframes(scene, pump, fake, tmp_path):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import bpy
 import in_blender as b
 import pytest
 
-START_S = 60.0
+START_S = 120.0
 GAP = 8
 
 
@@ -131,12 +133,18 @@ def test_a_server_that_was_stopped_is_not_said_to_be_connected(scene, pump):
     b.turn_until(lambda: runtime.connection_state() == "ready", timeout_s=START_S)
 
 
+def listens(port):
+    with socket.socket() as knock:
+        return knock.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_a_connection_file_that_a_killed_server_left_does_not_mislead(scene, pump, tmp_path):
     server = b.module("runtime").server
     left = b.CONNECTION_FILE.read_bytes()
     server._process.kill()
     b.turn_until(lambda: not server.running)
-    b.turn_for(1.0)  # its front notices and ends too
+    port = int(json.loads(left)["endpoint"].rsplit(":", 1)[1])
+    b.turn_until(lambda: not listens(port))  # its front notices and ends too
     b.CONNECTION_FILE.write_bytes(left)
     b.CONNECTION_FILE.chmod(0o600)
     bpy.ops.inbetween.connect()

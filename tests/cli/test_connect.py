@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import av
 import pytest
+from sfwire import connection as connections
 
 COMMAND = [sys.executable, "-m", "sfserver"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as SIGINT")
@@ -26,10 +28,10 @@ def server(machine: Path) -> Generator[subprocess.Popen[str], None, None]:
         yield process
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
-def generate(pair: tuple[str, str], out: Path, *more: str, timeout_s: float = 100) -> subprocess.CompletedProcess[str]:
+def generate(pair: tuple[str, str], out: Path, *more: str, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
     arguments = [*COMMAND, "generate", *pair, "--out", str(out), *more]
     return subprocess.run(arguments, capture_output=True, text=True, timeout=timeout_s, check=False)
 
@@ -42,6 +44,22 @@ def test_a_server_gives_the_very_bytes_that_this_process_gives(server, pair, tmp
     assert len(files) == 7
     for name in files:
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+
+
+def test_where_no_server_runs_it_says_so_at_once_and_how_to_start_one(machine: Path, pair, tmp_path: Path) -> None:
+    """Also where a server that was killed has left its file: its port answers nobody, and it has let go of the lock."""
+    path = machine / "run" / "connection.json"
+    for left_behind in (False, True):
+        if left_behind:
+            key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            connections.write(connections.Connection(f"tcp://127.0.0.1:{port}", key, key, key, os.getpid()), path)
+        done = generate(pair, tmp_path / "out", "--connect")
+        assert done.returncode == 2
+        assert done.stderr.startswith("sfserver: no server is running")
+        assert done.stderr.rstrip().endswith("start one with: sfserver serve")
 
 
 def test_refusals_through_a_server_are_one_line_too(server, pair, tmp_path: Path) -> None:
@@ -64,12 +82,12 @@ def test_ctrl_c_ends_the_process_with_what_it_has(request, pair, tmp_path: Path,
     more = ["--connect"] if through_server else []
     arguments = [*COMMAND, "generate", *pair, "--frames", "1000", "--out", str(out), *more]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not (out / "frames" / "0002.png").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     made = len(os.listdir(out / "frames")) - 1
     assert err.splitlines()[-1] == f"sfserver: cancelled; {made} of 998 frames are in {out}"

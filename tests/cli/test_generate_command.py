@@ -107,6 +107,30 @@ def test_what_is_typed_reaches_the_engine_in_its_type(engine: DissolvingEngine, 
     assert (job.prompt, job.negative_prompt) == ("a", "b")
 
 
+def test_later_prompts_reach_the_engine_in_order_of_time(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
+    typed = ["--prompt", "sun", "--prompt-at", "6:it rains: a lot", "--prompt-at", "2:clouds"]
+    assert main(["generate", *pair, "--frames", "9", *typed, "--out", str(tmp_path / "out")]) == 0
+    assert engine.jobs[0].prompt == "sun"
+    assert engine.jobs[0].prompts == ((2, "clouds"), (6, "it rains: a lot"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["6"], "is not a frame and a prompt"),
+        (["x:rain"], "is not a frame and a prompt"),
+        (["6: "], "is not a frame and a prompt"),
+        (["9:rain"], "outside the clip of 9 frames"),
+        (["2:rain", "2:sun"], "another prompt begins at frame 2"),
+    ],
+)
+def test_a_later_prompt_that_cannot_be_is_refused(typed, said, engine, pair, tmp_path: Path, capsys) -> None:
+    options = [option for text in typed for option in ("--prompt-at", text)]
+    assert main(["generate", *pair, "--frames", "9", *options, "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not engine.jobs
+
+
 def test_notes_say_what_the_user_should_know(engine: DissolvingEngine, pair, tmp_path: Path, capsys) -> None:
     engine.confidence = 0.3
     Image.new("RGBA", (48, 64), (0, 0, 0, 0)).save(tmp_path / "tall.png")
@@ -197,9 +221,9 @@ BAD = {
     "at twice": (["{start}", "{end}", "--at", "5:{end}", "--at", "5:{start}"], "choose another frame"),
     "at form": (["{start}", "{end}", "--at", "middle.png"], "not a frame and a picture"),
     "at missing": (["{start}", "{end}", "--at", "5:{nowhere}"], "there is no such file"),
-    "nine keyframes": (
-        ["{start}", "{end}", *[word for i in range(1, 8) for word in ("--at", f"{i}:{{end}}")]],
-        "takes 1 to 8",
+    "25 keyframes": (
+        ["{start}", "{end}", *[word for i in range(1, 24) for word in ("--at", f"{i}:{{end}}")]],
+        "takes 1 to 24",
     ),
     "long prompt": (["{start}", "{end}", "--prompt", "x" * 4001], "prompt: 4001 characters"),
     "control characters": (["{start}", "{end}", "--prompt", "a\x1bb"], "control characters"),

@@ -16,8 +16,9 @@ from golden_case import Case
 from torch import Tensor, nn
 
 from sfserver.engine.geometry import PIXELS_PER_LATENT, plan
+from sfserver.engine.guide import Guide, encoded
 from sfserver.engine.noise import Schedule, make_schedule, mix, training_sigmas
-from sfserver.engine.rollout import Guide, Made, Memory, Networks, Prompt, Rollout, Sampling, encoded
+from sfserver.engine.rollout import Made, Memory, Networks, Prompt, Rollout, Sampling
 from sfserver.model.config import from_official
 from sfserver.model.dit import Dit, sinusoid
 from sfserver.model.rope import RopeTable, axis_angles, pairs_per_axis, rotate

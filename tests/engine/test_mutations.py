@@ -65,17 +65,17 @@ def window_is_endless(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         rollout,
         "cache_shape",
-        lambda config, geometry, memory, pinned: evolve(
-            shape(config, geometry, memory, pinned), window=geometry.latents
-        ),
+        lambda config, geometry, *more: evolve(shape(config, geometry, *more), window=geometry.latents),
     )
 
 
 def no_clean_pass(patch: pytest.MonkeyPatch) -> None:
     flow = rollout.Rollout._flow
 
-    def still_noisy(self: rollout.Rollout, x: torch.Tensor, t: float, block: Any, future: Any = None) -> torch.Tensor:
-        return flow(self, x, 625.0 if t == rollout.CLEAN_T else t, block, future)
+    def still_noisy(
+        self: rollout.Rollout, x: torch.Tensor, t: float, block: Any, *rest: Any, **more: Any
+    ) -> torch.Tensor:
+        return flow(self, x, 625.0 if t == rollout.CLEAN_T else t, block, *rest, **more)
 
     patch.setattr(rollout.Rollout, "_flow", still_noisy)
 
@@ -103,12 +103,14 @@ def gates_swapped(patch: pytest.MonkeyPatch) -> None:
 def hints_in_the_clean_pass(patch: pytest.MonkeyPatch) -> None:
     flow = rollout.Rollout._flow
 
-    def told(self: rollout.Rollout, x: torch.Tensor, t: float, block: Any, view: Any = None) -> torch.Tensor:
+    def told(
+        self: rollout.Rollout, x: torch.Tensor, t: float, block: Any, view: Any = None, **more: Any
+    ) -> torch.Tensor:
         if view is None:
             with pytest.raises(StopIteration) as stop:
                 next(self._view(block))
             view = stop.value.value
-        return flow(self, x, t, block, view)
+        return flow(self, x, t, block, view, **more)
 
     patch.setattr(rollout.Rollout, "_flow", told)
 

@@ -10,7 +10,7 @@ from sfserver.config import ServerConfig
 from sfserver.engine import capacity, wan
 from sfserver.engine.geometry import plan
 from sfserver.engine.noise import make_schedule
-from sfserver.engine.presets import LONGLIVE, PRESETS, SELF_FORCING, TRAINED_LATENTS, Preset, find
+from sfserver.engine.presets import LONGLIVE, PRESETS, SELF_FORCING, SGF, SGF_PLUS, TRAINED_LATENTS, Preset, find
 from sfserver.engine.rollout import Memory, cache_shape
 from sfserver.model.config import TOY_VACE, WAN_1_3B, WAN_1_3B_VACE, WAN_14B, DitConfig
 from sfserver.model.dit import Dit
@@ -53,6 +53,17 @@ def test_counted_parameters_are_those_of_the_modules(config: DitConfig) -> None:
     with torch.device("meta"):
         modules = [Dit(config), Vace(config)] if config.vace_layers else [Dit(config)]
     assert capacity.dit_parameters(config) == sum(p.numel() for module in modules for p in module.parameters())
+
+
+def test_a_second_transformer_is_counted() -> None:
+    with torch.device("meta"):
+        transformer, branch, vae = Dit(WAN_1_3B), Vace(WAN_1_3B_VACE), WanVae(VaeConfig())
+    dit, vace, codec = (sum(p.numel() for p in m.parameters()) for m in (transformer, branch, vae))
+    assert capacity.weight_bytes(WAN_1_3B, 2, transformers=2) == pytest.approx(2 * (2 * dit + codec), rel=1e-3)
+    assert capacity.weight_bytes(WAN_1_3B_VACE, 2, transformers=2) == pytest.approx(
+        2 * (2 * dit + vace + codec), rel=1e-3
+    )
+    assert capacity.usual_bytes(SGF_PLUS) - capacity.usual_bytes(SGF) >= 2 * dit
 
 
 def test_counted_cache_is_the_cache() -> None:

@@ -39,19 +39,39 @@ ROLLOUT = {
     "first_steps": (),
     "even_steps": 0,
     "context_t": 0.0,
-    "relative": False,
+    "policy": "absolute",
+    "renews": False,
+    "trained": None,
     "guidance": 1.0,
+    "negative_prompt": "",
 }
 """Self Forcing's. Others are given below by what they do otherwise."""
+NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，"
+    "JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，"
+    "手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+SGF = ROLLOUT | {"policy": "top"}
 SAMPLING: dict[str, dict[str, Any]] = {
     "self-forcing": ROLLOUT,
     "self-forcing-vace": ROLLOUT,
     "causal-forcing": ROLLOUT,
     "causal-forcing-frame": ROLLOUT | {"per_block": 1},
     "causal-forcing-2step": ROLLOUT | {"per_block": 1, "steps": (1000, 500), "first_steps": FOUR},
-    "longlive": ROLLOUT | {"window": 12, "sink": 3},
+    "longlive": ROLLOUT | {"window": 12, "sink": 3, "renews": True},
+    "causal-forcing-1step": ROLLOUT | {"per_block": 1, "steps": (1000,), "first_steps": FOUR},
+    "sgf": SGF | {"window": 12, "sink": 3, "trained": 12},
+    "sgf-frame": SGF | {"per_block": 1, "window": 21, "sink": 4, "trained": 21},
+    "sgf-plus": SGF | {"window": 12, "sink": 3, "trained": 12},
+    "sgf-plus-frame": SGF | {"per_block": 1, "window": 21, "sink": 4, "trained": 21},
     "causvid": ROLLOUT | {"steps": (1000, 757, 522), "warp": False, "shift": 8.0},
-    "wan-vace": {"even_steps": 50, "shift": 16.0, "guidance": 5.0, "strategies": ("joint",)},
+    "wan-vace": {
+        "even_steps": 50,
+        "shift": 16.0,
+        "guidance": 5.0,
+        "strategies": ("joint",),
+        "negative_prompt": NEGATIVE,
+    },
 }
 """The whole of what is published. Wan's model is no rollout: it has no blocks, window or list of steps."""
 OURS_WHERE_PUBLISHED = {("sink", 0): 1}
@@ -65,6 +85,11 @@ TRANSFORMERS = {
     "causal-forcing": ("zhuhz22/Causal-Forcing", "chunkwise/causal_forcing.pt", PLAIN),
     "causal-forcing-frame": ("zhuhz22/Causal-Forcing", "framewise/causal_forcing.pt", EMA),
     "causal-forcing-2step": ("zhuhz22/Causal-Forcing", "causal-forcing++/framewise-2step.pt", EMA),
+    "causal-forcing-1step": ("zhuhz22/Causal-Forcing", "causal-forcing++/framewise-1step.pt", EMA),
+    "sgf": ("JunhaoZhuang/Self_Gradient_Forcing", "chunkwise/ar/model.pt", EMA),
+    "sgf-frame": ("JunhaoZhuang/Self_Gradient_Forcing", "framewise/ar/model.pt", EMA),
+    "sgf-plus": ("ZihanSu/Self_Gradient_Forcing_Plus", "chunkwise/model.pt", EMA),
+    "sgf-plus-frame": ("ZihanSu/Self_Gradient_Forcing_Plus", "framewise/model.pt", EMA),
     "longlive": ("Efficient-Large-Model/LongLive-1.3B", "models/longlive_base.pt", PLAIN),
     "causvid": ("tianweiy/CausVid", "autoregressive_checkpoint/model.pt", PLAIN),
     "wan-vace": (*VACE_FILE, None),
@@ -79,7 +104,13 @@ OTHER_FILES = {
     "lora": ("Efficient-Large-Model/LongLive-1.3B", "models/lora.pt", APACHE),
 }
 """Repository, file and licence by role."""
-FURTHER_ROLES = {"self-forcing-vace": {"vace"}, "wan-vace": {"vace"}, "longlive": {"lora"}}
+FURTHER_ROLES = {
+    "sgf-plus": {"clean"},
+    "sgf-plus-frame": {"clean"},
+    "self-forcing-vace": {"vace"},
+    "wan-vace": {"vace"},
+    "longlive": {"lora"},
+}
 """Beside the transformer, and what all models share."""
 LICENCES = {
     "self-forcing": (f"{APACHE} since 2025-09-11, {NON_COMMERCIAL} before: check the model card", True),
@@ -99,8 +130,9 @@ def differences(preset: Preset) -> set[str]:
     parts = {part.role: part for part in preset.parts}
     if set(parts) != {"dit", "vae", "tae", "text", "tokenizer"} | FURTHER_ROLES.get(preset.id, set()):
         found.add("roles")
-    found |= {role for role, part in parts.items() if role != "dit" and _origin(part) != (OTHER_FILES[role], False)}
     repository, file, prefers = TRANSFORMERS[preset.id]
+    others = OTHER_FILES | {"clean": (repository, file, APACHE)}
+    found |= {role for role, part in parts.items() if role != "dit" and _origin(part) != (others[role], False)}
     licence, confirm = LICENCES.get(preset.id, (APACHE, False))
     if _origin(parts["dit"]) != ((repository, file, licence), confirm):
         found.add("dit")

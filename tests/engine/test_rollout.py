@@ -17,8 +17,9 @@ from toy import embed_prompt, weights
 
 from sfserver.engine.base import Step
 from sfserver.engine.geometry import Geometry, plan
+from sfserver.engine.guide import Guide, encoded
 from sfserver.engine.noise import make_schedule, seeded_noise
-from sfserver.engine.rollout import Guide, Made, Memory, Networks, Prompt, Rollout, Sampling, encoded
+from sfserver.engine.rollout import Made, Memory, Networks, Prompt, Rollout, Sampling
 from sfserver.model.dit import Nag
 
 STEPS = make_schedule((1000, 500), 5.0)
@@ -232,7 +233,7 @@ def test_a_long_clip_keeps_its_sink_and_no_more_memory() -> None:
 
 def test_relative_positions_differ_only_by_the_gap_behind_the_sink() -> None:
     def both(sink: int) -> list[list[Tensor]]:
-        return [blocks(make(clip(45), memory=Memory(6, sink, relative))) for relative in (True, False)]
+        return [blocks(make(clip(45), memory=Memory(6, sink, policy))) for policy in ("relative", "absolute")]
 
     for relative, absolute in zip(*both(sink=0), strict=True):
         torch.testing.assert_close(relative, absolute, atol=2e-5, rtol=1e-5)

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from sfserver.engine.conditioning import Still, Strategy, guide, plan_clip
 from sfserver.engine.geometry import Geometry, plan
+from sfserver.engine.guide import Guide, encoded
 from sfserver.engine.noise import make_schedule, seeded_noise
-from sfserver.engine.rollout import Guide, Made, Memory, Networks, Prompt, Rollout, Sampling, encoded
+from sfserver.engine.rollout import Made, Memory, Networks, Prompt, Rollout, Sampling
 from sfserver.model.rope import RopeTable
 
 STEPS = make_schedule((1000, 500), 5.0)
@@ -147,7 +148,7 @@ def test_anchors_without_further_keyframes_are_the_plain_rollout(shape: Shape, s
     strategy, preset = Strategy.parse("anchor", has_vace=True), attrs.evolve(toy.PRESET, per_block=shape.per_block)
     geometry = plan_clip(shape.width, shape.height, shape.num_frames, keyframes, preset, strategy)
     stills = [Still(at, latent, tuple(keyframes)) for at, latent in shape.known().items()]
-    told = guide(strategy, geometry, stills, None, 1.0)
+    told = guide(strategy, geometry, stills, None)
     torch.testing.assert_close(
         whole(make(shape, seed, told, geometry=geometry)), plain(shape, seed), atol=5e-5, rtol=1e-4
     )

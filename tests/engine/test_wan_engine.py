@@ -18,9 +18,10 @@ from sfserver.engine import wan_engine
 from sfserver.engine.base import Chunk, Event, Job, Keyframe, Step, checked
 from sfserver.engine.conditioning import to_pixels
 from sfserver.engine.geometry import plan
+from sfserver.engine.guide import Guide
 from sfserver.engine.noise import make_schedule, seeded_noise
 from sfserver.engine.presets import CAUSAL_FORCING_2STEP, WAN_VACE
-from sfserver.engine.rollout import Guide, Made, Memory, Networks, Prompt, Rollout, Sampling
+from sfserver.engine.rollout import Made, Memory, Networks, Prompt, Rollout, Sampling
 from sfserver.engine.seam import low_frequencies
 from sfserver.model.config import TOY, TOY_VACE
 
@@ -51,7 +52,7 @@ def test_first_frames_leave_before_the_last_block_is_begun() -> None:
     assert sum(isinstance(event, Step) and event.stage == "denoising" for event in events[first_chunk:]) >= 2
 
 
-@pytest.mark.parametrize(("strategy", "steps"), [("chunk+anchor", 2 + 2), ("chunk", 2 + 3), ("lookahead", 2 + 9)])
+@pytest.mark.parametrize(("strategy", "steps"), [("chunk+anchor", 2 + 2), ("chunk", 2 + 3), ("lookahead", 2 + 7)])
 def test_first_frames_wait_for_no_more_of_the_vace_context_than_their_block_sees(strategy: str, steps: int) -> None:
     """Two stills; then the two passes that place them, or latents of the context. Grey is kept from the clip before."""
     engine, job = toy.engine(), toy.job(25, (0, 24), params={"strategy": strategy})
@@ -60,7 +61,7 @@ def test_first_frames_wait_for_no_more_of_the_vace_context_than_their_block_sees
     first_chunk = next(i for i, event in enumerate(events) if isinstance(event, Chunk))
     of_keyframes = [isinstance(event, Step) and event.stage == "keyframes" for event in events]
     assert sum(of_keyframes[:first_chunk]) == steps
-    assert sum(of_keyframes) >= 2 + 9, "the end's block sees its context all the same"
+    assert sum(of_keyframes) >= 2 + 7, "the end's block sees its context all the same"
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -134,8 +135,20 @@ def test_negative_prompt_steers_and_an_empty_one_costs_nothing() -> None:
     plain = toy.run(toy.job(13, (0, 12), params=QUICK))
     guided = toy.run(toy.job(13, (0, 12), params=QUICK, negative_prompt="a dog"))
     assert not np.array_equal(toy.pixels(plain), toy.pixels(guided))
-    prompts = toy.engine()._prompts(checked(toy.job(), toy.engine().info))
+    prompts = toy.engine()._prompts(checked(toy.job(), toy.engine().info), "a cat")
     assert [layer.negative for layer in prompts[0].text] == [None] * TOY.layers
+
+
+def test_a_model_with_a_negative_prompt_of_its_own_takes_it_where_none_is_given_and_shows_it() -> None:
+    preset = attrs.evolve(WAN_VACE, dit=TOY_VACE, even_steps=2)
+    engine = toy.engine(preset)
+    own, given, other = (
+        toy.pixels(toy.run(toy.job(9, (0, 8), negative_prompt=text), engine))
+        for text in ("", preset.negative_prompt, "blurred")
+    )
+    assert np.array_equal(own, given)
+    assert not np.array_equal(own, other)
+    assert preset.negative_prompt in engine.info.summary
 
 
 def test_a_model_that_needs_two_passes_runs_them() -> None:
@@ -203,7 +216,7 @@ class Broken(torch.nn.Module):
     def embed_text(self, embeds: torch.Tensor) -> torch.Tensor:
         return toy.weights().dit.embed_text(embeds)
 
-    def forward(self, *_: object) -> torch.Tensor:
+    def forward(self, *_: object, **__: object) -> torch.Tensor:
         raise self.error
 
 
@@ -278,8 +291,8 @@ def with_nan() -> wan_engine.Weights:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"num_frames": 2}, "makes clips of 3 to 481"),
-        ({"num_frames": 482}, "makes clips of 3 to 481"),
+        ({"num_frames": 2}, "makes clips of 3 to 81"),
+        ({"num_frames": 482}, "makes clips of 3 to 81"),
         ({"width": 56}, "needs a multiple of 16, try 64"),
         ({"height": 40}, "needs a multiple of 16, try 32"),
         ({"keyframes": (Keyframe(3, toy.picture(0)),)}, "keyframe at 3 is outside the clip of 3 frames"),
@@ -312,19 +325,20 @@ def test_after_the_first_clips_nothing_is_compiled_again_and_nothing_runs_uncomp
     counters.clear()
     engine, graphs = toy.engine(), []
     clips = [
-        (49, "", 11.0),
-        (49, "a dog", 11.0),
-        (49, "a cat", 5.0),
+        (9, "", 11.0),
+        (13, "", 11.0),
+        (9, "a dog", 11.0),
+        (13, "a cat", 5.0),
         (49, "a dog", 7.0),
-        (61, "a dog", 9.0),
+        (45, "a dog", 9.0),
         (33, "", 3.0),
     ]
     for num_frames, negative, strength in clips:
         params = {"strategy": strategy, "compile": True, "seam": False, "negative_strength": strength}
         toy.run(toy.job(num_frames, (0, num_frames - 1), params=params, negative_prompt=negative), engine)
         graphs.append(counters["stats"]["unique_graphs"])
-    assert graphs[1] <= 12, "two stages, few shapes: one latent and three, each with a negative prompt and without"
-    assert graphs[1:] == graphs[1:2] * 5
+    assert graphs[3] <= 18, "two stages, few shapes: one, two and three latents, with a negative prompt and without"
+    assert graphs[3:] == graphs[3:4] * 4
     assert counters["frames"]["ok"] == counters["frames"]["total"]
     torch._dynamo.reset()
 
@@ -355,7 +369,7 @@ def _compiled_for_tests(attend: Any) -> wan_engine.How:
 
 def test_info_tells_what_a_client_must_know() -> None:
     info = toy.engine().info
-    assert (info.size_multiple, info.min_frames, info.max_frames, info.can_skip) == (16, 3, 481, False)
+    assert (info.size_multiple, info.min_frames, info.max_frames, info.can_skip) == (16, 3, 81, False)
     assert info.uses_prompt
     assert info.uses_negative_prompt
 

@@ -90,7 +90,7 @@ def test_a_prompt_of_too_many_tokens_is_refused_by_its_field_and_the_engine_live
     converted: Path, config: ServerConfig, field: str
 ) -> None:
     engine = wan.load_folder(converted, config)
-    with pytest.raises(RequestError, match=r"tokens: the model reads 512") as caught:
+    with pytest.raises(RequestError, match=r"tokens: the model reads 16") as caught:
         toy.run(attrs.evolve(JOB, **{field: "a cat walks " * 300}), engine)  # pyright: ignore[reportArgumentType]
     assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_VALUE, field)
     assert generate(engine).shape[0] == 7
@@ -301,4 +301,4 @@ def test_asking_imports_no_torch() -> None:
         "from sfserver.engine import wan\n"
         "assert wan.describe(ServerConfig())"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)

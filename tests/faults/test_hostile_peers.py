@@ -39,10 +39,31 @@ def raw(server: Server) -> Iterator[Socket]:
     context.term()
 
 
-def answer(socket: Socket, timeout_ms: int = 5000) -> m.ToClient | None:
+def answer(socket: Socket, timeout_ms: int = 60_000) -> m.ToClient | None:
     if not socket.poll(timeout_ms):
         return None
     return decode_to_client(socket.recv_multipart())[0]
+
+
+def until_the_pong(socket: Socket, nonce: int) -> list[m.ToClient]:
+    """All that the server has to say until it answers this ping: what is asked now is answered before it."""
+    socket.send_multipart(encode(m.Ping(nonce)))
+    said: list[m.ToClient] = []
+    while not (said and isinstance(said[-1], m.Pong) and said[-1].nonce == nonce):
+        message = answer(socket)
+        assert message is not None, said[-3:]
+        said.append(message)
+    return said
+
+
+def until_the_end(socket: Socket, request_id: str) -> list[m.ToClient]:
+    """All that the server says until this request has ended, and what follows at once."""
+    said: list[m.ToClient] = []
+    while not (said and isinstance(said[-1], m.Done | m.Failed) and said[-1].id == request_id):
+        message = answer(socket)
+        assert message is not None, said[-3:]
+        said.append(message)
+    return said + until_the_pong(socket, 12345)
 
 
 def greet(socket: Socket) -> None:
@@ -66,12 +87,7 @@ def test_mutated_messages_are_answered_and_other_streams_are_untouched(server: S
         got += list(pictures)
         assert_all_there(got, wanted)
         assert stream.interrupted is None
-    while raw.poll(500):  # what it did not read in time
-        raw.recv_multipart()
-    raw.send_multipart(encode(m.Ping(77)))
-    while not isinstance(said := answer(raw), m.Pong):  # the connection is kept
-        assert said is not None
-    assert said.nonce == 77
+    assert until_the_pong(raw, 77), "the connection is kept"
 
 
 def test_a_refusal_says_code_field_and_sentence(raw: Socket) -> None:
@@ -83,16 +99,34 @@ def test_a_refusal_says_code_field_and_sentence(raw: Socket) -> None:
     assert (failed.id, failed.code, failed.field) == ("bad1", ErrorCode.BAD_MESSAGE, "width")
 
 
+def test_what_cannot_be_quoted_in_an_answer_ends_nobody(server: Server, raw: Socket) -> None:
+    """Each of these once ended the server's process."""
+    greet(raw)
+    front = server.front().pid
+    generate = msgpack.unpackb(bytes(encode(m.Generate("x", "fake", 16, 16, 9, (m.Keyframe(0, 0, 16, 16),), 1))[0]))
+    wanted = request(30, delay_ms=5.0)
+    with server.client() as client, client.submit(wanted) as stream:
+        pictures = iter(stream)
+        got = [next(pictures)]
+        for _ in range(10):
+            raw.send(msgpack.packb({"type": "ping", "nonce": 1, "\x7f": 1}))
+            raw.send_multipart([msgpack.packb(generate | {"params": {"\x7f": None}}), PICTURE])
+            for _ in range(2):
+                failed = answer(raw)
+                assert isinstance(failed, m.Failed)
+                assert failed.code is ErrorCode.BAD_MESSAGE
+        assert_all_there([*got, *pictures], wanted)
+        assert stream.interrupted is None
+    assert server.front().pid == front
+
+
 def test_a_malformed_message_with_a_live_requests_id_does_not_end_it(server: Server, raw: Socket) -> None:
     greet(raw)
     keyframe = (m.Keyframe(0, 0, 16, 16),)
     good = m.Generate("live", "fake", 16, 16, 30, keyframe, 1, params={"delay_ms": 5.0}, credit=64)
     raw.send_multipart(encode(good, [PICTURE]))
     raw.send_multipart([bytes(encode(good)[0]).replace(b"raw", b"gif"), PICTURE])
-    terminal = []
-    while (said := answer(raw, 2000)) is not None:
-        if isinstance(said, m.Done | m.Failed):
-            terminal.append(said)
+    terminal = [said for said in until_the_end(raw, "live") if isinstance(said, m.Done | m.Failed)]
     assert [(type(t), t.id) for t in terminal] == [(m.Failed, None), (m.Done, "live")]
 
 
@@ -101,12 +135,9 @@ def test_the_same_generate_twice_is_done_once(raw: Socket) -> None:
     once = encode(m.Generate("twice", "fake", 16, 16, 9, (m.Keyframe(0, 0, 16, 16),), 1, credit=64), [PICTURE])
     for _ in range(3):
         raw.send_multipart(once)
-    indices, ends = [], 0
-    while (said := answer(raw, 1500)) is not None:
-        if isinstance(said, m.Frame):
-            indices.append(said.index)
-        ends += isinstance(said, m.Done)
-    assert indices == list(range(1, 9))
+    said = until_the_end(raw, "twice")
+    assert [message.index for message in said if isinstance(message, m.Frame)] == list(range(1, 9))
+    assert sum(isinstance(message, m.Done) for message in said) == 1
     raw.send_multipart(once)
     assert isinstance(answer(raw), m.Done), "asked after its end, it is answered from memory"
 
@@ -146,7 +177,7 @@ def test_strangers_on_the_port_disturb_nobody(server: Server) -> None:
         pictures = iter(stream)
         got = [next(pictures)]
         for data in (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(1000), b"\xff" * 64):
-            with sockets.create_connection(("127.0.0.1", port), timeout=2) as stranger:
+            with sockets.create_connection(("127.0.0.1", port), timeout=60) as stranger:
                 stranger.sendall(data)
         got += list(pictures)
         assert_all_there(got, wanted)
@@ -174,7 +205,13 @@ def test_the_server_writes_its_log_and_its_connection_file_and_nothing_else(tmp_
     with running(tmp_path) as server, server.client() as client:
         list(client.submit(request(5)))
         written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == {"run/connection.json", "log/server.log", "log/front.log", "log/worker-0.log"}
+    assert written == {
+        "run/connection.json",
+        "run/connection.json.lock",
+        "log/server.log",
+        "log/front.log",
+        "log/worker-0.log",
+    }
 
 
 def test_no_message_has_a_field_for_a_path_an_address_or_a_command() -> None:

@@ -29,7 +29,7 @@ def stream_through_kills(server: Server, victim: Callable[[], psutil.Process]) -
         client.wait_ready()
         for number in range(KILLS):
             wanted = request(25, seed=number, delay_ms=2.0)
-            kill_at = rng.randrange(1, 20)
+            kill_at = rng.randrange(1, 15)  # the window is 8, so the last of 25 frames are still to be made
             pictures: list[Picture] = []
             with client.submit(wanted) as stream:
                 for event in stream.events():
@@ -65,14 +65,13 @@ def test_a_worker_that_hangs_is_replaced_and_its_stream_goes_on(tmp_path: Path) 
 
 
 def test_a_front_answers_pings_while_its_worker_hangs(tmp_path: Path) -> None:
-    with running(tmp_path, beat_timeout_s=3.0) as server, server.client() as client:
+    with running(tmp_path, beat_timeout_s=3600) as server, server.client() as client:
         stream = client.submit(request(17, fault="hang", fault_at=2))
         next(iter(stream))
-        time.sleep(0.3)
-        for _ in range(5):
-            began = time.monotonic()
-            client.status()
-            assert time.monotonic() - began < 0.5
+        reports = [client.status(timeout_s=60) for _ in range(50)]
+        assert [(job.frames, job.state) for r in reports for job in r.jobs] == [(1, "running")] * 50
+        assert client.state == "ready"
+        assert stream.interrupted is None
         stream.close()
 
 
@@ -108,10 +107,10 @@ def test_a_worker_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) 
         eventually(connection.exists)
         client = Server(server, connection, tmp_path / "log").client()
         with client, pytest.raises(ServerUnavailable, match=r"libcuda.so.1 is missing"):
-            client.wait_ready(20)
+            client.wait_ready(120)
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(120)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
@@ -119,8 +118,8 @@ def test_no_process_is_left_when_the_server_is_ended(tmp_path: Path, how: signal
     with running(tmp_path) as server:
         family = [server.front(), server.worker()]
         server.process.send_signal(how)
-        server.process.wait(20)
-        _, alive = psutil.wait_procs(family, timeout=10)
+        server.process.wait(120)
+        _, alive = psutil.wait_procs(family, timeout=60)
         assert not alive
         assert server.connection_file.exists() == (how is signal.SIGKILL)
 
@@ -135,13 +134,13 @@ def owned_server(tmp_path: Path, keep: bool) -> tuple[int, Path]:
         f"'keep={keep}'], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)\n"
         "p.stdout.readline(); print(p.pid, flush=True)\n"
     )
-    done = subprocess.run([sys.executable, "-c", owner], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", owner], capture_output=True, text=True, timeout=200, check=True)
     return int(done.stdout), connection
 
 
 def test_a_server_ends_with_its_owner(tmp_path: Path) -> None:
     pid, connection = owned_server(tmp_path, keep=False)
-    eventually(lambda: not psutil.pid_exists(pid), 10)
+    eventually(lambda: not psutil.pid_exists(pid))
     assert not connection.exists()
 
 
@@ -155,7 +154,7 @@ def test_a_server_that_is_told_to_stay_outlives_its_owner(tmp_path: Path) -> Non
     finally:
         family = server.children(recursive=True)
         server.terminate()
-        psutil.wait_procs([server, *family], timeout=15)
+        psutil.wait_procs([server, *family], timeout=60)
 
 
 def test_a_killed_client_gives_its_worker_back_within_a_few_pings(tmp_path: Path) -> None:
@@ -175,9 +174,9 @@ def test_a_killed_client_gives_its_worker_back_within_a_few_pings(tmp_path: Path
         assert "streaming" in victim.stdout.readline()
         assert client.status().jobs
         victim.kill()
-        victim.wait(5)
+        victim.wait(60)
         victim.stdout.close()
-        eventually(lambda: not client.status().jobs, 15)
+        eventually(lambda: not client.status().jobs)
 
 
 def test_a_second_server_does_not_take_the_first_ones_place(tmp_path: Path) -> None:
@@ -187,7 +186,7 @@ def test_a_second_server_does_not_take_the_first_ones_place(tmp_path: Path) -> N
             [sys.executable, str(run), str(server.connection_file), str(tmp_path / "log2")],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
         )
         assert second.returncode != 0
         assert "is running already" in second.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,15 @@ import torch
 from torch import Tensor
 
 from sfserver.model import attention
-from sfserver.model.attention import Attend, attend, choose_attention, kernel_preference
+from sfserver.model.attention import (
+    Attend,
+    Group,
+    attend,
+    attend_in_groups,
+    attend_with_normaliser,
+    choose_attention,
+    kernel_preference,
+)
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -57,6 +66,44 @@ def test_gpu_takes_flash_attention_where_it_is_installed(answer: Attend, monkeyp
     assert chosen is not attend
     q, k, v = qkv()
     assert torch.equal(chosen(q, k, v), attend(q, k, v))
+
+
+BIASES = ((0.0,), (1.5, -2.0, 0.5), (-math.inf,), (3.0,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_in_groups_is_attention_with_biases_on_its_logits(dtype: torch.dtype) -> None:
+    q, k, v = (x.to(dtype) for x in qkv(queries=6, keys=8))
+    groups = [Group(slice(2 * i, 2 * i + 2), bias) for i, bias in enumerate(BIASES)]
+    bias = torch.stack([torch.tensor(b).expand(3) for b in BIASES]).repeat_interleave(2, 0).repeat_interleave(2, 1).T
+    logits = torch.einsum("blnd,bknd->bnlk", q.double(), k.double()) / 8**0.5 + bias
+    expected = torch.einsum("bnlk,bknd->blnd", logits.softmax(-1), v.double())
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    answer = attend_in_groups(q, k, v, groups)
+    assert answer.dtype == dtype
+    torch.testing.assert_close(answer.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_one_group_without_a_bias_is_attention() -> None:
+    q, k, v = qkv()
+    torch.testing.assert_close(attend_in_groups(q, k, v, [Group(slice(0, 7))]), attend(q, k, v))
+
+
+def test_written_out_it_is_the_same_as_by_the_kernel() -> None:
+    q, k, v = qkv()
+    answer, normaliser = attention._attend_plainly(*(x.transpose(1, 2) for x in (q, k, v)))
+    by_kernel = attend_with_normaliser(q, k, v)
+    torch.testing.assert_close(answer.transpose(1, 2), by_kernel[0])
+    torch.testing.assert_close(normaliser, by_kernel[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_of_a_gpu_answer_in_the_same_shapes(dtype: torch.dtype) -> None:
+    """As far as that shows without one: their shapes, by torch's own account of them."""
+    q, k, v = (torch.empty(1, n, 3, 16, dtype=dtype, device="meta") for n in (40, 72, 72))
+    answer, normaliser = attend_with_normaliser(q, k, v)
+    assert answer.shape == (1, 40, 3, 16)
+    assert normaliser.shape == (1, 3, 40)
 
 
 def test_asking_for_a_kernel_that_is_not_there_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,7 +289,7 @@ def test_hub_is_the_one_that_the_environment_names(hub: ToyHub, tmp_path: Path) 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=True,
     )
     assert int(answer.stdout) == len(CONTENT)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sfserver.model.attention import Group
 from sfserver.model.cache import CacheShape, KvCache
+from sfserver.model.positions import Positions
 from sfserver.model.rope import RopeTable, rotate
 
 TOKENS, HEADS, HEAD_DIM, LATENTS = 2, 2, 8, 64
+NEVER = -math.inf
 
 
 def make_cache(window: int, sink: int = 0, pinned: int = 0, relative: bool = False) -> KvCache:
     shape = CacheShape(1, HEADS, HEAD_DIM, TOKENS, window, sink, pinned)
-    return KvCache(shape, RopeTable(HEAD_DIM, LATENTS, 1, TOKENS), relative)
+    positions = Positions("relative" if relative else "absolute")
+    return KvCache(shape, RopeTable(HEAD_DIM, LATENTS, 1, TOKENS), positions)
 
 
 def keys_of(start: int, count: int, salt: int = 0) -> Tensor:
@@ -138,6 +144,36 @@ def test_relative_positions_close_the_gap_that_eviction_leaves() -> None:
     in_seats = sorted(cache.positions, key=cache._seats.__getitem__)
     expected = torch.cat([rotate(keys_of(p, 1), table.at(ranks[p], 1)) for p in in_seats], dim=1)
     assert torch.equal(k, expected)
+
+
+def test_a_pinned_key_that_may_seem_nearer_is_turned_anew_for_each_block() -> None:
+    table = RopeTable(HEAD_DIM, LATENTS, 1, TOKENS)
+    cache = KvCache(CacheShape(1, HEADS, HEAD_DIM, TOKENS, 9, 0, 1), table, Positions(reach=2))
+    cache.seat(20, 1, pin=True)
+    assert cache.relative, "it is to be given as it is"
+    key = keys_of(20, 1)
+    assert torch.equal(cache.extend(0, key, -key)[0], rotate(key, table.at(20, 1)))
+    for start, seems in ((0, 4), (3, 7), (6, 10)):
+        k, _ = put(cache, start, 3)
+        assert not cache.relative
+        assert torch.equal(k[:, :TOKENS], rotate(key, table.at(seems, 1)))
+    assert cache.nbytes == cache.shape.nbytes(4) + key.nbytes
+    put(cache, 18, 3, final=True)
+    assert torch.equal(cache.read(0)[0][:, -TOKENS:], keys_of(18, 3)[:, -TOKENS:])
+    assert cache.nbytes == cache.shape.nbytes(4), "once it is past, it is a latent like any other"
+
+
+def test_groups_are_runs_of_seats_with_one_bias() -> None:
+    cache = make_cache(window=6, pinned=2)
+    put(cache, 0, 1)
+    put(cache, 8, 1, pin=True)
+    put(cache, 9, 1, pin=True)
+    put(cache, 1, 3)
+    rows = [slice(a * TOKENS, b * TOKENS) for a, b in ((0, 1), (1, 3), (3, 6))]
+    both = cache.groups({8: (2.0,), 9: (2.0,), 40: (1.0,)})
+    assert both == [Group(rows[0], (0.0,)), Group(rows[1], (2.0,)), Group(rows[2], (0.0,))]
+    assert cache.groups({8: (NEVER,), 9: (NEVER,)}) == [Group(rows[0], (0.0,)), Group(rows[2], (0.0,))]
+    assert cache.groups({}) == [Group(slice(0, 6 * TOKENS), (0.0,))]
 
 
 def test_nbytes_is_what_the_shape_says() -> None:

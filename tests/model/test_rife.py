@@ -111,17 +111,50 @@ def test_a_disc_that_moved_is_on_its_way_and_in_no_second_place(net, pictures):
     assert worst(dissolved[left_behind], pictures[1][left_behind]) > 0.2, "a dissolve leaves a ghost there"
 
 
-def test_disagreement_tells_motion_from_a_cut(net):
-    wide, other = F.interpolate(noise(2, 3, 8, 18).float(), size=(128, 288), mode="bicubic").clamp(0, 1)
-    here, there, elsewhere = wide[..., :256], wide[..., 16:272], other[..., :256]
+def blank_start(pair: rife.Pair) -> rife.Start:
+    height, width = pair.looks.shape[-2:]
+    return rife.Start(torch.zeros(1, 4, height, width), torch.ones(2, 1, height, width))
 
-    def measured(a: torch.Tensor, b: torch.Tensor) -> float:
-        """Of the difference between the pictures, how much is left after moving them."""
-        return (net.disagreement(net.pair(torch.stack((a, b)))) / (a - b).abs().mean()).item()
 
-    assert net.disagreement(net.pair(torch.stack((here, here)))) < 1e-3
-    assert measured(here, there) < 0.3
-    assert measured(here, elsewhere) > 0.7
+def test_a_start_that_knows_nothing_changes_nothing(net, pictures):
+    pair = net.pair(pictures)
+    told = net.estimate(pair, 0.3, blank_start(pair))
+    alone = net.estimate(pair, 0.3)
+    assert worst(told.flow, alone.flow) < 1e-3
+    assert worst(net.mixed(pair, told), net.between(pair, 0.3)) < 1e-4
+
+
+def test_a_start_is_where_the_flow_begins(net):
+    wide = F.interpolate(noise(1, 3, 16, 64).float(), size=(128, 512), mode="bicubic").clamp(0, 1)
+    pair = net.pair(torch.cat((wide[..., 100:356], wide[..., 0:256])))  # 100 px to the right
+    start = blank_start(pair)
+    start.flow[0, 0], start.flow[0, 2] = -50, 50
+    true = wide[0, ..., 50:306][..., 60:196]
+
+    def error(start: rife.Start | None) -> float:
+        return (net.mixed(pair, net.estimate(pair, 0.5, start))[..., 60:196] - true).abs().mean().item()
+
+    assert error(start) < 0.02
+    assert error(None) > 2 * error(start)
+
+
+def test_where_one_picture_is_blind_the_other_one_is_shown(net, pictures):
+    pair = net.pair(pictures)
+    start = blank_start(pair)
+    start.seen[0, :, 20:40, 40:80] = 0
+    a, b = net.sides(pair, net.estimate(pair, 0.5, start), start)
+    assert torch.equal(a[:, 20:40, 40:80], b[:, 20:40, 40:80])
+    assert not torch.equal(a, b)
+
+
+def test_both_ways_is_the_mean_with_the_run_backwards(net, pictures):
+    there, back = net.pair(pictures), net.pair(pictures.flip(0))
+    both = net.estimate(there, 0.3, both_ways=True)
+    one, other = net.estimate(there, 0.3), net.estimate(back, 0.7)
+    assert worst(both.flow, (one.flow + other.flow.roll(2, 1)) / 2) < 1e-4
+    assert worst(both.mask, (one.mask - other.mask) / 2) < 1e-4
+    mirrored = net.mixed(back, net.estimate(back, 0.7, both_ways=True))
+    assert worst(net.mixed(there, both), mirrored) < 1e-4, "it has no direction"
 
 
 def test_every_byte_survives_the_way_in_and_out():

@@ -8,7 +8,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfserver.model.tae import Tae, TaeConfig, _run
+from sfserver.model.tae import Tae, TaeConfig, run_layers
 from sfserver.model.vae import LATENT_MEAN, LATENT_STD, StreamState
 
 TINY = TaeConfig(decoder_widths=(8, 8, 6, 6), encoder_width=6)
@@ -39,7 +39,7 @@ def test_streamed_decode_equals_whole_decode(tae: Tae, pieces: list[int], batch:
     latents = random_latents(sum(pieces), batch, seed)
     state = tae.new_decoder_state()
     streamed = torch.cat([tae.decode(piece, state) for piece in latents.split(pieces, dim=1)], dim=1)
-    whole = _run(tae.decoder, latents, StreamState())[:, 3:].clamp(0, 1) * 2 - 1
+    whole = run_layers(tae.decoder, latents, StreamState())[:, 3:].clamp(0, 1) * 2 - 1
     assert streamed.shape == (batch, 1 + 4 * (sum(pieces) - 1), 3, 24, 32)
     torch.testing.assert_close(streamed, whole, **CLOSE)
 
@@ -65,7 +65,7 @@ def test_streamed_encode_equals_whole_encode(tae: Tae, groups: list[int], tail: 
     streamed = torch.cat([tae.encode(piece, state) for piece in pixels.split(counts, dim=1)], dim=1)
     filled = torch.cat([pixels, pixels[:, -1:].expand(-1, -sum(counts) % 4, -1, -1, -1)], dim=1)
     assert streamed.shape == (batch, (sum(counts) + 3) // 4, 16, 3, 4)
-    torch.testing.assert_close(streamed, _run(tae.encoder, filled.add(1).div(2), StreamState()), **CLOSE)
+    torch.testing.assert_close(streamed, run_layers(tae.encoder, filled.add(1).div(2), StreamState()), **CLOSE)
 
 
 def test_encode_without_the_stream_state_differs(tae: Tae) -> None:

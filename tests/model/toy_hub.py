@@ -59,7 +59,7 @@ def serving() -> Iterator[ToyHub]:
         yield hub
     finally:
         hub.shutdown()
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         hub.server_close()
 
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from sfserver.config import load_config
+from sfserver.config import ConfigError, load_config
 from sfserver.serve.supervise import serve
 
 if __name__ == "__main__":
@@ -11,4 +11,7 @@ if __name__ == "__main__":
     flags = dict(setting.split("=", 1) for setting in settings)
     worker = flags.pop("worker", str(Path(__file__).with_name("fake_engines.py")))
     config = load_config({"connection_file": connection, "log_dir": log_dir, **flags}, environment={})
-    sys.exit(serve(config, (sys.executable, worker)))
+    try:
+        sys.exit(serve(config, (sys.executable, worker)))
+    except ConfigError as error:
+        sys.exit(str(error))

@@ -41,7 +41,7 @@ class Server:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(120)
 
 
 @contextmanager
@@ -62,12 +62,12 @@ def running(folder: Path, **settings: object) -> Iterator[Server]:
         if process.poll() is None:
             process.terminate()
         try:
-            process.wait(15)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(5)
+            process.wait(60)
         process.stdout.close()
-        _, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=60)
         for left in alive:
             left.kill()
         assert not alive, f"left behind: {alive}"
@@ -91,7 +91,7 @@ def assert_all_there(pictures: list[Picture], request: Request) -> None:
         assert bytes(p.data) == picture(request.seed, p.index, request.width, request.height).tobytes()
 
 
-def eventually(look: Callable[[], T | None], timeout_s: float = 20.0) -> T:
+def eventually(look: Callable[[], T | None], timeout_s: float = 120.0) -> T:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         try:

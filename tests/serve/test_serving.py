@@ -47,13 +47,13 @@ def test_two_requests_of_one_client_both_come_whole(client: Client) -> None:
 
 
 def test_a_waiting_request_hears_its_position_move(server: Server, client: Client) -> None:
-    streams = [client.submit(request(9, delay_ms=30.0)) for _ in range(3)]
-    last = streams[2]
-    positions = [e.position for e in last.events() if isinstance(e, m.Accepted)]
-    assert positions == sorted(positions, reverse=True)
-    assert positions[0] == 2
-    assert positions[-1] == 1
-    for stream in streams:
+    first, second, last = (client.submit(request(30)) for _ in range(3))  # nobody reads, so the first stands still
+    events = last.events()
+    positions = [next(e.position for e in events if isinstance(e, m.Accepted))]
+    first.close()
+    positions += [next(e.position for e in events if isinstance(e, m.Accepted))]
+    assert positions == [2, 1]
+    for stream in (second, last):
         stream.close()
 
 
@@ -119,24 +119,22 @@ def test_what_the_protocol_does_not_allow_is_refused_before_it_is_sent(client: C
         client.submit(Request(((0, BLACK),), SIDE, SIDE, 3, prompt="x" * 5000))
 
 
-def test_cancelling_ends_the_stream_at_once_and_the_worker_within_a_frame(server: Server, client: Client) -> None:
-    with client.submit(request(500, delay_ms=20.0)) as stream:
+def test_cancelling_ends_the_stream_and_frees_the_worker(server: Server, client: Client) -> None:
+    with client.submit(request(500, delay_ms=1000.0)) as stream:  # eight minutes; test_cancelling.py counts the frames
         next(iter(stream))
-        began = time.monotonic()
         stream.cancel()
         rest = list(stream)
-        assert time.monotonic() - began < 0.5
     assert stream.done is not None
     assert stream.done.outcome == "cancelled"
-    assert len(rest) < 20
-    eventually(lambda: not client.status().jobs, 2.0)
+    assert len(rest) <= 7, "what had come already"
+    eventually(lambda: not client.status().jobs)
     assert_all_there(list(client.submit(request(5))), request(5))
 
 
 def test_leaving_the_with_block_cancels(client: Client) -> None:
     with client.submit(request(500, delay_ms=20.0)) as stream:
         next(iter(stream))
-    eventually(lambda: not client.status().jobs, 2.0)
+    eventually(lambda: not client.status().jobs)
 
 
 def test_a_client_that_takes_nothing_stops_the_engine_and_loses_nothing(server: Server) -> None:
@@ -149,18 +147,18 @@ def test_a_client_that_takes_nothing_stops_the_engine_and_loses_nothing(server: 
 
 
 def test_polling_never_blocks_and_ends_with_ended(client: Client) -> None:
-    wanted = request(9, delay_ms=10.0)
+    wanted = request(4, delay_ms=500.0)
     stream = client.submit(wanted)
     events: list[object] = []
-    slowest = 0.0
+    in_vain = 0
     while not stream.ended:
-        began = time.perf_counter()
-        events += stream.poll(4)
-        slowest = max(slowest, time.perf_counter() - began)
+        came = stream.poll(4)
+        events += came
+        in_vain += not came
         time.sleep(0.005)
     assert_all_there([e for e in events if isinstance(e, Picture)], wanted)
     assert isinstance(events[-1], Ended)
-    assert slowest < 0.1
+    assert in_vain > 0, "one that waited would always come back with something"
 
 
 def test_a_client_that_goes_away_gives_its_worker_back(server: Server, client: Client) -> None:
@@ -168,7 +166,7 @@ def test_a_client_that_goes_away_gives_its_worker_back(server: Server, client: C
         stream = other.submit(request(500, delay_ms=20.0))
         next(iter(stream))
         assert client.status().jobs
-    eventually(lambda: not client.status().jobs, 3.0)
+    eventually(lambda: not client.status().jobs)
 
 
 def test_a_client_that_says_bye_is_forgotten_at_once(server: Server, client: Client) -> None:
@@ -176,16 +174,16 @@ def test_a_client_that_says_bye_is_forgotten_at_once(server: Server, client: Cli
     for _ in range(40):  # more than the server would remember if they stayed
         with server.client() as other:
             other.wait_ready()
-    eventually(lambda: client.status().clients == before, 1.0)
+    eventually(lambda: client.status().clients == before)
 
 
 def test_more_requests_than_the_queue_holds_are_refused(client: Client) -> None:
-    streams = [client.submit(request(9, delay_ms=50.0)) for _ in range(70)]
+    streams = [client.submit(request(30)) for _ in range(70)]  # the first stands still: nobody reads
     with pytest.raises(RequestError, match="waiting"):
         list(streams[-1])
     for stream in streams:
         stream.close()
-    eventually(lambda: not client.status().jobs, 5.0)
+    eventually(lambda: not client.status().jobs)
 
 
 def test_the_welcome_describes_each_engine_well_enough_to_draw_its_settings(client: Client) -> None:

@@ -19,7 +19,7 @@ def serve(folder: Path, *arguments: str, **environment: str | None) -> subproces
     }
     merged = {k: v for k, v in {**os.environ, **private, **environment}.items() if v is not None}
     command = [sys.executable, "-m", "sfserver", "serve", *arguments]
-    return subprocess.run(command, env=merged, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=merged, capture_output=True, text=True, timeout=200, check=False)
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:

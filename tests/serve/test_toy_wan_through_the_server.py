@@ -33,7 +33,7 @@ class Machine:
 
     def sfserver(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *map(str, arguments)]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=100, check=False)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=250, check=False)
 
     def generate(self, name: str, *more: str | Path, prompt: str = "a cat", seed: int = 0) -> dict[str, bytes]:
         """The files that two pictures become, by name."""
@@ -70,7 +70,7 @@ def server(machine: Machine) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 @pytest.fixture(scope="module")

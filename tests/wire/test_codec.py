@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+import hypothesis.strategies as st
 import msgpack
 import pytest
 from hypothesis import given
@@ -55,7 +57,12 @@ REFUSED = {
     "a map for an array": (lambda b: b.update(keyframes={}), "keyframes"),
     "a number in an array of maps": (lambda b: b.update(keyframes=[1, 2]), "keyframes[0]"),
     "no keyframe": (lambda b: b.update(keyframes=[]), "keyframes"),
-    "nine keyframes": (lambda b: b.update(keyframes=b["keyframes"][:1] * 9), "keyframes"),
+    "25 keyframes": (lambda b: b.update(keyframes=b["keyframes"][:1] * 25), "keyframes"),
+    "17 prompts": (lambda b: b.update(prompts=[{"at": i, "text": ""} for i in range(17)]), "prompts"),
+    "two prompts from one frame on": (lambda b: b.update(prompts=[{"at": 4, "text": ""}] * 2), "prompts"),
+    "prompts in disorder": (lambda b: b.update(prompts=[{"at": i, "text": ""} for i in (5, 4)]), "prompts"),
+    "a prompt that is no pair": (lambda b: b.update(prompts=["a cat"]), "prompts[0]"),
+    "a later prompt over the limit": (lambda b: b.update(prompts=[{"at": 1, "text": "x" * 4001}]), "prompts[0].text"),
     "a negative position": (lambda b: b["keyframes"][1].update(at=-1), "keyframes[1].at"),
     "a seed of 64 bits": (lambda b: b.update(seed=2**63), "seed"),
     "a picture 1 pixel wide": (lambda b: b.update(width=1), "width"),
@@ -124,6 +131,17 @@ def test_size_and_count_are_checked_before_anything_is_decoded(monkeypatch: pyte
         decode_to_server([b"\x80"])
 
 
+def test_all_pictures_of_a_request_together_have_a_limit() -> None:
+    side = 4096, 2160
+    keyframes = tuple(m.Keyframe(i, i, *side) for i in range(9))
+    message = m.Generate("r", "fake", *side, 9, keyframes, 0)
+    picture = memoryview(bytes(side[0] * side[1] * 3))
+    with pytest.raises(BadMessage, match="in all"):
+        decode_to_server(encode(message, [picture] * 9))
+    eight = attrs.evolve(message, keyframes=keyframes[:8])
+    assert decode_to_server(encode(eight, [picture] * 8))[0] == eight
+
+
 def test_an_error_code_is_one_of_ours_and_nothing_else() -> None:
     failed = m.Failed("r1", ErrorCode.HELLO_FIRST, "x")
     back, _ = decode_to_client(encode(failed))
@@ -179,7 +197,7 @@ def mutated(rng: random.Random) -> list[bytes]:
                 data[at:at] = rng.randbytes(rng.randint(1, 5))
             data = data or bytearray(b"\0")
         packed = bytes(data)
-    return [packed, *[PICTURE] * rng.choice([2, 2, 2, 0, 1, 9])]
+    return [packed, *[PICTURE] * rng.choice([2, 2, 2, 0, 1, 25])]
 
 
 ABSURD = (
@@ -199,3 +217,48 @@ ABSURD = (
     {"": {}},
     "\x00",
 )
+
+
+ANY_TEXT = st.text(st.characters(codec=None), max_size=60)
+
+
+@given(ANY_TEXT, st.integers(0, 40))
+def test_whatever_was_said_a_sentence_that_quotes_it_can_be_sent(said: str, most: int) -> None:
+    failed = m.Failed("r1", ErrorCode.BAD_MESSAGE, m.fit(said, most), m.fit(said, L.MAX_NAME_CHARS))
+    assert decode_to_client(encode(failed))[0] == failed
+
+
+@given(ANY_TEXT)
+def test_a_text_that_a_message_takes_can_be_sent(said: str) -> None:
+    try:
+        message = m.Hello(L.PROTOCOL, said, "s")
+    except m.Refused:
+        assert m.fit(said, L.MAX_NAME_CHARS) != said
+        return
+    assert decode_to_server(encode(message))[0] == message
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63), 10**400])
+def test_a_number_that_the_wire_cannot_carry_makes_no_message(value: int) -> None:
+    with pytest.raises(m.Refused):
+        m.Accepted("r1", value)
+    with pytest.raises(m.Refused):
+        m.Parameter("p", "int", value, "")
+    with pytest.raises(m.Refused):
+        request(params={"p": value})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "ping", "nonce": 1, "\x7f": 1},
+        {"type": "ping", "nonce": 1, "\x9b2J": 1},
+        {"type": "cancel", "id": "\x7f"},
+        {"type": "generate", "params": {"\x7f": None}},
+    ],
+    ids=["a field", "an escape code", "an id", "a parameter"],
+)
+def test_a_refusal_never_quotes_what_a_message_may_not_hold(body: dict[str, Any]) -> None:
+    with pytest.raises(BadMessage) as refused:
+        decode_to_server([msgpack.packb(body)])
+    m.Failed(None, ErrorCode.BAD_MESSAGE, refused.value.message, refused.value.field)

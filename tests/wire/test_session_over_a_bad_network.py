@@ -26,6 +26,7 @@ from sfwire.request import Ended, Picture, Request
 from sfwire.session import Notify, Reopen, Send, Session
 
 from sfserver.serve.broker import Action, Broker, Replace, ToClient, ToWorker
+from sfserver.serve.order import InOrder
 
 SIDE = 16
 INFO = m.EngineInfo("fake", "Fake", "Counts", "1", "none", False, False, True, can_skip=True)
@@ -34,6 +35,10 @@ Parts = Sequence[Buffer]
 
 def pixels(seed: int, index: int) -> bytes:
     return bytes([seed % 256, index % 256, (seed * 31 + index) % 256]) * (SIDE * SIDE)
+
+
+def blame(action: Action) -> Sequence[Action]:
+    pytest.fail(f"{action} could not be carried out")
 
 
 @define
@@ -101,11 +106,12 @@ class BadNetwork(RuleBasedStateMachine):
     def start_server(self) -> None:
         self.worker = ModelWorker()
         self.broker = Broker(self.new_id(), "test", 1, 1e9, self.now)
-        self.say_ready()
+        self.in_order = InOrder(self.carry_out, blame)
+        self.perform_server(self.welcomed())
 
-    def say_ready(self) -> None:
+    def welcomed(self) -> Sequence[Action]:
         welcome = m.Welcome(L.PROTOCOL, "worker", "test", (INFO,), "fake", "the only one")
-        self.perform_server(self.broker.on_worker(0, welcome, [], self.now))
+        return self.broker.on_worker(0, welcome, [], self.now)
 
     # Carrying out actions
 
@@ -121,18 +127,20 @@ class BadNetwork(RuleBasedStateMachine):
                     if isinstance(action.event, Picture):
                         self.untaken.append(action.ticket)
 
-    def perform_server(self, actions: list[Action]) -> None:
-        for action in actions:
-            match action:
-                case ToClient():
-                    self.to_client.append((action.peer, encode(action.message, action.buffers)))
-                case ToWorker():
-                    done = self.worker.take(action.message)
-                    if done:
-                        self.perform_server(self.broker.on_worker(0, done, [], self.now))
-                case Replace():
-                    self.worker = ModelWorker()
-                    self.say_ready()
+    def perform_server(self, actions: Sequence[Action]) -> None:
+        self.in_order.do(lambda: actions)
+
+    def carry_out(self, action: Action) -> Sequence[Action]:
+        match action:
+            case ToClient():
+                self.to_client.append((action.peer, encode(action.message, action.buffers)))
+            case ToWorker():
+                done = self.worker.take(action.message)
+                return self.broker.on_worker(0, done, [], self.now) if done else ()
+            case Replace():
+                self.worker = ModelWorker()
+                return self.welcomed()
+        return ()
 
     # What the program does
 

@@ -14,13 +14,13 @@ SIDE = 16
 PICTURE = bytes(SIDE * SIDE * 3)
 
 ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
-texts = st.text(st.characters(min_codepoint=32, exclude_characters="\x7f", exclude_categories=["Cs"]), max_size=40)
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t"), max_size=40)
 values = st.one_of(st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False, allow_infinity=False), texts)
 sides = st.just(SIDE)
 places = st.integers(0, L.MAX_FRAMES - 1)
 seeds = st.integers(0, L.MAX_SEED)
 counts = st.integers(0, 1000)
-nonces = st.integers(0, 2**63)
+nonces = st.integers(0, L.MAX_INT)
 
 parameters = st.builds(
     m.Parameter, ids, st.sampled_from(["bool", "int", "float", "choice"]), values, texts, choices=st.tuples(texts)
@@ -42,7 +42,7 @@ engines = st.builds(
 
 @st.composite
 def generates(draw: st.DrawFn) -> tuple[m.Generate, list[bytes]]:
-    at = draw(st.lists(places, min_size=1, max_size=8))
+    at = draw(st.lists(places, min_size=1, max_size=L.MAX_KEYFRAMES))
     keyframes = tuple(m.Keyframe(a, i, SIDE, SIDE) for i, a in enumerate(at))
     message = m.Generate(
         draw(ids),
@@ -58,6 +58,7 @@ def generates(draw: st.DrawFn) -> tuple[m.Generate, list[bytes]]:
         draw(st.integers(0, L.MAX_FRAMES)),
         draw(st.integers(0, L.MAX_CREDIT_AHEAD)),
         draw(st.sampled_from(["raw", "png"])),
+        tuple(m.PromptAt(at, draw(texts)) for at in sorted(draw(st.sets(places, max_size=3)))),
     )
     return message, [PICTURE] * len(at)
 

@@ -1,0 +1,115 @@
+"""What `auto` means for one clip: an engine, and for a model that would not fit as it is, settings with which it does.
+
+The first that is complete, can make the clip and fits the GPU's memory is taken; before a model is given up, a smaller
+window and then the whole clip at once are tried. Arithmetic only; imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from attrs import field, frozen
+from sfwire.errors import ErrorCode, RequestError
+from sfwire.messages import EngineInfo
+
+from . import capacity
+from .geometry import latent_of
+from .presets import Preset, find
+
+LEAST_BLOCKS = 3
+"""A window holds this many blocks besides its sink: with fewer, motion is forgotten before it is over."""
+
+
+@frozen
+class Wanted:
+    """What decides of a clip. Sizes in pixels."""
+
+    width: int
+    height: int
+    num_frames: int
+    keyframes: int = 2
+
+
+@frozen
+class Choice:
+    """An engine, why it is this one in one sentence, and settings that it needs here; all others keep their default."""
+
+    engine: str
+    reason: str
+    settings: dict[str, str] = field(factory=dict[str, str])
+
+
+def choose(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted) -> Choice:
+    """`infos` in order of preference, `memory_bytes` of the GPU, 0 without one. Raises RequestError where none will do.
+
+    Without a GPU the first that needs none is taken: a diffusion model takes minutes for a frame there, which somebody
+    may want but nobody expects.
+    """
+    passed_over: list[str] = []
+    usable = [info for info in infos if info.available]
+    for info in usable:
+        if why_not := _cannot(info, clip):
+            passed_over.append(why_not)
+            continue
+        found = _fitting(info, memory_bytes, clip)
+        if isinstance(found, Choice):
+            because = f"; {passed_over[0]}" if passed_over else ""
+            return Choice(found.engine, f"{info.title}: {found.reason}{because}", found.settings)
+        passed_over.append(found)
+    if not usable:
+        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, "no engine is complete; run sfserver models", "engine")
+    if all(_cannot(info, clip) for info in usable):  # whoever checks the request names the value and the limit
+        return Choice(usable[-1].id, passed_over[-1])
+    raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, f"no engine will do here: {'; '.join(passed_over)}", "engine")
+
+
+def _cannot(info: EngineInfo, clip: Wanted) -> str | None:
+    """Why the engine makes no such clip, whatever the memory."""
+    if not info.min_frames <= clip.num_frames <= info.max_frames:
+        return f"{info.title} makes clips of {info.min_frames} to {info.max_frames} frames"
+    if clip.keyframes > info.max_keyframes:
+        return f"{info.title} takes {info.max_keyframes} keyframes"
+    return None
+
+
+def _fitting(info: EngineInfo, memory_bytes: int, clip: Wanted) -> Choice | str:
+    """Settings with which it fits, or why it does not."""
+    if not info.memory_bytes:
+        return Choice(info.id, "the first that is complete and can do it here, see sfserver models")
+    if not memory_bytes:
+        return f"{info.title} is complete, but there is no GPU; ask for it by name if you can wait"
+    preset, gpu = find(info.id), f"{memory_bytes / 1e9:.0f} GB"
+    least = info.memory_bytes
+    if preset is None:  # a folder of one's own
+        fits = least <= memory_bytes
+        return Choice(info.id, f"needs about {least / 1e9:.1f} of {gpu}") if fits else _too_large(info, least, gpu)
+    for strategy, window in _ways(preset):
+        need = capacity.need_of(preset, strategy, window, latent_of(clip.num_frames - 1) + 1, clip.keyframes)
+        taken = need.at(clip.width, clip.height)
+        least = min(least, taken)
+        if taken <= memory_bytes:
+            settings = _settings(preset, strategy, window)
+            how = f" with {', '.join(f'{name} {value}' for name, value in settings.items())}" if settings else ""
+            return Choice(info.id, f"the best that is complete; needs about {taken / 1e9:.1f} of {gpu}{how}", settings)
+    return _too_large(info, least, gpu)
+
+
+def _too_large(info: EngineInfo, least: int, gpu: str) -> str:
+    return f"{info.title} needs {least / 1e9:.1f} GB at the least, the GPU has {gpu}"
+
+
+def _ways(preset: Preset) -> Iterator[tuple[str, int]]:
+    """(strategy, window), the usual one first, those that give up more later."""
+    usual = preset.strategies[0]
+    yield usual, preset.window
+    if usual != "joint":
+        least = preset.sink + LEAST_BLOCKS * preset.per_block
+        for window in range(preset.window - preset.per_block, least - 1, -preset.per_block):
+            yield usual, window
+        if "joint" in preset.strategies:
+            yield "joint", preset.window
+
+
+def _settings(preset: Preset, strategy: str, window: int) -> dict[str, str]:
+    settings = {"strategy": strategy} if strategy != preset.strategies[0] else {}
+    return settings | ({"window": str(window)} if window != preset.window else {})

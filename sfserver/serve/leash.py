@@ -1,0 +1,60 @@
+"""What holds a process to the one that started it: a pipe, whose end is read, and what the system has besides.
+
+A process that is stopped, or hangs, reads no pipe. Linux sends it a signal of its choice when its parent is gone,
+however that went: SIGKILL to one with nothing to save, SIGCONT to one that then goes on, reads the end and says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import Literal
+
+import psutil
+
+from .. import BORN_OF
+
+_PR_SET_PDEATHSIG = 1
+OWNER_POLL_S = 0.5
+
+
+def hold_to_parent(name: Literal["SIGKILL", "SIGCONT"]) -> None:
+    """Get this signal when the thread that started us ends: our parents start us from their main threads.
+
+    On Linux. Elsewhere the pipe is all there is, and a stopped process stays until it goes on.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.Signals[name]), 0, 0, 0)
+
+
+def wait_for_owner() -> None:
+    """Return when the process that started this program is gone, however it went, also before we could look.
+
+    `hold_to_parent` in the main thread sees to it that a process that was stopped looks again.
+    """
+    if _was_orphaned():
+        return
+    with suppress(psutil.Error):
+        owner = psutil.Process(os.getppid())
+        while owner.is_running() and os.getppid() == owner.pid:
+            time.sleep(OWNER_POLL_S)
+
+
+def _was_orphaned() -> bool:
+    """Whether the owner ended while Python was still starting.
+
+    Then somebody else stands in for it, who has another session: a child has its parent's, unless it made its own.
+    """
+    parent = os.getppid()
+    if parent != BORN_OF:
+        return True
+    if sys.platform == "win32":  # a parent's number stays, and psutil sees whether it is still the same process
+        return False
+    try:
+        return os.getsid(0) not in (os.getpid(), os.getsid(parent)) and parent != 0
+    except OSError:
+        return False

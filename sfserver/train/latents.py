@@ -1,0 +1,89 @@
+"""Clips of the world as latents, made once and drawn from ever after: encoding a clip costs more than a step on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from attrs import frozen
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor
+
+from ..model.tae import Tae
+from .codec import encode, held
+from .loop import step_random
+from .world import Clips, captions, clips, covering, every_caption
+
+SHARD_CLIPS = 512
+_STILL_FRAMES = 8
+"""The second latent of a still this long is a keyframe's latent, as `conditioning.encode_stills` makes it."""
+
+
+@frozen(eq=False)
+class Latents:
+    """Encoded clips of one length."""
+
+    clean: Tensor
+    """[B, F, C, H, W]: the start keyframe, the latents between, the end keyframe held to the end of its latent."""
+    near: Tensor
+    """[B, F - 2, H, W] bool: where in the latents between the shape is, or close by."""
+    sentence: Tensor
+    """[B], rows of `world.every_caption()`."""
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def pick(self, rows: Tensor) -> Latents:
+        return Latents(self.clean[rows], self.near[rows], self.sentence[rows])
+
+
+@torch.no_grad()
+def encode_clips(tae: Tae, batch: Clips, sentences: Sequence[str]) -> Latents:
+    """Latents of clips whose last frame is the first of its latent, as in `world.CLIP_FRAMES`."""
+    assert batch.pixels.shape[1] % 4 == 2, batch.pixels.shape
+    with torch.autocast("cpu", torch.bfloat16):
+        clean = encode(tae, batch.pixels[:, :-1]).float()
+        still = encode_still(tae, batch.pixels[:, -1]).float()
+    rows = {sentence: row for row, sentence in enumerate(every_caption())}
+    cover = covering(batch.scenes, batch.track)[:, 1:-1]  # [B, 4 (F - 2), 1, H, W]
+    of_latent = F.max_pool2d(cover.flatten(0, 2), 8).unflatten(0, (len(clean), -1, 4)).amax(2)  # four frames at once
+    near = F.max_pool2d(of_latent.flatten(0, 1)[:, None], 3, 1, 1)[:, 0].unflatten(0, (len(clean), -1)) > 0.02
+    return Latents(torch.cat((clean, still), 1), near, torch.tensor([rows[sentence] for sentence in sentences]))
+
+
+@torch.no_grad()
+def encode_still(tae: Tae, picture: Tensor) -> Tensor:
+    """[B, 3, H, W] in 0 to 1 to what an end keyframe is told as, [B, 1, C, H/8, W/8]."""
+    return encode(tae, held(picture[:, None].expand(-1, _STILL_FRAMES - 3, -1, -1, -1)))[:, -1:]
+
+
+def write_shards(tae: Tae, folder: Path, num_frames: int, count: int, seed: int) -> Iterator[Path]:
+    """`count` shards of SHARD_CLIPS clips each, one after the other; those that are there already are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in range(count):
+        path = folder / f"{num_frames:02}-{shard:03}.safetensors"
+        if not path.exists():
+            random = step_random(seed, 1000 * num_frames + shard)
+            parts = [_encode_some(tae, num_frames, random) for _ in range(SHARD_CLIPS // _AT_ONCE)]
+            tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            save_file(tensors, path.with_suffix(".part"))
+            os.replace(path.with_suffix(".part"), path)
+        yield path
+
+
+_AT_ONCE = 32
+
+
+def _encode_some(tae: Tae, num_frames: int, random: Generator) -> Mapping[str, Tensor]:
+    batch = clips(_AT_ONCE, num_frames, random)
+    encoded = encode_clips(tae, batch, captions(batch, random))
+    return {"clean": encoded.clean.to(torch.bfloat16), "near": encoded.near, "sentence": encoded.sentence}
+
+
+def read_shards(folder: Path, num_frames: int) -> Latents:
+    """All clips of a length as one."""
+    shards = [load_file(path) for path in sorted(folder.glob(f"{num_frames:02}-*.safetensors"))]
+    return Latents(*(torch.cat([shard[name] for shard in shards]) for name in ("clean", "near", "sentence")))

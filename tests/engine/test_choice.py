@@ -1,0 +1,89 @@
+"""What `auto` takes for a clip, and that what it says is true."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sfwire.errors import RequestError
+from sfwire.messages import EngineInfo
+
+from sfserver.config import ServerConfig
+from sfserver.engine import capacity, draft, wan
+from sfserver.engine.choice import Wanted, choose
+from sfserver.engine.geometry import latent_of
+from sfserver.engine.presets import find
+
+CLIP = Wanted(832, 480, 81)
+DRAFT = draft.describe(ServerConfig())
+
+
+def complete(*ids: str) -> list[EngineInfo]:
+    """These and the draft engine, as if all files were there."""
+    infos = {info.id: attrs.evolve(info, available=True, missing=()) for info in wan.describe(ServerConfig())}
+    return [*(infos[name] for name in ids), DRAFT]
+
+
+def test_on_a_large_gpu_the_best_is_taken_as_it_is() -> None:
+    chosen = choose(complete("self-forcing-vace", "self-forcing"), 80 * 10**9, CLIP)
+    assert (chosen.engine, chosen.settings) == ("self-forcing-vace", {})
+    assert "of 80 GB" in chosen.reason
+
+
+def test_on_12_gb_a_model_with_vace_is_not_given_up_for_the_draft_engine() -> None:
+    chosen = choose(complete("self-forcing-vace"), 12 * 10**9, CLIP)
+    assert chosen.engine == "self-forcing-vace"
+    assert chosen.settings
+    assert "with" in chosen.reason
+    assert choose(complete(), 12 * 10**9, CLIP).engine == "draft"
+
+
+def test_a_clip_beyond_81_frames_is_for_a_model_that_rolls_on() -> None:
+    long = attrs.evolve(CLIP, num_frames=161)
+    chosen = choose(complete("self-forcing", "longlive"), 80 * 10**9, long)
+    assert chosen.engine == "longlive"
+    assert "Self Forcing 1.3B makes clips of 3 to 81 frames" in chosen.reason
+    assert choose(complete("self-forcing"), 80 * 10**9, long).engine == "draft"
+
+
+def test_without_a_gpu_the_draft_engine_is_taken_and_says_why() -> None:
+    chosen = choose(complete("self-forcing"), 0, CLIP)
+    assert chosen.engine == "draft"
+    assert "there is no GPU" in chosen.reason
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    memory=st.integers(6, 40).map(lambda gb: gb * 10**9),
+    num_frames=st.integers(3, 81),
+    keyframes=st.integers(1, 16),
+    width=st.integers(16, 60).map(lambda n: 16 * n),
+)
+def test_what_is_chosen_fits_and_what_came_before_it_does_not(
+    memory: int, num_frames: int, keyframes: int, width: int
+) -> None:
+    clip = Wanted(width, 480, num_frames, keyframes)
+    chosen = choose(complete("self-forcing-vace"), memory, clip)
+    preset = find("self-forcing-vace")
+    assert preset
+    latents = latent_of(num_frames - 1) + 1
+
+    def taken(strategy: str, window: int) -> int:
+        return capacity.need_of(preset, strategy, window, latents, keyframes).at(width, 480)
+
+    usual = taken(preset.strategies[0], preset.window)
+    if chosen.engine == "draft":
+        assert min(usual, taken("joint", preset.window)) > memory
+    else:
+        strategy = chosen.settings.get("strategy", preset.strategies[0])
+        assert taken(strategy, int(chosen.settings.get("window", preset.window))) <= memory
+        assert bool(chosen.settings) == (usual > memory)
+
+
+def test_nothing_that_will_do_is_said_with_the_reasons() -> None:
+    infos = complete("self-forcing")[:1]
+    with pytest.raises(RequestError, match=r"Self Forcing 1\.3B needs .* GB at the least, the GPU has 2 GB"):
+        choose(infos, 2 * 10**9, CLIP)
+    with pytest.raises(RequestError, match="no engine is complete"):
+        choose([attrs.evolve(info, available=False) for info in infos], 2 * 10**9, CLIP)
