@@ -19,7 +19,7 @@ from sfwire.messages import EngineInfo
 
 from ..model.rife import PAD_MULTIPLE_PX, IFNet, Pair, from_rgb8, to_rgb8
 from .base import FOUND, Chunk, Event, Frame, Job, Keyframe, Step
-from .picture import Layers, between
+from .picture import Layers, between, ground_of
 from .plan import plan
 
 Picture = NDArray[np.uint8]
@@ -95,16 +95,17 @@ class FlowEngine:
         with self._at_work(*a.shape[:2]):
             pair = self._net.pair(from_rgb8(np.stack((a, b)), self._device))
             planned = plan(self._net, pair)
+            ground = ground_of(self._net, pair, planned.layers)
         trust = confidence(planned.distance)
         if planned.distance < HOPELESS:
-            return _Way(trust, lambda t: self._moved(pair, planned.layers, t, fine), planned.findings)
+            return _Way(trust, lambda t: self._moved(pair, ground, planned.layers, t, fine), planned.findings)
         if hold:
             return _Way(trust, lambda t: a if t < 0.5 else b, "a cut, held")
         return _Way(trust, lambda t: _dissolved(a, b, t), "a cut, dissolved")
 
-    def _moved(self, pair: Pair, layers: Layers, t: float, fine: bool) -> Picture:
+    def _moved(self, pair: Pair, ground: Pair, layers: Layers, t: float, fine: bool) -> Picture:
         with self._at_work(pair.height, pair.width):
-            return to_rgb8(between(self._net, pair, layers, t, both_ways=fine).picture)
+            return to_rgb8(between(self._net, pair, layers, t, fine, ground).picture)
 
     @contextmanager
     def _at_work(self, height: int, width: int) -> Generator[None]:

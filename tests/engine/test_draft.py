@@ -59,9 +59,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The times for which the engine made a frame."""
     times: list[float] = []
 
-    def noted(net, pair, layers, t, both_ways=False):
+    def noted(net, pair, layers, t, *rest):
         times.append(t)
-        return between(net, pair, layers, t, both_ways)
+        return between(net, pair, layers, t, *rest)
 
     monkeypatch.setattr(flow, "between", noted)
     return times
