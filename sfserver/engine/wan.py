@@ -122,7 +122,9 @@ def _preset_of(path: Path) -> Preset:
     """The preset that a folder names, its parts all in the folder and its sizes those of its weights."""
     try:
         manifest = read_manifest(path)
-        preset = find(manifest.preset) or (SELF_FORCING_VACE if "vace" in manifest.components else SELF_FORCING)
+        preset = _preset_named(manifest.preset) or (
+            SELF_FORCING_VACE if "vace" in manifest.components else SELF_FORCING
+        )
         sizes = _dit_config(manifest, preset)
     except WeightsError as error:
         raise _unavailable(str(error)) from None
@@ -132,6 +134,11 @@ def _preset_of(path: Path) -> Preset:
     parts = tuple(evolve(part, path=Path(part.path).name) for part in preset.parts if part.role != "lora")
     title = _printable(f"{preset.title} in {path.name}")[:MAX_NAME_CHARS]
     return evolve(preset, id=_engine_id(path), title=title, dit=sizes, parts=parts)
+
+
+def _preset_named(name: str) -> Preset | None:
+    """One that can be fetched, or the small world's, which is trained here."""
+    return next((preset for preset in (*PRESETS, SMALL_WORLD) if preset.id == name), None)
 
 
 def _innermost(error: Exception) -> Exception:

@@ -89,10 +89,15 @@ def read_recipe(path: Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not TOML ({error}); correct it") from None
     except cattrs.BaseValidationError as error:
-        what = "; ".join(cattrs.transform_error(error, path="recipe"))
+        what = "; ".join(cattrs.transform_error(error, path="recipe", format_exception=_said))
         raise UserError(f"{path}: {what}; correct it") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}; correct it") from None
+
+
+def _said(error: BaseException, kind: type | None) -> str:
+    """What a class itself says of its values; for what cattrs found, its own words."""
+    return str(error) if type(error) is ValueError else cattrs.v.format_exception(error, kind)
 
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
