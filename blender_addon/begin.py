@@ -14,6 +14,7 @@ from . import capture, frames, gaps, keep, plan, runtime, sequencer, settings, s
 from .plan import CannotFill, Gap
 from .record import Record, text_of, timestamp
 from .sheet import Sheet, clip_length
+from .words import Words, spoken, to_text
 
 if TYPE_CHECKING:
     from .fill import Fill
@@ -62,6 +63,7 @@ def new_record(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo) -> Record:
         return again(scene, torn, gap, find_engine(torn.engine), new_seed())
     chosen = settings.of(scene)
     width, height = check(scene, gap, engine)
+    words = words_for(scene, gap, chosen.prompt)
     job = uuid4().hex
     return Record(
         job=job,
@@ -71,7 +73,8 @@ def new_record(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo) -> Record:
         seed=new_seed() if chosen.new_seed else chosen.seed,
         engine=engine.id,
         version=engine.version,
-        prompt=chosen.prompt,
+        prompt=words[0][1],
+        prompts=to_text(words),
         negative_prompt=chosen.negative_prompt if engine.uses_negative_prompt else "",
         params=settings.chosen_parameters(scene, engine),
         before=gap.before,
@@ -90,8 +93,16 @@ def _torn_take(scene: bpy.types.Scene, gap: Gap) -> Record | None:
     return before if before is not None and after is not None and before.job == after.job else None
 
 
-def again(scene: bpy.types.Scene, record: Record, gap: Gap, engine: EngineInfo, seed: int) -> Record:
-    """The same once more, as far as the engine of today can. Raises CannotFill."""
+def words_for(scene: bpy.types.Scene, gap: Gap, otherwise: str) -> Words:
+    """What the text strips over a gap ask for, and where there is none what is said otherwise."""
+    return spoken(sequencer.texts_over(scene, gap.start, gap.end), gap.frames, otherwise)
+
+
+def again(
+    scene: bpy.types.Scene, record: Record, gap: Gap, engine: EngineInfo, seed: int, prompt: str | None = None
+) -> Record:
+    """The same once more, as far as the engine of today can and with the text strips of today. Raises CannotFill."""
+    words = words_for(scene, gap, record.prompt if prompt is None else prompt)
     check(scene, gap, engine, record.step)
     known = {parameter.name for parameter in engine.parameters}
     whole = (gap.before, gap.after) == (record.before, record.after)
@@ -104,6 +115,8 @@ def again(scene: bpy.types.Scene, record: Record, gap: Gap, engine: EngineInfo, 
         after=gap.after,
         frames_wanted=gap.frames,
         inside=_inside(gap),
+        prompt=words[0][1],
+        prompts=to_text(words),
         seed=seed,
         version=engine.version,
         params={name: value for name, value in record.params.items() if name in known},

@@ -17,6 +17,7 @@ from .frames import Writer, Written, frame_name, keyframe_name, png_size
 from .record import Record, timestamp
 from .sfwire.request import Ended, Picture, Request
 from .sheet import Sheet
+from .words import changes
 
 if TYPE_CHECKING:
     from .sfwire.client import Client
@@ -37,6 +38,7 @@ def request_for(record: Record, sheet: Sheet, keyframes: Sequence[tuple[int, Buf
         height=record.height,
         num_frames=sheet.clip_frames,
         prompt=record.prompt,
+        prompts=changes(record.words(), sheet),
         negative_prompt=record.negative_prompt,
         seed=record.seed,
         engine=record.engine,

@@ -24,7 +24,9 @@ _PX_PER_CHAR = 6.3
 """Width of a character of Blender's interface font at scale 1, on average."""
 _MARGIN_PX = 60
 _MOST_SHOWN = 8
-"""Fills that the queue shows one by one."""
+"""Fills that the queue shows one by one, prompts of the timeline that are named."""
+_TEXT_CHARS = 24
+"""Shown of each of those."""
 
 
 def _say(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
@@ -47,6 +49,7 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
     bl_region_type = "UI"
     bl_category = "In-Between"
     bl_label = "Fill Gap"
+    bl_order = 0
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
@@ -77,6 +80,10 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
             _say(self.layout, context, str(error), "INFO")
             return None
         _say(self.layout, context, gap.sentence(sequencer.frames_per_second(scene)), "SNAP_MIDPOINT")
+        texts = sequencer.texts_over(scene, gap.start, gap.end)
+        if texts:
+            said = ", ".join(f"'{text[:_TEXT_CHARS]}'" for _, _, text in sorted(texts)[:_MOST_SHOWN])
+            _say(self.layout, context, iface_("Prompts on the timeline: {}").format(said), "TEXT")
         try:
             begin.check(scene, gap, begin.engine_for(scene))
         except CannotFill as error:
@@ -103,6 +110,7 @@ class INBETWEEN_PT_queue(bpy.types.Panel):
     bl_region_type = "UI"
     bl_category = "In-Between"
     bl_label = "Queue"
+    bl_order = 1
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -151,6 +159,7 @@ class INBETWEEN_PT_strip(bpy.types.Panel):
     bl_region_type = "UI"
     bl_category = "In-Between"
     bl_label = "This Strip"
+    bl_order = 2
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -205,6 +214,7 @@ class INBETWEEN_PT_server(bpy.types.Panel):
     bl_region_type = "UI"
     bl_category = "In-Between"
     bl_label = "Server"
+    bl_order = 3
 
     def draw(self, context: bpy.types.Context) -> None:
         state = runtime.connection_state()
@@ -270,6 +280,7 @@ class INBETWEEN_PT_settings(bpy.types.Panel):
     bl_region_type = "UI"
     bl_category = "In-Between"
     bl_label = "Settings"
+    bl_order = 4
     bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod
@@ -319,6 +330,7 @@ class INBETWEEN_PT_disk(bpy.types.Panel):
     bl_region_type = "UI"
     bl_category = "In-Between"
     bl_label = "Frames on Disk"
+    bl_order = 5
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:

@@ -13,12 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from .sheet import Sheet, draw_up
+from .words import Words, from_text
 
 Value = bool | int | float | str
 
 _JOB = re.compile(r"[0-9a-f]{32}")
 _MAX_TEXT_CHARS = 8000
 """Twice the longest prompt: room for parameters as JSON."""
+_MAX_PROMPTS_CHARS = 16 * _MAX_TEXT_CHARS
 MAX_STEP = 4
 """Frames that one picture may stand: on fours."""
 _MAX_FRAMES = 1000 * MAX_STEP
@@ -69,12 +71,18 @@ class Record:
     """Frames that every picture stands: 2 is on twos."""
     inside: str = ""
     """Given pictures within the gap, counted from its start: `5-6 12-15`, the second number not included."""
+    prompts: str = ""
+    """Changes of the prompt, as JSON: [[frame of the gap, prompt from there on], ...]."""
     loop: int = 0
     """1 where it leads back to the first picture of the strip before it."""
 
     def to_properties(self) -> dict[str, Any]:
         """As custom properties: numbers and text. Parameters become JSON, since an empty group would be lost."""
         return {**asdict(self), "params": json.dumps(self.params)}
+
+    def words(self) -> Words:
+        """What is asked for at which frame of the gap."""
+        return [(0, self.prompt), *(from_text(self.prompts, self.frames_wanted) or ())]
 
     def sheet(self) -> Sheet:
         return draw_up(self.frames_wanted, spans_of(self.inside, self.frames_wanted) or (), self.step)
@@ -102,7 +110,7 @@ def from_properties(properties: Mapping[str, Any]) -> Record | None:
     for known in fields(Record):
         if known.name in properties:
             value = _params(properties["params"]) if known.name == "params" else properties[known.name]
-            if not _fits(value, known.type):
+            if not _fits(value, known.type, _MAX_PROMPTS_CHARS if known.name == "prompts" else _MAX_TEXT_CHARS):
                 return None
             values[known.name] = value
     required = ("job", "frames_wanted", "width", "height", "seed", "engine")
@@ -116,7 +124,8 @@ def _is_sound(record: Record) -> bool:
     sizes = 1 <= record.width <= _MAX_SIDE_PX and 1 <= record.height <= _MAX_SIDE_PX
     length = 1 <= record.frames_wanted <= _MAX_FRAMES and 1 <= record.step <= MAX_STEP
     gap = (not record.gap or is_job(record.gap)) and spans_of(record.inside, record.frames_wanted) is not None
-    return sizes and length and gap and record.state in STATES and record.seed >= 0
+    words = from_text(record.prompts, record.frames_wanted) is not None
+    return sizes and length and gap and words and record.state in STATES and record.seed >= 0
 
 
 def _params(text: object) -> object:
@@ -129,11 +138,11 @@ def _params(text: object) -> object:
     return loaded
 
 
-def _fits(value: object, annotation: object) -> bool:
+def _fits(value: object, annotation: object, max_chars: int) -> bool:
     if annotation == "int":
         return type(value) is int
     if annotation == "str":
-        return isinstance(value, str) and len(value) <= _MAX_TEXT_CHARS
+        return isinstance(value, str) and len(value) <= max_chars
     return isinstance(value, dict) and all(
         isinstance(key, str) and isinstance(item, bool | int | float | str) for key, item in value.items()
     )

@@ -150,6 +150,14 @@ def names_over(scene: bpy.types.Scene, start: int, end: int) -> list[str]:
     return [strips[int(row)].name for row in rows]
 
 
+def texts_over(scene: bpy.types.Scene, start: int, end: int) -> list[tuple[int, int, str]]:
+    """(left, right, text) of the text strips that are seen at any frame of [start, end), counted from `start`."""
+    strips = [strips_in(level(scene))[name] for name in names_over(scene, start, end)]
+    texts = (strip for strip in strips if strip.type == "TEXT" and not strip.mute)
+    seen = (text for text in texts if not level(scene).channels[text.channel].mute)
+    return [(left(text) - start, right(text) - start, text.text) for text in seen]
+
+
 def is_still(scene: bpy.types.Scene, name: str) -> bool:
     """Whether a strip shows one and the same picture all the time."""
     strip = strips_in(level(scene))[name]

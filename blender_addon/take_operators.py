@@ -38,10 +38,10 @@ class INBETWEEN_OT_new_take(bpy.types.Operator):
         engine = begin.find_engine(record.engine)
         seed = begin.new_seed() if self.new_seed else record.seed
         name = strips.active_job(scene)[0]
-        take = begin.again(scene, record, gap, engine, seed)
-        take.prompt = strips.next_prompt(scene, name, record.prompt)
+        take = begin.again(scene, record, gap, engine, seed, strips.next_prompt(scene, name, record.prompt))
         take.gap = record.gap or record.job
-        begin.begin(scene, gap, take, instead_of=name)
+        fill = begin.begin(scene, gap, take, instead_of=name)
+        strips.make_active(scene, fill.place.strip)
 
 
 def _check_take(scene: bpy.types.Scene, name: str) -> None:

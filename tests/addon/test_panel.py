@@ -144,7 +144,7 @@ def test_the_strips_panel_names_the_engine_by_its_title_and_offers_what_can_be_d
     assert offered == {name.removeprefix("inbetween.") for name in layout.texts("operator")}
     assert bpy.ops.inbetween.new_take() == {"FINISHED"}
     b.turn_until(lambda: not pump.fills)
-    assert "Take 1 of 2" in draw("strip").said()
+    assert "Take 2 of 2" in draw("strip").said()
     assert draw("strip").texts("operator").count("inbetween.show_take") == 2
 
 
@@ -155,7 +155,8 @@ def test_no_button_has_blenders_own_word_for_something_else():
 
 
 def test_this_strip_stands_right_under_the_queue():
-    names = [panel.__name__ for panel in b.module("panel").CLASSES]
+    panels = sorted(b.module("panel").CLASSES, key=lambda panel: panel.bl_order)
+    names = [panel.__name__ for panel in panels]
     assert names.index("INBETWEEN_PT_strip") == names.index("INBETWEEN_PT_queue") + 1
 
 

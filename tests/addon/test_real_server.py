@@ -121,11 +121,6 @@ def test_a_server_stopped_and_started_again_in_mid_stream_leaves_no_hole(scene, 
     assert whole(b.ours(scene)[0])
 
 
-def listens(port):
-    with socket.socket() as knock:
-        return knock.connect_ex(("127.0.0.1", port)) == 0
-
-
 def test_a_server_that_was_stopped_is_not_said_to_be_connected(scene, pump):
     runtime = b.module("runtime")
     assert runtime.connection_state() == "ready"
@@ -136,6 +131,11 @@ def test_a_server_that_was_stopped_is_not_said_to_be_connected(scene, pump):
     assert runtime.connection_state() == "off"
     assert bpy.ops.inbetween.start_server() == {"FINISHED"}
     b.turn_until(lambda: runtime.connection_state() == "ready", timeout_s=START_S)
+
+
+def listens(port):
+    with socket.socket() as knock:
+        return knock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_connection_file_that_a_killed_server_left_does_not_mislead(scene, pump, tmp_path):

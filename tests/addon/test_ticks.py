@@ -17,7 +17,8 @@ import pytest
 FRAMES = 60
 CROWD = 300
 MAX_LINES = int(2.5 * CROWD)
-"""Of sequencer.py in one tick: what it needs to go through the other strips once, two lines for each, and a little."""
+"""Of sequencer.py and strips.py in one tick: what it needs to go through the other strips once, two lines for each, and
+a little."""
 
 
 @pytest.fixture
@@ -59,14 +60,14 @@ def counted(monkeypatch, owner: object, name: str) -> Callable[[], int]:
 
 
 def lines_run() -> tuple[Callable[[], int], Callable[[], None]]:
-    """A count of the lines that run in sequencer.py, and what ends the counting."""
-    page, lines = b.module("sequencer").__file__, [0]
+    """A count of the lines that run where strips are looked at, and what ends the counting."""
+    pages, lines = {b.module(name).__file__ for name in ("sequencer", "strips")}, [0]
 
     def inside(_frame, event, _argument):
         lines[0] += event == "line"
         return inside
 
-    sys.settrace(lambda frame, _event, _argument: inside if frame.f_code.co_filename == page else None)
+    sys.settrace(lambda frame, _event, _argument: inside if frame.f_code.co_filename in pages else None)
     return (lambda: lines[0]), (lambda: sys.settrace(None))
 
 
@@ -110,9 +111,9 @@ def test_a_tick_goes_through_the_timeline_once_at_most(pump):
 
 
 def test_the_control_a_strip_that_is_looked_for_everywhere_costs_more(pump, monkeypatch):
-    sequencer = b.module("sequencer")
-    find = sequencer._find
-    monkeypatch.setattr(sequencer, "_find", lambda job, place: find(job, sequencer.Place("", "")))
+    strips = b.module("strips")
+    find = strips._find
+    monkeypatch.setattr(strips, "_find", lambda job, place: find(job, strips.Place("", "")))
     count, stop = lines_run()
     try:
         assert max(ticks(pump, count)) > MAX_LINES
