@@ -29,8 +29,9 @@ HOPELESS = 0.45
 """1 - SSIM of two keyframes, both moved to the middle, from which on no motion is believed: it is a cut."""
 HELD_CONFIDENCE = 0.0
 """Of frames before the first and after the last keyframe: nothing is known about them, the keyframe just stays."""
-BYTES_PER_PIXEL = 560
-"""Working memory of a frame: with a camera and a cut-out 503 measured at 832x480 and 540 at 1920x1080 on a CPU."""
+BYTES_PER_PIXEL = 620
+"""Working memory of a frame: with a camera and a cut-out, planning included, 273 MB in all were measured at 832x480 on
+a CPU and 456 to 540 bytes a pixel at 1920x1080; the pair without its cut-outs then added 56."""
 PLANNING_BYTES = 170_000_000
 """Of looking at two keyframes, whatever their size: 168 MB measured."""
 
