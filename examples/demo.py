@@ -18,6 +18,7 @@ OUT = HERE.parent / "demo"
 PAIRS = {
     "toy": "a toy robot raises its arm and waves while a beach ball rolls by, studio light",
     "drawn": "a fox lifts its head and sniffs the wind, storyboard, ink and flat colour",
+    "push": "the camera pushes in on a street while a walker crosses it",
 }
 WORLD = {
     "jumps": "a red ball jumps over",

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from sfwire.errors import WireError
 from sfwire.limits import MAX_SIDE_PX
-from sfwire.messages import EngineInfo, Refused
+from sfwire.messages import EngineInfo, Refused, fit
 from typer.exceptions import Abort, TyperException
 
 from .bars import Bar, bytes_bar
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .generate import Result
 
 USER_ERROR = 2
+_MAX_SENTENCE_CHARS = 1500
+"""A path of a few hundred letters, and what is wrong with it."""
 CANCELLED = 130
 
 app = typer.Typer(
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: object, code: int = USER_ERROR) -> int:
-    sentence = " ".join(str(error).split())  # a path or a prompt may hold line breaks
+    sentence = fit(" ".join(str(error).split()), _MAX_SENTENCE_CHARS)  # paths and prompts may hold anything
     typer.echo(f"sfserver: {sentence}", err=True)
     return code
 

@@ -313,6 +313,9 @@ def _write_all(
                     if isinstance(event, base.Frame):
                         with interrupts.deferred():
                             clip.add(event)
+                    elif event.stage.startswith(base.FOUND):
+                        watcher.note(clip.found(event.stage.removeprefix(base.FOUND)))
+                        continue
                     watcher.at("in-betweens" if isinstance(event, base.Frame) else event.stage, clip.made)
             except KeyboardInterrupt:
                 cancelled = True
@@ -339,6 +342,10 @@ class _Clip:
         self.made = 0
         self.wanted = len(job.wanted())
         self.unsure = 0
+        self.findings: list[str] = []
+        """What the engine saw between two keyframes, a line each."""
+        self._wanted_at = job.wanted()
+        self._gaps = list(pairwise(keyframe.at for keyframe in job.keyframes))
         self._outputs = outputs
         self._keyframes = [] if between_only else list(job.keyframes)
 
@@ -348,6 +355,14 @@ class _Clip:
         self._outputs.write(frame.index, frame.image)
         self.made += 1
         self.unsure += frame.confidence is not None and frame.confidence <= DISSOLVE_CONFIDENCE
+
+    def found(self, line: str) -> str:
+        """Of the gap that the next frame is in: the line, with its place where there are several gaps."""
+        if len(self._gaps) > 1 and self.made < self.wanted:
+            at = self._wanted_at[self.made]
+            line = next((f"frames {a} to {b}: {line}" for a, b in self._gaps if a < at < b), line)
+        self.findings.append(line)
+        return line
 
     def finish(self) -> None:
         """The last keyframes; a clip that broke off ends with its last frame instead of a jump."""
@@ -375,6 +390,7 @@ def _captions(order: Order, plan: Plan, clip: _Clip) -> tuple[str, str]:
         f"{plan.job.width}x{plan.job.height}",
         plan.info.title,
         f"seed {order.seed}",
+        *clip.findings,
     ]
     return title, "  ·  ".join(facts)
 

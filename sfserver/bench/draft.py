@@ -127,8 +127,8 @@ def times(net: IFNet, subject: Subject, planned: Plan) -> tuple[float, float]:
 
 def rank_correlation(a: list[float], b: list[float]) -> float:
     """Spearman's."""
-    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    one, other = (np.argsort(np.argsort(values)).astype(float) for values in (a, b))
+    return float(np.corrcoef(one, other)[0, 1])
 
 
 def measures(net: IFNet, scored: dict[str, list[Score]], subjects: dict[str, list[Subject]]) -> list[Measure]:

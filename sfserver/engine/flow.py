@@ -19,7 +19,7 @@ from sfwire.messages import EngineInfo
 
 from ..model.rife import PAD_MULTIPLE_PX, IFNet, Pair, from_rgb8, to_rgb8
 from .base import FOUND, Chunk, Event, Frame, Job, Keyframe, Step
-from .picture import Layers, between
+from .picture import Layers, between, ground_of
 from .plan import plan
 
 Picture = NDArray[np.uint8]
@@ -29,8 +29,10 @@ HOPELESS = 0.45
 """1 - SSIM of two keyframes, both moved to the middle, from which on no motion is believed: it is a cut."""
 HELD_CONFIDENCE = 0.0
 """Of frames before the first and after the last keyframe: nothing is known about them, the keyframe just stays."""
-BYTES_PER_PIXEL = 480
-"""Working memory: 466 to 471 measured at 832x480 and 1920x1080 on a CPU, 341 at 4096x2160."""
+BYTES_PER_PIXEL = 560
+"""Working memory of a frame: with a camera and a cut-out 503 measured at 832x480 and 540 at 1920x1080 on a CPU."""
+PLANNING_BYTES = 170_000_000
+"""Of looking at two keyframes, whatever their size: 168 MB measured."""
 
 EASES: dict[str, Callable[[float], float]] = {
     "linear": lambda t: t,
@@ -93,16 +95,17 @@ class FlowEngine:
         with self._at_work(*a.shape[:2]):
             pair = self._net.pair(from_rgb8(np.stack((a, b)), self._device))
             planned = plan(self._net, pair)
+            ground = ground_of(self._net, pair, planned.layers)
         trust = confidence(planned.distance)
         if planned.distance < HOPELESS:
-            return _Way(trust, lambda t: self._moved(pair, planned.layers, t, fine), planned.findings)
+            return _Way(trust, lambda t: self._moved(pair, ground, planned.layers, t, fine), planned.findings)
         if hold:
             return _Way(trust, lambda t: a if t < 0.5 else b, "a cut, held")
         return _Way(trust, lambda t: _dissolved(a, b, t), "a cut, dissolved")
 
-    def _moved(self, pair: Pair, layers: Layers, t: float, fine: bool) -> Picture:
+    def _moved(self, pair: Pair, ground: Pair, layers: Layers, t: float, fine: bool) -> Picture:
         with self._at_work(pair.height, pair.width):
-            return to_rgb8(between(self._net, pair, layers, t, both_ways=fine).picture)
+            return to_rgb8(between(self._net, pair, layers, t, fine, ground).picture)
 
     @contextmanager
     def _at_work(self, height: int, width: int) -> Generator[None]:
@@ -159,4 +162,5 @@ def _dissolved(a: Picture, b: Picture, t: float) -> Picture:
 
 
 def _working_bytes(width: int, height: int) -> int:
-    return (width + -width % PAD_MULTIPLE_PX) * (height + -height % PAD_MULTIPLE_PX) * BYTES_PER_PIXEL
+    pixels = (width + -width % PAD_MULTIPLE_PX) * (height + -height % PAD_MULTIPLE_PX)
+    return pixels * BYTES_PER_PIXEL + PLANNING_BYTES

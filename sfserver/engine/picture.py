@@ -3,7 +3,7 @@
 ground's path -> where each pixel lies in both keyframes, and which of them shows it
               -> RIFE begins from there and finds what moves besides
               -> where the keyframes agree on the ground, their own pixels; RIFE blurs even what is aligned
-cut-outs      -> drawn over it, each on its own path
+cut-outs      -> taken out of the keyframes first, drawn over the ground last, each on its own path
 
 Without a camera and without cut-outs the picture is RIFE's, bit for bit.
 """
@@ -29,6 +29,8 @@ NEAR_PX, COARSE = 64, 4
 SAME, SAME_AROUND_PX = 0.03, 6
 COVERED = 0.25
 """Share of a cut-out's edge from which on it hides the ground."""
+GROWN_PX = 3
+"""How far around its shape a cut-out is taken out of the ground: its edge is mixed with it."""
 APART = 0.1
 """Difference of a cut-out's two looks from which on only the nearer keyframe's is shown: a blend would be a ghost."""
 
@@ -80,17 +82,44 @@ class Drawn:
     """[2, 3, H, W]"""
 
 
-def between(net: IFNet, pair: Pair, layers: Layers, t: float, both_ways: bool = False) -> Drawn:
-    """The picture at time t, of the size of `pair`; `layers` may be planned at any other."""
-    start = start_of(pair, layers, t) if layers.moves or layers.cut_outs else None
-    estimate = net.estimate(pair, t, start, both_ways)
-    sides = net.sides(pair, estimate, start)
-    drawn = Drawn(net.mixed(pair, estimate, sides), sides)
+def between(
+    net: IFNet, pair: Pair, layers: Layers, t: float, both_ways: bool = False, ground: Pair | None = None
+) -> Drawn:
+    """The picture at time t, of the size of `pair`; `layers` may be planned at any other.
+
+    `ground` is `ground_of` the same, which is as good for all times; it is made where it is not given.
+    """
+    ground = ground or ground_of(net, pair, layers)
+    start = start_of(ground, layers, t) if layers.moves or layers.cut_outs else None
+    estimate = net.estimate(ground, t, start, both_ways)
+    sides = net.sides(ground, estimate, start)
+    drawn = Drawn(net.mixed(ground, estimate, sides), sides)
     if layers.is_exact:
-        drawn = _with_exact_ground(drawn, pair, layers, t)
+        drawn = _with_exact_ground(drawn, ground, layers, t)
     for cut_out in reversed(layers.cut_outs):
         drawn = _with_cut_out(drawn, pair, cut_out, layers.planned, t)
     return drawn
+
+
+def ground_of(net: IFNet, pair: Pair, layers: Layers) -> Pair:
+    """The pair without its cut-outs: where neither keyframe shows what is behind one, what lies around it goes on."""
+    if not layers.cut_outs:
+        return pair
+    size = pair.height, pair.width
+    covered = torch.stack([cut_out.shapes for cut_out in layers.cut_outs]).amax(0).to(pair.looks.device)
+    covered = F.interpolate(F.max_pool2d(covered, 2 * GROWN_PX + 1, 1, GROWN_PX), size=size, mode="nearest")
+    return net.pair(_filled(pair.looks[:, :3, : pair.height, : pair.width], 1 - covered))
+
+
+def _filled(pictures: Tensor, known: Tensor) -> Tensor:
+    """[B, 3, H, W], [B, 1, H, W] -> the same where `known` is 1, else the mean of the nearest that is."""
+    if bool(known.all()) or min(pictures.shape[-2:]) == 1:
+        return pictures
+    share = F.avg_pool2d(known, 2, ceil_mode=True)
+    coarse = F.avg_pool2d(pictures * known, 2, ceil_mode=True) / share.clamp(min=1e-6)
+    coarse = _filled(coarse, (share > 0).float())
+    fine = F.interpolate(coarse, size=pictures.shape[-2:], mode="bilinear")
+    return torch.lerp(fine, pictures, known)
 
 
 def start_of(pair: Pair, layers: Layers, t: float) -> Start:

@@ -7,8 +7,11 @@ request gets exactly one terminal message; nothing one client does reaches anoth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import get_args
 
+import attrs
 import structlog
 from attrs import define, evolve, frozen
 from sfwire import limits as L
@@ -140,7 +143,8 @@ class Broker:
         client = self._clients.get(peer)
         if client is not None:
             client.heard_at = now
-        log.info("bad message", client=client.name if client else "?", why=str(error)[:200])
+        # Not what was said: a client's mistake may have put a prompt anywhere.
+        log.info("bad message", client=client.name if client else "?", field=_field_of_ours(error.field))
         live = client and error.id and self._jobs.find(client.session, error.id)
         blamed = None if live else error.id  # a Failed with the id of a live request would be its end
         failed = m.Failed(blamed, ErrorCode.BAD_MESSAGE, m.fit(error.message), m.fit(error.field, L.MAX_NAME_CHARS))
@@ -399,6 +403,15 @@ class Broker:
             ),
             workers=tuple(m.WorkerStatus(i, w.pid, w.state, w.restarts) for i, w in enumerate(self._workers)),
         )
+
+
+def _field_of_ours(path: str) -> str:
+    """The field that is to blame if it is one of the protocol's, without the keys and names that a client chose."""
+    name = re.split(r"[.\[]", path, maxsplit=1)[0]
+    return name if name in _FIELDS else ""
+
+
+_FIELDS = {one.name for kind in get_args(m.ToServer) for one in attrs.fields(kind)} | {"type", "buffers"}
 
 
 def _failed(request_id: str, error: RequestError) -> m.Failed:

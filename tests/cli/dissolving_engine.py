@@ -42,6 +42,7 @@ class DissolvingEngine:
         self.jobs: list[Job] = []
         self.closed = False
         self.confidence: float | None = None
+        self.finding = ""
         self.at: Callable[[int], None] = lambda index: None
 
     def open(self, job: Job) -> Generator[Event, None, None]:
@@ -50,6 +51,8 @@ class DissolvingEngine:
             yield Step("looking", 0, 1)
             wanted = job.wanted()
             for i in range(0, len(wanted), 2):
+                if self.finding:
+                    yield Step(f"found: {self.finding}", i, len(wanted))
                 frames = []
                 for index in wanted[i : i + 2]:
                     self.at(index)

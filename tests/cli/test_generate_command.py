@@ -107,6 +107,17 @@ def test_what_is_typed_reaches_the_engine_in_its_type(engine: DissolvingEngine, 
     assert (job.prompt, job.negative_prompt) == ("a", "b")
 
 
+def test_what_the_engine_found_is_told_with_its_place(engine: DissolvingEngine, pair, tmp_path: Path, capsys) -> None:
+    engine.finding = "camera: push 1.6x"
+    assert main(["generate", *pair, "--frames", "4", "--out", str(tmp_path / "one")]) == 0
+    assert "note: camera: push 1.6x\n" in capsys.readouterr().err
+    typed = ["--at", f"3:{pair[0]}", "--frames", "7", "--out", str(tmp_path / "two")]
+    assert main(["generate", *pair, *typed]) == 0
+    err = capsys.readouterr().err
+    assert "frames 0 to 3: camera: push 1.6x" in err
+    assert "frames 3 to 6: camera: push 1.6x" in err
+
+
 def test_later_prompts_reach_the_engine_in_order_of_time(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
     typed = ["--prompt", "sun", "--prompt-at", "6:it rains: a lot", "--prompt-at", "2:clouds"]
     assert main(["generate", *pair, "--frames", "9", *typed, "--out", str(tmp_path / "out")]) == 0

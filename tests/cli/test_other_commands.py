@@ -15,7 +15,7 @@ from dissolving_engine import INFO, DissolvingEngine
 from sfwire import connection as connections
 from sfwire.connection import Connection
 
-from sfserver import doctor
+from sfserver import cli, doctor
 from sfserver.cli import main
 from sfserver.config import ServerConfig, load_config
 from sfserver.doctor import Finding, examine
@@ -195,3 +195,10 @@ def test_weights_that_cannot_be_converted_are_one_line(
     assert line.startswith("sfserver: ")
     assert sentence in line
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_complained_of_is_one_line_of_sane_length_without_escape_codes(capsys) -> None:
+    assert cli._complain("\x1b[2Jno such file: \x9b31m" + "x" * 5_000_000) == cli.USER_ERROR
+    said = capsys.readouterr().err
+    assert said.startswith("sfserver: ?[2Jno such file: ?31m")
+    assert len(said) < 2000

@@ -13,7 +13,7 @@ from sfserver.config import ServerConfig
 from sfserver.engine import draft
 from sfserver.engine import plan as planning
 from sfserver.engine.base import FOUND, Chunk, Job, Keyframe, Step, checked
-from sfserver.engine.picture import between
+from sfserver.engine.picture import between, ground_of
 from sfserver.engine.plan import plan
 from sfserver.model import rife
 
@@ -124,6 +124,19 @@ def test_a_camera_starts_and_ends_at_its_keyframes(net, subjects):
     layers = plan(net, pair).layers
     for t, keyframe in ((0.0, keyframes[0]), (1.0, keyframes[1])):
         assert bench.ssim(between(net, pair, layers, t).picture, keyframe) > 0.99
+
+
+def test_behind_a_cut_out_that_left_no_ghost_of_it_stays(net, subjects):
+    """Even where the other keyframe does not show what was behind it."""
+    scene = subjects["disc 120 px, fox"]
+    keyframes = bench.as_tensors(scene.at(0), scene.at(1))
+    pair = net.pair(keyframes)
+    layers = plan(net, pair).layers
+    ground = ground_of(net, pair, layers).looks[0, :3]
+    red = keyframes[0, 0, 190, 80] - keyframes[0, 2, 190, 80]
+    assert ground[0, 190, 80] - ground[2, 190, 80] < red / 2
+    far = (slice(None), slice(0, 288), slice(200, 512))
+    assert torch.equal(ground[far], keyframes[0][far])
 
 
 # Through the engine

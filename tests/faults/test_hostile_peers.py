@@ -195,6 +195,18 @@ def test_prompts_are_not_in_the_log(server: Server, raw: Socket) -> None:
     assert "a secret film" not in log
 
 
+def test_a_mistaken_message_is_not_in_the_log_either(server: Server, raw: Socket) -> None:
+    """A prompt in the wrong field, and as the name of a field and of a parameter."""
+    greet(raw)
+    good = msgpack.unpackb(bytes(encode(m.Generate("p2", "fake", 16, 16, 3, (m.Keyframe(0, 0, 16, 16),), 1))[0]))
+    for wrong in ({"encoding": "my secret"}, {"my secret": 1}, {"params": {"my secret": None}}, {"type": "my secret"}):
+        raw.send_multipart([msgpack.packb(good | wrong), PICTURE])
+    until_the_pong(raw, 5)
+    log = Path(server.log_dir / "server.log").read_text()
+    assert [e["field"] for e in map(json.loads, log.splitlines()) if e["event"] == "bad message"][-4:]
+    assert "my secret" not in log
+
+
 def test_at_debug_they_are(tmp_path: Path) -> None:
     with running(tmp_path, log_level="debug") as server, server.client() as client:
         list(client.submit(attrs.evolve(request(3), prompt="a secret film")))

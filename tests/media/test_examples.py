@@ -13,7 +13,7 @@ from sfserver.media import read_picture
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize("pair", ["drawn", "toy"])
+@pytest.mark.parametrize("pair", ["drawn", "push", "toy"])
 def test_pair_is_small_and_can_be_used_as_it_is(pair: str) -> None:
     for end in ("start", "end"):
         path = EXAMPLES / f"{pair}_{end}.png"
@@ -23,9 +23,10 @@ def test_pair_is_small_and_can_be_used_as_it_is(pair: str) -> None:
         assert path.stat().st_size < 400_000
 
 
-def test_drawn_pair_is_what_its_script_draws() -> None:
+@pytest.mark.parametrize("script_name", ["make_drawn.py", "make_push.py"])
+def test_a_drawn_pair_is_what_its_script_draws(script_name: str) -> None:
     """Up to rounding, in which versions of Pillow may differ."""
-    script = runpy.run_path(str(EXAMPLES / "make_drawn.py"))
+    script = runpy.run_path(str(EXAMPLES / script_name))
     for name, pose in script["POSES"].items():
         drawn = np.asarray(script["draw"](pose)).astype(int)
         assert np.abs(drawn - read_picture(EXAMPLES / f"{name}.png").image).mean() < 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,27 @@ def test_a_setting_that_makes_no_sense(tmp_path: Path, setting: str, value: str)
 def test_a_config_file_with_an_unknown_setting(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("workerz = 2\n")
     assert_one_line(serve(tmp_path, "--config", str(tmp_path / "c.toml")), "workerz", "workers")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="access lists")
+def test_logs_and_keys_are_their_users_alone_whatever_the_umask_and_what_was_there(tmp_path: Path) -> None:
+    """Without a runtime folder, where logs and connection file share one; and files of before are closed too."""
+    folder = tmp_path / ".local" / "state" / "sfserver"
+    folder.mkdir(parents=True)
+    (folder / "server.log").write_text("old\n")
+    for path in (folder, folder / "server.log"):
+        path.chmod(0o777)
+    run = Path(__file__).with_name("run_server.py")
+    code = f"import os, runpy; os.umask(0); runpy.run_path({str(run)!r}, run_name='__main__')"
+    command = [sys.executable, "-c", code, str(folder / "connection.json"), str(folder)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        assert "is ready" in server.stdout.readline()
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
+    finally:
+        server.terminate()
+        server.communicate(timeout=120)
+    assert modes.pop("sfserver") == 0o700
+    assert {"connection.json", "server.log", "front.log", "worker-0.log"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
