@@ -192,6 +192,7 @@ def _on_save_begin(file: str, *_: object) -> None:
     _occupied.add("save")
     if not file:
         return  # the startup file
+    notice = ""
     try:
         brought = keep.bring_beside(Path(file))
     except OSError as error:
@@ -259,7 +260,7 @@ def register(after_turn: Callable[[Pump], None]) -> None:
 
 def unregister() -> None:
     """The extension is switched off: end everything, strips keep what they have."""
-    global _pump
+    global _pump, notice, broken_off
     atexit.unregister(_quit)
     for event, handler in _HANDLERS.items():
         handlers = getattr(bpy.app.handlers, event)
@@ -273,6 +274,7 @@ def unregister() -> None:
     server.let_go()
     _occupied.clear()
     _after_turn.clear()
+    notice, broken_off = "", 0
 
 
 def _quit() -> None:

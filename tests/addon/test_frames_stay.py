@@ -163,3 +163,15 @@ def test_discard_after_a_save_elsewhere_says_that_the_other_files_frames_stay(sc
     assert bpy.ops.inbetween.discard() == {"FINISHED"}
     assert all(path.is_file() for path in paths)
     assert "another file may use them" in capfd.readouterr().out
+
+
+def test_what_a_save_said_is_gone_with_the_next_save_and_with_the_extension(scene, pump, tmp_path):
+    runtime = b.module("runtime")
+    saved_first(scene, pump, tmp_path)
+    assert runtime.notice
+    bpy.ops.wm.save_mainfile()
+    assert runtime.notice == ""
+    runtime.notice = "of an earlier file"
+    bpy.ops.preferences.addon_disable(module=b.PACKAGE)
+    bpy.ops.preferences.addon_enable(module=b.PACKAGE)
+    assert runtime.notice == ""

