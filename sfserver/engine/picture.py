@@ -160,9 +160,10 @@ def _with_exact_ground(drawn: Drawn, pair: Pair, layers: Layers, t: float) -> Dr
 def _ground(looks: Tensor, layers: Layers, t: float, size: Size) -> Tensor:
     """[2, 3, H, W] -> [2, 3, *size]: the ground at time t out of each keyframe, or the other where it is blind."""
     there = [field(matrix, size, layers.planned, looks.device) for matrix in layers.ground.places(t)]
-    sides = torch.cat(
-        [sampled(looks[i : i + 1], there[i], layers.planned, "bicubic").clamp(0, 1) for i in range(len(there))]
-    )
+    sides = looks
+    if layers.moves:
+        sides = [sampled(looks[i : i + 1], places, layers.planned, "bicubic") for i, places in enumerate(there)]
+        sides = torch.cat(sides).clamp(0, 1)
     seen = _seen(there, layers, torch.ones_like(there[0][None, ..., 0], dtype=torch.bool))
     return torch.lerp(sides.flip(0), sides, seen)
 
