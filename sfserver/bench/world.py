@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -157,9 +157,3 @@ def centre_error_px(pixels: Tensor, exact: Clips, frames: slice) -> float:
     kept = exact.verbs != world.VERB_NAMES.index("fades")
     apart = (seen.centre - truth).norm(dim=-1)[kept][:, frames]
     return float(apart[seen.found[kept][:, frames]].mean())
-
-
-def verbs_obeyed(shown: Shown) -> Sequence[tuple[str, float]]:
-    """Each verb's share, for a page."""
-    hits = name_verbs(shown.pixels, shown.exact.scenes) == shown.exact.verbs
-    return [(verb, float(hits[shown.exact.verbs == i].float().mean())) for i, verb in enumerate(world.VERB_NAMES)]

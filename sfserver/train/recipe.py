@@ -53,9 +53,6 @@ class Recipe:
     pool: PoolRecipe
     stage: tuple[StageRecipe, ...]
 
-    def stage_named(self, name: str) -> StageRecipe:
-        return next(stage for stage in self.stage if stage.name == name)
-
     def __attrs_post_init__(self) -> None:
         known: list[str] = []
         for stage in self.stage:

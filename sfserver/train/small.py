@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import sentencepiece
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
 from torch import Generator, Tensor, nn
 
 from ..engine.presets import SMALL_WORLD
@@ -96,8 +96,3 @@ def _pass_patches_through(dit: Dit, random: Generator) -> None:
     dit.patch_embedding.weight.data = basis.reshape(dim, channels, 1, 2, 2).clone()
     patch_last = basis.reshape(dim, channels, 2, 2).permute(2, 3, 1, 0).reshape(-1, dim)  # rows p q C, as the head's
     dit.head.head.weight.data = patch_last * math.sqrt(channels * 4 / dim)
-
-
-def dit_sizes(dim: int, layers: int, heads: int) -> DitConfig:
-    """Other sizes of the same model, to try."""
-    return evolve(SMALL_DIT, dim=dim, ffn_dim=4 * dim, layers=layers, heads=heads)
