@@ -1,5 +1,5 @@
-"""Build the extension's zips, one for each platform and one for all: fetch the wheels, vendor sfwire, add the server that
-the extension can install, let Blender's own tool pack and validate them.
+"""Build the extension's zips, one for each platform and one for all: fetch the wheels, vendor sfwire, add the server to
+be installed, let Blender's own tool pack and validate them.
 
     python blender_addon/build.py [--output dist]
 

@@ -38,6 +38,8 @@ DISK_BYTES: dict[Backend, int] = {"cpu": 1_600_000_000, "nvidia": 7_500_000_000}
 _MODULES = ("torch", "numpy", "zmq", "transformers", "sfserver")
 """Imported as the last step: what cannot be loaded is better known now."""
 _MOST_LOG_LINES = 400
+_MOST_DETAILS_BYTES = 4_000_000
+"""Of logs, looked at to say why something ended."""
 
 
 class CannotInstall(Exception):
@@ -104,6 +106,11 @@ class Home:
     @property
     def log(self) -> Path:
         return self.folder / "install.log"
+
+    @property
+    def details(self) -> Path:
+        """Of pip, which says there alone why an index gave nothing."""
+        return self.folder / "pip.log"
 
     @property
     def receipt(self) -> Path:
@@ -232,6 +239,9 @@ def steps_to_install(home: Home, payload: Payload, order: Order, anew: bool) -> 
         steps.append(Step("Installing PyTorch", home.python, torch, 0.5, DOWNLOAD_BYTES[order.backend] // 2))
     rest = _pip(home, payload, *order.where(), str(payload.wheel))
     steps.append(Step("Installing the server", home.python, rest, 0.9, DOWNLOAD_BYTES[order.backend]))
+    if not anew:  # the same version may have another content, which pip would not look at
+        again = _pip(home, payload, "--no-index", "--no-deps", "--force-reinstall", str(payload.wheel))
+        steps.append(Step("Updating the server", home.python, again, 0.95))
     tidy = ("delete", str(home.downloads), str(home.temp))
     return [*steps, _check(home), Step("Tidying up", home.python, tidy, 1.0)]
 
@@ -240,7 +250,8 @@ def _pip(home: Home, payload: Payload, *what: str) -> tuple[str, ...]:
     """Wheels alone, none of which runs anything when it is installed; versions as they were tested together."""
     always = ("--only-binary", ":all:", "--no-input", "--no-user", "--no-compile", "--no-warn-script-location")
     shown = ("--progress-bar", "raw", "--disable-pip-version-check", "--cache-dir", str(home.downloads))
-    return ("pip", str(payload.pip), "install", *always, *shown, "--constraint", str(payload.constraints), *what)
+    logged = ("--log", str(home.details), "--constraint", str(payload.constraints))
+    return ("pip", str(payload.pip), "install", *always, *shown, *logged, *what)
 
 
 def _check(home: Home) -> Step:
@@ -271,8 +282,11 @@ class Installer:
     problem: str = ""
     """Why the last undertaking ended early, in a sentence."""
     cancelled: bool = False
+    fetched: str = ""
+    """The model that was brought last: a server that runs does not know of it."""
     _steps: list[Step] = field(default_factory=list)
     _at: int = 0
+    _fetching: str = ""
     _errand: Errand | None = None
     _reader: Reader = field(default_factory=Reader)
     _receipt: Receipt | None = None
@@ -334,8 +348,10 @@ class Installer:
 
     def fetch(self, engine: str) -> None:
         """Weights of a model; goes on where an earlier download stopped. Raises CannotInstall."""
+        self.fetched = ""
         with self._alone():
             self._begin(steps_to_fetch(self.home, engine), None, withdraw=False)
+            self._fetching = engine
 
     def cancel(self) -> None:
         """Stop; what was downloaded is kept. Takes effect in a later step."""
@@ -363,7 +379,7 @@ class Installer:
         if self.cancelled:
             self._stop("")
         elif code != 0:
-            self._stop(explain(self._errand.lines[-_MOST_LOG_LINES:], code))
+            self._stop(explain([*_unfetched(self.home), *self._errand.lines[-_MOST_LOG_LINES:]], code))
         else:
             self._go_on()
 
@@ -377,6 +393,7 @@ class Installer:
         if self._at + 1 < len(self._steps):
             self._run(self._at + 1)
         else:
+            self.fetched, self._fetching = self._fetching, ""
             self._stop("")
 
     @contextmanager
@@ -394,10 +411,12 @@ class Installer:
                 self._release()
 
     def _begin(self, steps: list[Step], receipt: Receipt | None, withdraw: bool = True) -> None:
-        self.home.log.unlink(missing_ok=True)
+        for log in (self.home.log, self.home.details):
+            log.unlink(missing_ok=True)
         if withdraw:
             _withdraw_receipt(self.home)
-        self.problem, self.cancelled, self._steps, self._receipt = "", False, steps, receipt
+        self.problem, self.cancelled, self._fetching = "", False, ""
+        self._steps, self._receipt = steps, receipt
         self._run(0)
 
     def _run(self, at: int) -> None:
@@ -418,11 +437,26 @@ class Installer:
             self._lock = None
 
     def _need_room(self, backend: Backend, anew: bool) -> None:
-        there = next(path for path in (self.home.folder, *self.home.folder.parents) if path.exists())
-        free, needed = shutil.disk_usage(there).free, DISK_BYTES[backend] if anew else DOWNLOAD_BYTES[backend]
+        free, needed = free_bytes(self.home.folder), DISK_BYTES[backend] if anew else DOWNLOAD_BYTES[backend]
         if free < needed:
             room = f"this needs {needed / 1e9:.1f} GB and there are {free / 1e9:.1f} GB free"
-            raise CannotInstall(f"The disk of {there} is too full, {room}: make room there")
+            raise CannotInstall(f"The disk of {self.home.folder} is too full, {room}: make room there")
+
+
+def _unfetched(home: Home) -> list[str]:
+    """What pip could not have, and why."""
+    try:
+        with home.details.open("rb") as log:
+            log.seek(max(0, home.details.stat().st_size - _MOST_DETAILS_BYTES))
+            return [line for line in log.read().decode("utf-8", "replace").splitlines() if "Could not fetch" in line]
+    except OSError:
+        return []
+
+
+def free_bytes(folder: Path) -> int:
+    """On the disk of a folder that may not be there yet."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 def _take_lock(path: Path) -> IO[bytes]:
