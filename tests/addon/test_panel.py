@@ -26,7 +26,7 @@ class Layout:
     def _inside(self, **how):
         return Layout(self.notes, self)
 
-    row = column = box = _inside
+    row = column = box = split = _inside
 
     def separator(self):
         pass

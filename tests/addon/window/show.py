@@ -193,9 +193,16 @@ def frame_all() -> None:
         bpy.ops.sequencer.view_all()
 
 
-def step() -> float | None:
+def play(steps: Iterator[float]) -> None:
+    """Install the extension and go through a scenario, in Blender's event loop; then end."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    b.install()
+    bpy.app.timers.register(lambda: _step(steps), first_interval=1.0, persistent=True)
+
+
+def _step(steps: Iterator[float]) -> float | None:
     try:
-        return next(_steps)
+        return next(steps)
     except StopIteration:
         end(0)
     except Exception:  # a script that stops must not leave a window that waits for ever
@@ -213,7 +220,5 @@ def end(code: int) -> None:
     os._exit(code)
 
 
-SHOTS.mkdir(parents=True, exist_ok=True)
-b.install()
-_steps = scenario()
-bpy.app.timers.register(step, first_interval=1.0, persistent=True)
+if __name__ == "__main__":
+    play(scenario())
