@@ -100,6 +100,11 @@ class Home:
         return self.folder / "downloads"
 
     @property
+    def wheels(self) -> Path:
+        """Of the downloads, what an index does not let pip cache, as mirrors may."""
+        return self.downloads / "wheels"
+
+    @property
     def temp(self) -> Path:
         return self.folder / "temp"
 
@@ -231,7 +236,8 @@ class Step:
 
 def steps_to_install(home: Home, payload: Payload, order: Order, anew: bool) -> list[Step]:
     """Raises CannotInstall."""
-    steps = []
+    kept = ("keep", str(home.temp), str(home.wheels))
+    steps = [Step("Looking at what has come", order.python, kept, 0.01)]
     if anew:
         steps.append(Step("Making the environment", order.python, ("environment", str(home.environment)), 0.02))
     if order.build():
@@ -250,8 +256,9 @@ def _pip(home: Home, payload: Payload, *what: str) -> tuple[str, ...]:
     """Wheels alone, none of which runs anything when it is installed; versions as they were tested together."""
     always = ("--only-binary", ":all:", "--no-input", "--no-user", "--no-compile", "--no-warn-script-location")
     shown = ("--progress-bar", "raw", "--disable-pip-version-check", "--cache-dir", str(home.downloads))
+    kept = ("--find-links", str(home.wheels))
     logged = ("--log", str(home.details), "--constraint", str(payload.constraints))
-    return ("pip", str(payload.pip), "install", *always, *shown, *logged, *what)
+    return ("pip", str(payload.pip), "install", *always, *shown, *kept, *logged, *what)
 
 
 def _check(home: Home) -> Step:
