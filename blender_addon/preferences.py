@@ -113,7 +113,7 @@ def _draw_choice(
         found = "NVIDIA's driver was found" if installing.has_nvidia() else "NVIDIA's driver was not found"
         lines.say(layout, context, found)
     backend, home = installing.backend(), installing.installer().home
-    costs = iface_("Downloads up to {:.1f} GB and takes up to {:.1f} GB of the {:.0f} GB that are free")
+    costs = iface_("Downloads up to {:.1f} GB and needs up to {:.1f} GB meanwhile; {:.0f} GB are free")
     sizes = (install.DOWNLOAD_BYTES[backend], install.DISK_BYTES[backend], install.free_bytes(home.folder))
     if there != "old":
         lines.say(layout, context, costs.format(*(size / 1e9 for size in sizes)))

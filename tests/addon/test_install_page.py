@@ -186,7 +186,7 @@ def test_blender_is_asked_whether_it_may_go_online_and_nothing_begins_without_a_
 def test_the_page_says_what_it_costs_and_offers_what_can_be_done(own_server, preferences, tmp_path):
     layout = page()
     assert "Downloads up to 0." in layout.said()
-    assert "that are free" in layout.said()
+    assert "GB are free" in layout.said()
     assert layout.texts("operator") == ["inbetween.install_server"]
     bpy.ops.inbetween.install_server()
     assert page().texts("operator") == ["inbetween.cancel_installing"]
