@@ -34,8 +34,8 @@ Windows, of one kind alone on macOS."""
 
 DOWNLOAD_BYTES: dict[Backend, int] = {"cpu": 300_000_000, "nvidia": 2_900_000_000}
 DISK_BYTES: dict[Backend, int] = {"cpu": 1_800_000_000, "nvidia": 11_000_000_000}
-"""On Linux, measured and rounded up: what comes; and what it takes at most, once as it comes, once more as it is kept for
-another try, and unpacked (1.1 and 5 GB, which remain)."""
+"""On Linux, measured and rounded up: what comes; and what it takes at most, as it comes, kept for another try, and
+unpacked (1.1 and 5 GB, which remain)."""
 _MODULES = ("torch", "numpy", "zmq", "transformers", "sfserver")
 """Imported as the last step: what cannot be loaded is better known now."""
 _MOST_LOG_LINES = 400
