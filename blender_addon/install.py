@@ -143,7 +143,6 @@ class Receipt:
     """The Python that the environment leads to."""
     python: str
     """Its version, as in 3.11."""
-    kilobytes: int = 0
 
 
 def read_receipt(home: Home) -> Receipt | None:

@@ -3,7 +3,8 @@
     VENV/bin/python BLENDER_WINDOW.py tests/addon/window/install.py
 
 As in show.py. `INBETWEEN_SOURCE` is the Package Source, `INBETWEEN_BACKEND` auto, cpu or nvidia; without a source it
-downloads what a user would, from where pip is set up to. What it took is printed.
+downloads what a user would, from where pip is set up to. With the INBETWEEN_HOME, BLENDER_USER_RESOURCES and
+SFSERVER_CONNECTION_FILE of an earlier walk it updates. What it took is printed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def scenario() -> Iterator[float]:
     preferences.backend = os.environ.get("INBETWEEN_BACKEND", "auto")
     yield from timeline(scene)
     show.shot("install-1-panel")
-    bpy.ops.inbetween.fill_gap()
+    if installing.state() == "absent":
+        bpy.ops.inbetween.fill_gap()
+    else:  # a home that was walked before: its server is updated
+        bpy.ops.inbetween.show_install()
     yield 2.0
     show.shot("install-2-page")
     bpy.context.preferences.system.use_online_access = True
