@@ -20,6 +20,7 @@ from sfwire.codec import Buffer
 from sfwire.errors import RETRYABLE, BadMessage, ErrorCode, RequestError
 
 from ..engine.base import Place, check
+from . import credit
 from .ends import pause_s
 from .jobs import Job, Jobs, State, Terminal
 
@@ -66,6 +67,9 @@ class _Client:
     session: str
     name: str
     heard_at: float
+    waiting_bytes: int = 0
+    """Sent to it and not taken by its computer yet, where that can be seen."""
+    acknowledges: bool = False
 
 
 @define(eq=False)
@@ -159,6 +163,14 @@ class Broker:
         log.info("client gone", client=client.name)
         return [a for job in self._jobs.of(client.session) for a in self._stop(job, now)]
 
+    def on_waiting(self, peer: bytes, waiting_bytes: int) -> list[Action]:
+        """So much of what was sent to this connection is still on its way: frames may follow what has arrived."""
+        client = self._clients.get(peer)
+        if client is None:
+            return []
+        client.waiting_bytes, client.acknowledges = waiting_bytes, True
+        return [a for job in self._jobs.of(client.session) for a in self._grant(job)]
+
     def _on_hello(self, peer: bytes, hello: m.Hello, now: float) -> list[Action]:
         if not L.OLDEST_PROTOCOL <= hello.protocol <= L.PROTOCOL:
             return [_refusal(peer, ErrorCode.PROTOCOL_VERSION, f"the server speaks protocol {L.PROTOCOL}")]
@@ -211,13 +223,23 @@ class Broker:
         size, params = (request.width, request.height), request.params
         check(info, *size, request.num_frames, places, params, request.resume_from, switches)
 
-    def _on_credit(self, job: Job, credit: m.Credit) -> list[Action]:
-        if credit.total <= job.credit:
+    def _on_credit(self, job: Job, message: m.Credit) -> list[Action]:
+        job.credit = max(job.credit, message.total)
+        return self._grant(job)
+
+    def _grant(self, job: Job) -> list[Action]:
+        """Tell its worker of further frames that the client may be sent, if there are any."""
+        if job.state is not State.RUNNING or job.worker is None:
             return []
-        job.credit = min(credit.total, job.sent + L.MAX_CREDIT_AHEAD)
-        if job.worker is None:
+        total = self._may_send(job)
+        if total == job.given:
             return []
-        return [ToWorker(job.worker, m.Credit(job.key, job.credit))]
+        job.given = total
+        return [ToWorker(job.worker, m.Credit(job.key, total))]
+
+    def _may_send(self, job: Job) -> int:
+        client = self._owner(job)
+        return credit.total(job, self._jobs.of(job.owner), client.waiting_bytes if client else 0)
 
     # Workers
 
@@ -237,7 +259,8 @@ class Broker:
                 return self._to_owner(job, evolve(message, id=job.request.id))
             case m.Frame() if job.state is State.RUNNING:
                 job.sent += 1
-                return self._to_owner(job, evolve(message, id=job.request.id), tuple(buffers))
+                frame = self._to_owner(job, evolve(message, id=job.request.id), tuple(buffers))
+                return [*frame, *self._grant(job)]
             case m.Done() | m.Failed():
                 worker.state, worker.since = "idle", now
                 return [*self._end(job, message, now), *self._dispatch(now)]
@@ -337,7 +360,7 @@ class Broker:
     # Steps that the above share
 
     def _dispatch(self, now: float) -> list[Action]:
-        """Hand waiting requests to idle workers, and tell the others that they have moved up."""
+        """Hand waiting requests to idle workers, and tell the others how many come before them now."""
         actions: list[Action] = []
         for index, worker in enumerate(self._workers):
             if worker.state != "idle":
@@ -346,13 +369,10 @@ class Broker:
             if job is None:
                 break
             worker.state, worker.since, worker.beat_at = "busy", now, now
-            actions.append(
-                ToWorker(
-                    index, evolve(job.request, id=job.key, credit=min(job.credit, L.MAX_CREDIT_AHEAD)), job.buffers
-                )
-            )
+            job.given = self._may_send(job)
+            actions.append(ToWorker(index, evolve(job.request, id=job.key, credit=job.given), job.buffers))
             job.buffers = ()
-        for job in self._jobs.moved_up():
+        for job in self._jobs.moved():
             actions += self._to_owner(job, m.Accepted(job.request.id, job.position))
         return actions
 
@@ -378,8 +398,15 @@ class Broker:
         return m.Done(job.key, "cancelled", job.sent, job.request.seed, job.request.engine, version)
 
     def _to_owner(self, job: Job, message: m.ToClient, buffers: tuple[Buffer, ...] = ()) -> list[Action]:
-        owner = next((c for c in self._clients.values() if c.session == job.owner), None)
-        return [ToClient(owner.peer, message, buffers)] if owner else []
+        owner = self._owner(job)
+        if owner is None:
+            return []
+        if owner.acknowledges:
+            owner.waiting_bytes += sum(map(len, buffers))
+        return [ToClient(owner.peer, message, buffers)]
+
+    def _owner(self, job: Job) -> _Client | None:
+        return next((c for c in self._clients.values() if c.session == job.owner), None)
 
     def _pong(self, client: _Client | None, nonce: int) -> m.Pong:
         jobs = self._jobs.of(client.session) if client else []
