@@ -67,9 +67,6 @@ class _Client:
     session: str
     name: str
     heard_at: float
-    waiting_bytes: int = 0
-    """Sent to it and not taken by its computer yet, where that can be seen."""
-    acknowledges: bool = False
 
 
 @define(eq=False)
@@ -92,14 +89,20 @@ class _Worker:
 class Broker:
     """One run of the server. `now` is an argument everywhere: seconds of any monotonic clock."""
 
-    def __init__(self, boot: str, server: str, workers: int, beat_timeout_s: float, now: float) -> None:
+    def __init__(
+        self, boot: str, server: str, workers: int, beat_timeout_s: float, now: float, *, counts: bool = False
+    ) -> None:
+        """`counts`: `on_waiting` will say what is on its way to each client."""
         self.boot = boot
+        self._counts = counts
         self._server = server
         self._beat_timeout_s = beat_timeout_s
         self._started_at = now
         self._jobs = Jobs()
         self._clients: dict[bytes, _Client] = {}
         self._waiting_hellos: dict[bytes, m.Hello] = {}
+        self._waiting_bytes: dict[bytes, int] = {}
+        """Sent to a connection and not taken by its computer yet, where that is counted."""
         self._workers = [_Worker(since=now, beat_at=now) for _ in range(workers)]
         self._ready: m.Welcome | None = None
         """What the workers last said of their engines."""
@@ -165,11 +168,11 @@ class Broker:
 
     def on_waiting(self, peer: bytes, waiting_bytes: int) -> list[Action]:
         """So much of what was sent to this connection is still on its way: frames may follow what has arrived."""
+        self._waiting_bytes[peer] = waiting_bytes
+        if not waiting_bytes:
+            del self._waiting_bytes[peer]
         client = self._clients.get(peer)
-        if client is None:
-            return []
-        client.waiting_bytes, client.acknowledges = waiting_bytes, True
-        return [a for job in self._jobs.of(client.session) for a in self._grant(job)]
+        return [a for job in self._jobs.of(client.session) for a in self._grant(job)] if client else []
 
     def _on_hello(self, peer: bytes, hello: m.Hello, now: float) -> list[Action]:
         if not L.OLDEST_PROTOCOL <= hello.protocol <= L.PROTOCOL:
@@ -239,7 +242,8 @@ class Broker:
 
     def _may_send(self, job: Job) -> int:
         client = self._owner(job)
-        return credit.total(job, self._jobs.of(job.owner), client.waiting_bytes if client else 0)
+        waiting_bytes = self._waiting_bytes.get(client.peer, 0) if client else 0
+        return credit.total(job, self._jobs.of(job.owner), waiting_bytes)
 
     # Workers
 
@@ -258,7 +262,7 @@ class Broker:
             case m.Progress() if job.state is State.RUNNING:
                 return self._to_owner(job, evolve(message, id=job.request.id))
             case m.Frame() if job.state is State.RUNNING:
-                job.sent += 1
+                job.sent, job.moved_at = job.sent + 1, now
                 frame = self._to_owner(job, evolve(message, id=job.request.id), tuple(buffers))
                 return [*frame, *self._grant(job)]
             case m.Done() | m.Failed():
@@ -346,7 +350,16 @@ class Broker:
                 log.warning("worker hangs", worker=index, pid=worker.pid, silent_s=round(silent))
                 why = f"the worker showed no sign of life for {silent:.0f} s and was replaced"
                 actions += self._replace(index, ErrorCode.WORKER_HUNG, why, now)
+        for job in self._jobs:
+            if self._holds_up_others(job, now):
+                log.info("no frame taken", job=job.key, frames=job.sent)
+                actions += self._stop(job, now)
         return actions
+
+    def _holds_up_others(self, job: Job, now: float) -> bool:
+        """Whether its worker waits for a client that takes nothing, and another client for a worker."""
+        stands_still = job.state is State.RUNNING and job.sent == job.given and now - job.moved_at > L.MAX_UNTAKEN_S
+        return stands_still and any(other.state is State.QUEUED and other.owner != job.owner for other in self._jobs)
 
     def _ignores_cancel(self, index: int, now: float) -> bool:
         job = self._jobs.on(index)
@@ -369,7 +382,7 @@ class Broker:
             if job is None:
                 break
             worker.state, worker.since, worker.beat_at = "busy", now, now
-            job.given = self._may_send(job)
+            job.given, job.moved_at = self._may_send(job), now
             actions.append(ToWorker(index, evolve(job.request, id=job.key, credit=job.given), job.buffers))
             job.buffers = ()
         for job in self._jobs.moved():
@@ -401,8 +414,8 @@ class Broker:
         owner = self._owner(job)
         if owner is None:
             return []
-        if owner.acknowledges:
-            owner.waiting_bytes += sum(map(len, buffers))
+        if self._counts and buffers:
+            self._waiting_bytes[owner.peer] = self._waiting_bytes.get(owner.peer, 0) + sum(map(len, buffers))
         return [ToClient(owner.peer, message, buffers)]
 
     def _owner(self, job: Job) -> _Client | None:

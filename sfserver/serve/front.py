@@ -213,10 +213,11 @@ def serve(setup: Setup) -> None:
     pool = Pool(setup.worker_command, config)
     try:
         with listen(context, setup.keys, config.host, setup.port) as (socket, endpoint):
-            broker = Broker(boot, f"sfserver {__version__}", config.workers, config.beat_timeout_s, time.monotonic())
+            lines = Lines(context, socket)
+            name, now = f"sfserver {__version__}", time.monotonic()
+            broker = Broker(boot, name, config.workers, config.beat_timeout_s, now, counts=lines.counts)
             tell(endpoint=endpoint)
             log.info("listening", endpoint=endpoint, boot=boot, workers=config.workers)
-            lines = Lines(context, socket)
             front = Front(socket, lines, pool, broker, config.workers)
             threading.Thread(target=_wait_for_end, args=(front,), name="leash", daemon=True).start()
             front.run()

@@ -55,6 +55,8 @@ class Job:
     """The running total of frames that the client wants to be sent."""
     given: int = 0
     """And that the worker was told: see `credit.py`."""
+    moved_at: float = 0.0
+    """When it was last handed out or had a frame sent."""
     since: float = 0.0
     """When it came into its state."""
 

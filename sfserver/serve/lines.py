@@ -59,6 +59,7 @@ class _Line:
     acknowledged: int = 0
     told: int = -1
     """What was last said to be waiting for it."""
+    is_shut: bool = False
 
     @property
     def unread(self) -> int:
@@ -79,6 +80,11 @@ class Lines:
         self._monitor: Socket | None = _monitor(context, socket) if sys.platform == "linux" else None
         self._looked_at = float("-inf")
         self._is_busy = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether this system says what a connection has received and acknowledged."""
+        return self._monitor is not None
 
     @property
     def pause_s(self) -> float:
@@ -102,9 +108,9 @@ class Lines:
 
     def look(self, now: float) -> list[tuple[bytes, int]]:
         """Count anew, if it is time, and shut who is too far ahead: (peer, what waits for it) where that changed."""
-        self._follow()
+        gone = [(peer, 0) for peer in self._follow()]
         if now - self._looked_at < self.pause_s:
-            return []
+            return gone
         self._looked_at = now
         for line in self._lines.values():
             _count(line)
@@ -113,7 +119,7 @@ class Lines:
         changed = [line for line in self._peers.values() if line.waiting != line.told or line.waiting]
         for line in changed:
             line.told = line.waiting
-        return [(line.peer, line.waiting) for line in changed]
+        return gone + [(line.peer, line.waiting) for line in changed]
 
     def shut(self, peer: bytes) -> None:
         """End the connection: ZeroMQ forgets what it holds for it."""
@@ -125,30 +131,29 @@ class Lines:
             self._socket.monitor(None, 0)
             self._monitor.close(linger=0)
 
-    def _follow(self) -> None:
-        """Connections come and go."""
+    def _follow(self) -> list[bytes]:
+        """Connections come and go: the peers of those that are gone."""
+        gone: list[bytes] = []
         while self._monitor is not None and self._monitor.poll(0):
             event = parse_monitor_message(self._monitor.recv_multipart())
             descriptor = int(event["value"])
             old = self._lines.pop(descriptor, None)
             if old is not None and self._peers.get(old.peer) is old:
                 del self._peers[old.peer]
+                gone.append(old.peer)
             if event["event"] == zmq.EVENT_ACCEPTED:
                 with suppress(OSError):
                     self._lines[descriptor] = _Line(descriptor, _other_end(descriptor))
+        return gone
 
     def _judge(self) -> None:
-        for line in self._lines.values():
-            if line.unread > _BUSY_BYTES and _pieces(line) > _MOST_PIECES:
-                log.warning("connection shut", unread=line.unread, why="it sends no pictures")
-                _shut(line)
-        lines = sorted(self._lines.values(), key=lambda line: line.unread)
+        lines = sorted((line for line in self._lines.values() if not line.is_shut), key=lambda line: line.unread)
         of_all = sum(max(0, line.unread) for line in lines)
-        while lines and (lines[-1].unread > L.MAX_UNREAD_BYTES or of_all > L.MAX_UNREAD_BYTES_OF_ALL):
-            line = lines.pop()
-            of_all -= line.unread
-            log.warning("connection shut", unread=line.unread, most=L.MAX_UNREAD_BYTES, connections=len(self._lines))
-            _shut(line)
+        while lines and (line := lines.pop()).unread > _BUSY_BYTES:
+            if line.unread > L.MAX_UNREAD_BYTES or of_all > L.MAX_UNREAD_BYTES_OF_ALL or _pieces(line) > _MOST_PIECES:
+                log.warning("connection shut", unread=line.unread, of_all=of_all, most=L.MAX_UNREAD_BYTES)
+                of_all -= line.unread
+                _shut(line)
 
 
 def _monitor(context: Context, socket: Socket) -> Socket:
@@ -185,6 +190,7 @@ def _shut(line: _Line) -> None:
     with suppress(OSError), _Borrowed(line.descriptor) as connection:
         if connection.getpeername() == line.other_end:
             connection.shutdown(sockets.SHUT_RDWR)
+            line.is_shut = True
 
 
 def _other_end(descriptor: int) -> object:

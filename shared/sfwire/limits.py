@@ -85,9 +85,9 @@ MAX_QUEUED_BYTES_OF_ONE = MAX_QUEUED_BYTES // 2
 MAX_WAITING_BYTES = 96 * 1024**2
 """Sent to one client and not yet taken by its computer: 64 frames of 832x480 RGB8, or three of DCI 4K. A server that
 cannot see what was taken (it is no Linux) lets no more than this be ahead of what the client says it took."""
-MAX_UNREAD_BYTES = MAX_REQUEST_BYTES + MAX_HEADER_BYTES + 8 * 1024**2
-"""Come from one client and not yet read: one request of the largest size, what ZeroMQ adds to it, and what lies in the
-system's own buffers."""
+MAX_UNREAD_BYTES = MAX_REQUEST_BYTES + 48 * 1024**2
+"""Come from one client and not yet read: one request of the largest size, what ZeroMQ adds to it, and what of the next
+one comes before we look."""
 MAX_UNREAD_BYTES_OF_ALL = 2 * MAX_UNREAD_BYTES
 """The same of all connections together, those that never said a word too."""
 SOCKET_HIGH_WATER_MARK = 256
@@ -100,6 +100,8 @@ LOST_AFTER_PINGS = 4
 """Pings without any answer before a client calls the server lost."""
 CLIENT_LOST_AFTER_S = 10.0
 """Silence after which the server forgets a client and cancels its jobs. A laptop's hiccup is shorter."""
+MAX_UNTAKEN_S = 60.0
+"""A client that takes no frame for so long, while another waits for a worker, gives up its place. It may ask again."""
 HELLO_TIMEOUT_S = 30.0
 """A server that was just started imports torch before it can say which engines it has."""
 ACCEPT_TIMEOUT_S = 5.0

@@ -348,7 +348,7 @@ class Session:
         lasted_s = now - run.losing_since
         if run.losses < self._max_tries or lasted_s <= self._give_up_after_s:
             return []
-        sentence = f"the connection broke {run.losses} times in {lasted_s:.0f} s, without a new frame ({why})"
+        sentence = f"{run.losses} attempts in {lasted_s:.0f} s brought no new frame ({why})"
         return [*self._abandon(run), *self._end(run, ServerSilent(sentence))]
 
     def _nobody(self, silent_s: float) -> ServerUnavailable:

@@ -30,6 +30,8 @@ class Road:
     server: Socket
     lines: Lines
     dial: Callable[[], Socket]
+    watch: Callable[[Socket], Socket]
+    """What becomes readable when a client has lost its connection."""
     now: float = 0.0
     waiting: dict[bytes, int] = field(factory=dict)
 
@@ -60,7 +62,7 @@ def road() -> Iterator[Road]:
     context: Context = zmq.Context()
     keys, secret = ServerKeys.generate()
     with ExitStack() as stack:
-        stack.callback(context.term)
+        stack.callback(context.destroy, linger=0)
         server, endpoint = stack.enter_context(listen(context, keys, "127.0.0.1", 0))
         lines = Lines(context, server)
         stack.callback(lines.close)
@@ -70,7 +72,13 @@ def road() -> Iterator[Road]:
             stack.callback(client.close, linger=0)
             return client
 
-        yield Road(server, lines, dial)
+        def watch(client: Socket) -> Socket:
+            events: Socket = client.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            stack.callback(events.close, linger=0)
+            stack.callback(client.disable_monitor)
+            return events
+
+        yield Road(server, lines, dial, watch)
 
 
 def test_after_any_messages_all_that_came_is_known_to_have_been_read(road: Road) -> None:
@@ -113,7 +121,7 @@ def test_who_sends_more_than_a_message_may_have_is_shut_and_nobody_else(
     for client in (honest, greedy):
         client.send(b"hello")
         road.hear()
-    events = greedy.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    events = road.watch(greedy)
     greedy.send_multipart([bytes(1_000_000)] * 20, copy=False)
     most = 0
 
@@ -126,7 +134,6 @@ def test_who_sends_more_than_a_message_may_have_is_shut_and_nobody_else(
     assert most >= 8_000_000
     honest.send_multipart([b"header", bytes(7_000_000)])
     assert len(road.hear()[1]) == 2
-    greedy.disable_monitor()
 
 
 def test_the_control_without_the_bound_the_whole_of_it_arrives(road: Road) -> None:
@@ -137,20 +144,18 @@ def test_the_control_without_the_bound_the_whole_of_it_arrives(road: Road) -> No
 
 def test_many_connections_together_have_a_bound_too(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(L, "MAX_UNREAD_BYTES_OF_ALL", 12_000_000)
-    gone = []
-    for _ in range(4):
-        client = road.dial()
-        gone.append(client.get_monitor_socket(zmq.EVENT_DISCONNECTED))
-        client.send(bytes(4_000_000), zmq.SNDMORE)  # and the rest never comes
+    clients = [road.dial() for _ in range(3)]
+    gone = [road.watch(client) for client in clients]
+    for client in clients:
+        client.send_multipart([bytes(1_000_000)] * 40, copy=False)
     until(lambda: any(monitor.poll(0) for monitor in gone), road.look)
 
 
 def test_who_sends_shreds_is_shut_before_they_are_many(road: Road) -> None:
     client = road.dial()
-    events = client.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    events = road.watch(client)
     client.send_multipart([b""] * 400_000)
     until(lambda: events.poll(0), road.look)
-    client.disable_monitor()
 
 
 def test_the_control_the_smallest_pictures_are_no_shreds(road: Road) -> None:
@@ -170,17 +175,12 @@ def test_of_a_message_of_too_many_parts_no_more_is_kept_than_shows_it(road: Road
 
 
 def test_a_descriptor_that_is_another_connections_now_is_not_shut(road: Road) -> None:
-    first = road.dial()
-    first.send(b"hello")
-    peer, _ = road.hear()
-    line = road.lines._peers[peer]
-    first.close(linger=0)
-    until(lambda: not road.lines._lines, road.look)
-    second = road.dial()
-    second.send(b"hello")
+    client = road.dial()
+    client.send(b"hello")
     road.hear()
-    (now,) = road.lines._lines.values()
-    assert now.descriptor == line.descriptor, "the system gave the number again"
-    page._shut(line)
-    second.send(b"still here")
+    (line,) = road.lines._lines.values()
+    page._shut(page._Line(line.descriptor, ("127.0.0.1", 1)))  # what is known of the one that had it before
+    client.send(b"still here")
     assert bytes(road.hear()[1][0]) == b"still here"
+    page._shut(line)  # the control
+    until(lambda: not road.lines._lines, road.look)
