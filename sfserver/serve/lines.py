@@ -31,7 +31,10 @@ _COUNTS_AT = 120
 _INFO_BYTES = _COUNTS_AT + _COUNTS.size
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
 _BUSY_BYTES = 1024 * 1024
-"""A connection this far ahead of us is looked at more often, and sends pictures: nothing else is so large."""
+"""A connection this far ahead of us is looked at more often."""
+_LARGE_BYTES = 8 * 1024 * 1024
+"""Nobody is this far ahead without a message of pictures: of small messages ZeroMQ fetches 256, and the system holds no
+more than 6 MiB unless told otherwise."""
 _PIECE = b"\x07MESSAGE"
 """How every part begins, in the clear (RFC 26)."""
 _SAMPLE_BYTES = 64 * 1024
@@ -149,7 +152,7 @@ class Lines:
     def _judge(self) -> None:
         lines = sorted((line for line in self._lines.values() if not line.is_shut), key=lambda line: line.unread)
         of_all = sum(max(0, line.unread) for line in lines)
-        while lines and (line := lines.pop()).unread > _BUSY_BYTES:
+        while lines and (line := lines.pop()).unread > _LARGE_BYTES:
             if line.unread > L.MAX_UNREAD_BYTES or of_all > L.MAX_UNREAD_BYTES_OF_ALL or _pieces(line) > _MOST_PIECES:
                 log.warning("connection shut", unread=line.unread, of_all=of_all, most=L.MAX_UNREAD_BYTES)
                 of_all -= line.unread

@@ -158,13 +158,25 @@ def test_who_sends_shreds_is_shut_before_they_are_many(road: Road) -> None:
     until(lambda: events.poll(0), road.look)
 
 
-def test_the_control_the_smallest_pictures_are_no_shreds(road: Road) -> None:
+def test_the_control_the_smallest_pictures_are_no_shreds(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     client = road.dial()
+    monkeypatch.setattr(page, "_LARGE_BYTES", 1_000_000)
     for _ in range(200):
         client.send_multipart([b"header", *[bytes(L.MIN_SIDE_PX**2 * L.CHANNELS)] * L.MAX_KEYFRAMES])
-    until(lambda: road.unread() > page._BUSY_BYTES, road.look)
+    until(lambda: road.unread() > page._LARGE_BYTES, road.look)
     for _ in range(200):
         road.hear()
+
+
+def test_the_control_a_flood_of_small_messages_is_none_either(road: Road) -> None:
+    client = road.dial()
+    client.sndhwm = 0
+    for _ in range(40_000):
+        client.send(b"x" * 40)
+    for _ in range(40_000):
+        road.look()
+        if receive(road.server, road.lines) is None:
+            road.hear()
 
 
 def test_of_a_message_of_too_many_parts_no_more_is_kept_than_shows_it(road: Road) -> None:
