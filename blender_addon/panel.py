@@ -5,38 +5,26 @@ Drawn often, so nothing here grows with the timeline, makes a record or draws a 
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import begin, capture, gaps, runtime, sequencer, settings, strips, takes
+from . import begin, capture, gaps, installing, runtime, sequencer, settings, strips, summon, takes
+from .lines import say as _say
 from .plan import CannotFill
-from .server import INSTALL, CannotStart, find_command
+from .preferences import draw_progress
+from .server import CannotStart
 
 if TYPE_CHECKING:
     from .fill import Fill
     from .plan import Gap
     from .sfwire.messages import EngineInfo
 
-_PX_PER_CHAR = 6.3
-"""Width of a character of Blender's interface font at scale 1, on average."""
-_MARGIN_PX = 60
 _MOST_SHOWN = 8
 """Fills that the queue shows one by one, prompts of the timeline that are named."""
 _TEXT_CHARS = 24
 """Shown of each of those."""
-
-
-def _say(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    """A sentence, over as many lines as the sidebar's width asks for."""
-    scale = context.preferences.system.ui_scale
-    chars = max(20, int((context.region.width - _MARGIN_PX * scale) / (_PX_PER_CHAR * scale)))
-    column = layout.column(align=True)
-    column.scale_y = 0.8
-    for i, line in enumerate(textwrap.wrap(iface_(text), chars)):
-        column.label(text=line, icon=icon if i == 0 else ("BLANK1" if icon != "NONE" else "NONE"), translate=False)
 
 
 def _engine(scene: bpy.types.Scene) -> EngineInfo | None:
@@ -84,6 +72,9 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
         if texts:
             said = ", ".join(f"'{text[:_TEXT_CHARS]}'" for _, _, text in sorted(texts)[:_MOST_SHOWN])
             _say(self.layout, context, iface_("Prompts on the timeline: {}").format(said), "TEXT")
+        if not summon.is_there():
+            _say(self.layout, context, summon.what_a_press_does(), "INFO")
+            return gap
         try:
             begin.check(scene, gap, begin.engine_for(scene))
         except CannotFill as error:
@@ -222,10 +213,12 @@ class INBETWEEN_PT_server(bpy.types.Panel):
             self._draw_ready(context)
         else:
             self._draw_absent(context, state)
+        if installing.installer().busy:
+            draw_progress(self.layout)
         row = self.layout.row(align=True)
         if runtime.server.running:
             row.operator("inbetween.stop_server", icon="CANCEL")
-        elif state != "ready":
+        elif state != "ready" and self._draw_startable(context, row):
             row.operator("inbetween.start_server", icon="PLAY")
         if state not in ("ready", "stopping"):
             row.operator("inbetween.connect", text="Connect" if state == "off" else "Reconnect", icon="LINKED")
@@ -248,23 +241,19 @@ class INBETWEEN_PT_server(bpy.types.Panel):
             _say(layout, context, runtime.server.ended_badly, "ERROR")
             for line in runtime.server.last_words():
                 _say(layout, context, line)
-        elif state in ("connecting", "refused") and problem and not self._draw_missing(context):
+        elif state in ("connecting", "refused") and problem:
             _say(layout, context, problem)
-        elif state == "off":
-            self._draw_missing(context)
 
-    def _draw_missing(self, context: bpy.types.Context) -> bool:
-        """How to install the server, where its program is not there."""
-        from .preferences import preferences
-
+    def _draw_startable(self, context: bpy.types.Context, row: bpy.types.UILayout) -> bool:
+        """Whether there is a server to start; where not, why, and the way to the page that installs one."""
         try:
-            find_command(preferences().command, bpy.path.abspath(preferences().environment))
+            installing.server_command()
         except CannotStart as error:
-            _say(self.layout, context, str(error), "ERROR")
-            for line in INSTALL:
-                _say(self.layout, context, line)
-            return True
-        return False
+            if not installing.installer().busy:
+                _say(self.layout, context, str(error), "INFO")
+                row.operator("inbetween.show_install", icon="IMPORT")
+            return False
+        return True
 
 
 _STATES = {

@@ -198,8 +198,8 @@ def channels_shown(scene: bpy.types.Scene, start: int, end: int) -> set[int]:
 
 
 def redraw() -> None:
-    """Have every sequencer drawn again."""
+    """Have every sequencer drawn again, and the preferences."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
-            if area.type == "SEQUENCE_EDITOR":
+            if area.type in ("SEQUENCE_EDITOR", "PREFERENCES"):
                 area.tag_redraw()

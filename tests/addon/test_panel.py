@@ -165,7 +165,8 @@ def test_texts_go_through_blenders_translations_before_numbers_are_put_in(scene,
     fake.behave(hold_at=1)
     b.fill()
     words = {"{} of {} frames": "{} von {} Bildern", "Waiting": "Wartet", "Connected": "Verbunden"}
-    monkeypatch.setattr(b.module("panel"), "iface_", lambda text: words.get(text, text))
+    for page in ("panel", "lines"):
+        monkeypatch.setattr(b.module(page), "iface_", lambda text: words.get(text, text))
     assert draw("queue").texts("progress") == ["0 von 12 Bildern"]
     pump.message = "Waiting"
     assert draw("fill").texts()[-1] == "Wartet"
