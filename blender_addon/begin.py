@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .sfwire.messages import EngineInfo
 
 MAX_TITLE_CHARS = 48
+DRAFT = "draft"
+"""Id of the engine that makes frames in seconds, for those that take their time."""
 
 
 def engine_for(scene: bpy.types.Scene) -> EngineInfo:
@@ -43,8 +45,7 @@ def find_engine(choice: str) -> EngineInfo:
 def check(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo, step: int | None = None) -> tuple[int, int]:
     """The size of the frames that will be made. Raises CannotFill where the engine cannot fill the gap."""
     step = step or settings.of(scene).step
-    inside = [(left - gap.start, right - gap.start) for left, right in gap.inside]
-    plan.check_length(gap, *clip_length(gap.frames, inside, step), engine)
+    plan.check_length(gap, *_clip_length(gap, step), engine)
     return size_for(scene, engine)
 
 
@@ -84,6 +85,7 @@ def new_record(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo) -> Record:
         step=chosen.step,
         inside=_inside(gap),
         loop=int(gap.closes_at is not None),
+        draft_engine=_draft_engine(scene, gap, engine, width, height, chosen.step),
     )
 
 
@@ -124,7 +126,28 @@ def again(
         ended="",
         frames=0,
         state="growing",
+        draft_engine=_draft_engine(scene, gap, engine, record.width, record.height, record.step),
+        draft_frames=0,
+        found="",
     )
+
+
+def _draft_engine(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo, width: int, height: int, step: int) -> str:
+    """Id of the engine that makes a draft first, "" where none is wanted or none can."""
+    pump = runtime.running_pump()
+    draft = pump.engine(DRAFT) if pump is not None and settings.of(scene).draft_first else None
+    if draft is None or draft.id == engine.id:
+        return ""
+    try:
+        plan.check_engine(draft)
+        plan.check_length(gap, *_clip_length(gap, step), draft)
+    except CannotFill:
+        return ""
+    return draft.id if plan.takes_size(width, height, draft) else ""
+
+
+def _clip_length(gap: Gap, step: int) -> tuple[int, int]:
+    return clip_length(gap.frames, [(left - gap.start, right - gap.start) for left, right in gap.inside], step)
 
 
 def _inside(gap: Gap) -> str:
@@ -138,7 +161,8 @@ def new_seed() -> int:
 def begin(scene: bpy.types.Scene, gap: Gap, record: Record, instead_of: str = "") -> Fill:
     """Put a strip on the timeline, in place of the take that fills the gap or of the one that is named, and queue the
     fill. Raises CannotFill."""
-    from .fill import Fill, request_for
+    from .fill import Fill
+    from .making import request_for
     from .sfwire.messages import Refused
 
     parent, sheet = keep.parent(), record.sheet()
@@ -192,7 +216,17 @@ def go_on(scene: bpy.types.Scene, name: str) -> Fill:
     strips.grow_on(record.job, place, record)
     fill = Fill(record, sheet, place, folder, _where_to_look(gap, sheet), [])
     fill.go_on()
+    if fill.draft is not None and not _offers(record.draft_engine):
+        fill.draft.cancel()
     return _queue(fill)
+
+
+def _offers(engine_id: str) -> bool:
+    """Whether the server has an engine that can run."""
+    try:
+        return bool(find_engine(engine_id))
+    except CannotFill:
+        return False
 
 
 def _why(error: Exception, parent: Path) -> str:

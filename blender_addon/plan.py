@@ -165,6 +165,12 @@ def check_engine(engine: EngineInfo) -> None:
         raise CannotFill(f"{engine.title} cannot run: {'; '.join(engine.missing) or 'it is not complete'}")
 
 
+def takes_size(width_px: int, height_px: int, engine: EngineInfo) -> bool:
+    """Whether the engine can make pictures of exactly this size."""
+    fits = min(width_px, height_px) >= engine.min_side_px and width_px * height_px <= engine.max_pixels
+    return fits and width_px % engine.size_multiple == height_px % engine.size_multiple == 0
+
+
 def fitted_size(width_px: int, height_px: int, scale: float, engine: EngineInfo) -> tuple[int, int]:
     """The size to make for a picture of the given size: `scale` of it, or the largest that the engine takes.
 

@@ -75,6 +75,12 @@ class Record:
     """Changes of the prompt, as JSON: [[frame of the gap, prompt from there on], ...]."""
     loop: int = 0
     """1 where it leads back to the first picture of the strip before it."""
+    draft_engine: str = ""
+    """What made a draft first, "" for none."""
+    draft_frames: int = 0
+    """Frames of the gap that still show the draft."""
+    found: str = ""
+    """What the engine said that it saw in the keyframes."""
 
     def to_properties(self) -> dict[str, Any]:
         """As custom properties: numbers and text. Parameters become JSON, since an empty group would be lost."""

@@ -157,7 +157,7 @@ def turn(now: float) -> float | None:
 def _redraw_if_changed(pump: Pump) -> None:
     global _drawn
     problem = pump.client.problem if pump.client is not None else None
-    fills = [(fill.job, fill.stage, len(fill.names)) for fill in pump.fills]
+    fills = [(fill.job, fill.stage, len(fill.names), fill.final_frames) for fill in pump.fills]
     seen = (
         connection_state(),
         problem,
@@ -193,6 +193,8 @@ def _on_save_begin(file: str, *_: object) -> None:
     if not file:
         return  # the startup file
     notice = ""
+    if _pump is not None:
+        _pump.saved()
     try:
         brought = keep.bring_beside(Path(file))
     except OSError as error:

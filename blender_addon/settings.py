@@ -85,6 +85,12 @@ class InbetweenSettings(bpy.types.PropertyGroup):
     new_seed: bpy.props.BoolProperty(
         name="New Seed Each Time", description="Choose another seed by chance for every fill", default=True
     )
+    draft_first: bpy.props.BoolProperty(
+        name="Draft First",
+        description="Fill the gap with a draft in seconds, each picture of which stays until the one that it stands in "
+        "for has come",
+        default=True,
+    )
     parameters: bpy.props.PointerProperty(type=InbetweenParameters)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import bpy
 
 from . import sequencer
+from .frames import standing_for
 from .plan import CannotFill, Gap
 from .record import Record, from_properties, is_job, spans_of
 from .sequencer import all_strips, free_channels, left, level, right, set_frames, strips_in
@@ -260,8 +261,7 @@ def grow(job: str, place: Place, names: Sequence[str]) -> bool:
     if not names:
         return True
     elements = strip.elements
-    if elements[0].filename != names[0]:
-        elements[0].filename = names[0]
+    _replace(strip, names)
     known = len(elements)
     if known < len(names):
         _make_room(found[0], strip, len(names))
@@ -270,6 +270,15 @@ def grow(job: str, place: Place, names: Sequence[str]) -> bool:
     if right(strip) - left(strip) != len(names):
         set_frames(strip, len(names))
     return True
+
+
+def _replace(strip: Any, names: Sequence[str]) -> None:
+    """Have the pictures that stand there already be those that are named: a draft, or one that an undo brought back."""
+    others = [(element, name) for element, name in zip(strip.elements, names, strict=False) if element.filename != name]
+    for element, name in others:
+        element.filename = name
+    if others:
+        strip.invalidate_cache("RAW")  # what Blender 5 keeps of a picture outlives its name
 
 
 def _make_room(scene: bpy.types.Scene, strip: Any, frames: int) -> None:
@@ -309,6 +318,7 @@ def settle_orphans() -> int:
         record = _record(strip)
         if record and record.state == "growing":
             record.state, record.frames = "stopped", len(strip.elements)
+            record.draft_frames = sum(standing_for(element.filename) is not None for element in strip.elements)
             _settle(strip, record)
         broken_off += bool(record and is_broken_off(record))
     return broken_off
@@ -327,10 +337,39 @@ def broken_off(scene: bpy.types.Scene) -> list[str]:
 
 def grow_on(job: str, place: Place, record: Record) -> None:
     """Have a strip that stopped early grow again."""
+    write(job, place, record)
+    found = _find(job, place)
+    if found is not None:
+        found[1].color_tag, found[1].lock = GROWING, True
+
+
+def write(job: str, place: Place, record: Record) -> None:
+    """Write what is known by now on a strip."""
     found = _find(job, place)
     if found is not None:
         found[1][RECORD] = record.to_properties()
-        found[1].color_tag, found[1].lock = GROWING, True
+
+
+def shows_draft(folder: Path) -> bool:
+    """Whether some strip of this file shows a draft's picture from the folder."""
+    return any(
+        shown == folder and any(standing_for(element.filename) for element in strip.elements)
+        for strip, shown in _showing_frames()
+    )
+
+
+def show_what_came() -> None:
+    """Have strips that show a draft show what it stood in for, as far as that is on disk: a file that was saved in
+    between, or an undo, knows no better."""
+    for strip, folder in _showing_frames():
+        if note(strip, "draft_engine"):
+            there = [_came(folder, element.filename) for element in strip.elements]
+            _replace(strip, there)
+
+
+def _came(folder: Path, name: str) -> str:
+    final = standing_for(name)
+    return final if final is not None and (folder / final).is_file() else name
 
 
 def remove(job: str, place: Place | None = None) -> None:

@@ -259,6 +259,10 @@ GOOD: dict[str, Any] = {
     "not_a_png_at": None,
     "wrong_size_at": None,
     "deaf": False,
+    "drafts": False,
+    "draft_hold_at": None,
+    "draft_fail_at": None,
+    "found": "",
     "engine": {},
 }
 """fake_server.Behaviour as it is by itself."""

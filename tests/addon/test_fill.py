@@ -276,7 +276,7 @@ def test_the_pump_hands_the_server_few_requests_and_keeps_the_rest(saved, pump, 
     b.select(saved, "A", "B", *(f"panel {i}" for i in range(5)))
     bpy.ops.inbetween.fill_all_gaps()
     b.turn_for(0.2)
-    assert [fill.stream is not None for fill in pump.fills] == [True, True, False, False, False, False]
+    assert [fill.final.stream is not None for fill in pump.fills] == [True, True, False, False, False, False]
     fake.behave(hold_at=None)
     b.turn_until(lambda: not pump.fills)
     assert len(b.ours(saved)) == 6

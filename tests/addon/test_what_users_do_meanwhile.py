@@ -27,7 +27,7 @@ def stream_until(moment, pump, fake, scene, tmp_path):
     fill = b.fill()
     bpy.ops.ed.undo_push(message="Fill Gap")
     if moment != "queued":
-        b.turn_until(lambda: fill.stream and fill.stream.progress and len(fill.names) == hold - 1)
+        b.turn_until(lambda: fill.final.stream and fill.final.stream.progress and len(fill.names) == hold - 1)
         b.turn()
     return hold - 1
 
