@@ -310,6 +310,36 @@ def test_on_twos_a_draft_stands_in_frame_by_frame(scene, pump, fake, tmp_path):
     finish(pump, fake)
 
 
+def test_a_bar_under_the_strip_shows_how_far_the_final_has_come(scene, pump, fake):
+    overlay = b.module("overlay")
+
+    def bars():
+        return [(first, last, colour) for first, last, _, colour in overlay.bars(scene)]
+
+    assert bars() == []
+    fill_until(pump, fake, 0)
+    assert bars() == [(6, 6 + GAP, overlay.DRAFT)]
+    fake.behave(hold_at=5)
+    b.turn_until(lambda: pump.fills[0].final_frames == 4)
+    b.turn()
+    assert bars() == [(6, 10, overlay.FINAL), (10, 6 + GAP, overlay.DRAFT)]
+    bpy.ops.inbetween.cancel()
+    b.turn_until(lambda: not pump.fills)
+    assert bars() == []
+    b.select(scene, the_strip().name)
+    b.module("sequencer").set_frames(the_strip(), 6)
+    assert bars() == [(6, 10, overlay.FINAL), (10, 12, overlay.DRAFT)]
+
+
+def test_a_strip_without_a_draft_has_no_bar(scene, pump, fake):
+    scene.inbetween.draft_first = False
+    fill = b.fill()
+    fake.behave(hold_at=3)
+    b.turn_until(lambda: len(fill.names) == 2)
+    b.turn()
+    assert list(b.module("overlay").bars(scene)) == []
+
+
 def test_what_the_engine_saw_stands_on_the_strip(scene, pump, fake, tmp_path):
     fake.behave(drafts=False, hold_at=2, found="a camera that pans, a cut-out")
     fill = b.fill()
