@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from . import capture, frames, strips, takes
+from . import capture, drafts, frames, strips, takes
 from .frames import Writer, Written, draft_name, frame_name, keyframe_name
 from .making import Making
 from .record import Record, timestamp
@@ -192,7 +192,7 @@ class Fill:
     def _clear_up(self) -> None:
         """Delete what only an unfinished fill needs; of a draft nothing that a file or a copy of the strip may show."""
         frames.delete_keyframes(self.folder, but=self.names)
-        if self.draft is not None and not self.saved and not strips.shows_draft(self.folder):
+        if self.draft is not None and not self.saved and not drafts.shows_draft(self.folder):
             frames.delete_drafts(self.folder)
             self.draft.bytes_made = 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import bpy
 
-from . import frames, strips
+from . import drafts, frames, strips
 
 
 def user_parents() -> tuple[Path, ...]:
@@ -60,4 +60,4 @@ def find_again() -> None:
         beside = parent() / frames.FOLDER / folder.name
         if folder != beside and beside.is_dir() and (folder.parent in homes or not folder.is_dir()):
             strips.repoint(folder, written(beside))
-    strips.show_what_came()
+    drafts.show_what_came()

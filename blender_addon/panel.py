@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import begin, capture, gaps, runtime, sequencer, settings, strips, takes
+from . import begin, capture, gaps, motion, runtime, sequencer, settings, strips, takes
 from .plan import CannotFill
 from .server import INSTALL, CannotStart, find_command
 
@@ -80,6 +80,10 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
             _say(self.layout, context, str(error), "INFO")
             return None
         _say(self.layout, context, gap.sentence(sequencer.frames_per_second(scene)), "SNAP_MIDPOINT")
+        lead, tail = motion.runs(scene, gap, settings.of(scene).step) if settings.of(scene).motion else (1, 1)
+        if lead + tail > 2:
+            text = iface_("The motion goes on: {} frames before and {} after go along").format(lead, tail)
+            _say(self.layout, context, text, "TRACKING")
         texts = sequencer.texts_over(scene, gap.start, gap.end)
         if texts:
             said = ", ".join(f"'{text[:_TEXT_CHARS]}'" for _, _, text in sorted(texts)[:_MOST_SHOWN])
@@ -304,6 +308,7 @@ class INBETWEEN_PT_settings(bpy.types.Panel):
         if engine is not None:
             self._draw_size(scene, engine)
         layout.prop(chosen, "step")
+        layout.prop(chosen, "motion")
         if engine is None or engine.id != begin.DRAFT:
             layout.prop(chosen, "draft_first")
         if engine is None or engine.uses_prompt:  # an engine that reads no prompt draws nothing by chance either

@@ -83,6 +83,11 @@ class Gap:
     def frames(self) -> int:
         return self.end - self.start
 
+    @property
+    def inside_counted(self) -> list[tuple[int, int]]:
+        """The pictures within the gap, counted from its start."""
+        return [(left - self.start, right - self.start) for left, right in self.inside]
+
     def sentence(self, frames_per_second: float) -> str:
         """As in: 38 frames between 'A' and 'B', 1.6 s at 24 fps."""
         frames = f"{self.frames} frame" if self.frames == 1 else f"{self.frames} frames"

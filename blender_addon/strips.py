@@ -156,17 +156,17 @@ def jobs_on_timeline() -> set[str]:
 
 def frame_folders() -> set[Path]:
     """The folders of jobs that strips of this file read, as full paths."""
-    return {folder for _, folder in _showing_frames()}
+    return {folder for _, folder in showing_frames()}
 
 
 def repoint(folder: Path, to: str) -> None:
     """Have every strip that reads the folder read another one, written as `to` says."""
-    for strip, shown in _showing_frames():
+    for strip, shown in showing_frames():
         if shown == folder and Path(strip.directory) != Path(to):
             strip.directory = to
 
 
-def _showing_frames() -> Iterator[tuple[Any, Path]]:
+def showing_frames() -> Iterator[tuple[Any, Path]]:
     """Image strips that may be changed and read a job's folder. A linked scene is another file's."""
     for scene in bpy.data.scenes:
         for strip in all_strips(scene.sequence_editor) if scene.sequence_editor and scene.library is None else ():
@@ -261,7 +261,7 @@ def grow(job: str, place: Place, names: Sequence[str]) -> bool:
     if not names:
         return True
     elements = strip.elements
-    _replace(strip, names)
+    show_pictures(strip, names)
     known = len(elements)
     if known < len(names):
         _make_room(found[0], strip, len(names))
@@ -272,8 +272,8 @@ def grow(job: str, place: Place, names: Sequence[str]) -> bool:
     return True
 
 
-def _replace(strip: Any, names: Sequence[str]) -> None:
-    """Have the pictures that stand there already be those that are named: a draft, or one that an undo brought back."""
+def show_pictures(strip: Any, names: Sequence[str]) -> None:
+    """Have the pictures that stand in a strip already be those that are named, as far as there are any."""
     others = [(element, name) for element, name in zip(strip.elements, names, strict=False) if element.filename != name]
     for element, name in others:
         element.filename = name
@@ -348,28 +348,6 @@ def write(job: str, place: Place, record: Record) -> None:
     found = _find(job, place)
     if found is not None:
         found[1][RECORD] = record.to_properties()
-
-
-def shows_draft(folder: Path) -> bool:
-    """Whether some strip of this file shows a draft's picture from the folder."""
-    return any(
-        shown == folder and any(standing_for(element.filename) for element in strip.elements)
-        for strip, shown in _showing_frames()
-    )
-
-
-def show_what_came() -> None:
-    """Have strips that show a draft show what it stood in for, as far as that is on disk: a file that was saved in
-    between, or an undo, knows no better."""
-    for strip, folder in _showing_frames():
-        if note(strip, "draft_engine"):
-            there = [_came(folder, element.filename) for element in strip.elements]
-            _replace(strip, there)
-
-
-def _came(folder: Path, name: str) -> str:
-    final = standing_for(name)
-    return final if final is not None and (folder / final).is_file() else name
 
 
 def remove(job: str, place: Place | None = None) -> None:

@@ -125,6 +125,7 @@ def test_a_loop_leads_back_to_the_strips_own_first_picture(scene, pump, tmp_path
     for path in paths[1:]:
         strip.elements.append(path.name)
     b.select(scene, "cycle")
+    scene.inbetween.motion = False
     assert bpy.ops.inbetween.loop(frames=5) == {"FINISHED"}
     assert given(pump.fills[-1]) == [(0, (160, 0, 0)), (6, (40, 0, 0))]
     b.turn_until(lambda: not pump.fills)

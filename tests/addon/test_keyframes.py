@@ -20,6 +20,7 @@ def keyframes_of(fill):
 def pump(scene, fake, tmp_path):
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "edit.blend"))
     fake.behave(hold_at=1)
+    scene.inbetween.motion = False  # what else goes along is test_motion.py's
     return b.connect()
 
 
