@@ -45,6 +45,8 @@ class Fill:
     cancelling: bool = False
     saved: bool = False
     """A file was saved that may show the draft's pictures."""
+    _rendered: int | None = None
+    """Index in the clip of the keyframe that was rendered last."""
 
     def __post_init__(self) -> None:
         self._given = {index for index, _ in self.sheet.keys}
@@ -86,9 +88,9 @@ class Fill:
         return self.final.stage
 
     def look(self) -> None:
-        """Look at one keyframe, as the timeline shows it below what lies above the strip; of a fill that goes on, as it
-        showed it then."""
-        index, frame = self.to_look_at.pop(0)
+        """Take one step to the next keyframe, as the timeline shows it below what lies above the strip; of a fill that
+        goes on, as it showed it then."""
+        index, frame = self.to_look_at[0]
         there = strips.bounds(self.job, self.place)  # finds a scene that was renamed
         if there is None:
             return  # `step` notices
@@ -96,15 +98,22 @@ class Fill:
         size = self.record.width, self.record.height
         try:
             path = self.folder / keyframe_name(index)
-            picture = capture.read(path, *size) or capture.capture(scene, frame, *size, path, channel=there[2])
+            picture = capture.read(path, *size)
+            if picture is None and self._rendered == index:
+                capture.fit(path, *size)
+            elif picture is None:
+                capture.render(scene, frame, *size, path, channel=there[2])
+                self._rendered = index
         except (OSError, RuntimeError) as error:
             self.to_look_at.clear()
             self.problem = f"The picture at frame {frame} could not be had: {_reason(error)}"
             self.cancel()
             return
-        self.keyframes.append((index, picture))
-        if not self.to_look_at:
-            self._ask()
+        if picture is not None:
+            self.keyframes.append((index, picture))
+            del self.to_look_at[0]
+            if not self.to_look_at:
+                self._ask()
 
     def _ask(self) -> None:
         """Make the requests up. A draft that is whole already is not asked for."""

@@ -132,8 +132,8 @@ class Pump:
         return IDLE_S if self.client is not None else None
 
     def _look(self) -> None:
-        """Look at one keyframe of the first fill that has not seen all of its own: rendering it may take a tenth of a
-        second."""
+        """Take one step to a keyframe of the first fill that has not seen all of its own: rendering it, or reading what
+        was rendered, may take a tenth of a second."""
         for fill in self.fills:
             if fill.to_look_at and not fill.cancelling:
                 fill.look()

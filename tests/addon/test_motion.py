@@ -149,18 +149,23 @@ def test_the_pictures_beside_the_gap_go_along_and_only_the_gaps_frames_land(scen
     assert sorted(path.suffix for path in fill.folder.iterdir()) == [".png"] * (GAP + 1)
 
 
-def test_they_are_looked_at_one_by_one(scene, pump, tmp_path, monkeypatch):
+def test_a_tick_renders_one_of_them_or_reads_one(scene, pump, tmp_path, monkeypatch):
     two_moving(scene, tmp_path)
-    fill, looked = b.fill(), []
-    capture = b.module("capture").capture
-    monkeypatch.setattr(b.module("capture"), "capture", lambda *g, **n: looked.append(g[1]) or capture(*g, **n))
+    fill, capture, done = b.fill(), b.module("capture"), []
+    for name in ("render", "_read_targa", "_scaled"):
+        step = vars(capture)[name]
+        monkeypatch.setattr(
+            capture,
+            name,
+            lambda *given, step=step, **named: done.append((step.__name__, *given[1:2])) or step(*given, **named),
+        )
     ticks = []
     while fill.to_look_at:
-        before = len(looked)
+        before = len(done)
         b.turn()
-        ticks.append(len(looked) - before)
-    assert ticks == [1] * 9
-    assert looked == [6, 7, 8, 9, 10, 19, 20, 21, 22]
+        ticks.append(len(done) - before)
+    assert ticks == [1] * 18
+    assert [step[1] for step in done if step[0] == "render"] == [6, 7, 8, 9, 10, 19, 20, 21, 22]
 
 
 def test_off_with_one_switch(scene, pump, tmp_path):

@@ -124,7 +124,7 @@ class World:
         b.turn_for(self.random.choice([0.0, 0.01, 0.05]))
 
     def render(self):
-        b.module("capture").capture(self.scene, self.random.randint(1, 60), 64, 36, keep_as=self.folder / "shot.png")
+        b.captured(self.scene, self.random.randint(1, 60), 64, 36, keep_as=self.folder / "shot.tga")
 
     def other_scene(self):
         bpy.context.window.scene = self.random.choice(list(bpy.data.scenes))
