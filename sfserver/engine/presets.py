@@ -75,6 +75,8 @@ class Preset:
     """Steps of the first block, where they are others."""
     even_steps: int = 0
     """For models that were not distilled: as many steps along the flow instead of `steps`."""
+    samplers: tuple[str, ...] = ()
+    """How those steps are taken, the default first; see `noise.Sampler`. Empty for distilled models."""
     context_t: float = 0.0
     """The timestep that the clean pass is told."""
     guidance: float = 1.0
@@ -300,13 +302,14 @@ WAN_VACE = Preset(
     dit=WAN_1_3B_VACE,
     strategies=("joint",),
     even_steps=50,
+    samplers=("unipc", "euler"),
     shift=16.0,
     guidance=5.0,
     negative_prompt=WAN_NEGATIVE,
     frames=(3, 81),
 )
-"""Shift, guidance and steps are the defaults of Wan 2.1's own `generate.py` for the task vace: sample_shift 16,
-sample_guide_scale 5.0, sample_steps 50, and its negative prompt where none is given."""
+"""Shift, guidance, steps and sampler are the defaults of Wan 2.1's own `generate.py` for the task vace: sample_shift
+16, sample_guide_scale 5.0, sample_steps 50, sample_solver unipc, and its negative prompt where none is given."""
 
 _BUILT_IN = Source(repository="", file="", licence=_APACHE)
 

@@ -210,13 +210,13 @@ class Rollout:
         noise = self._beginning(block)
         view = yield from self._view(block)
         self._seat(block)
-        x = noise
+        x, advance = noise, schedule.begin()
         try:
             for i, t in enumerate(schedule.timesteps):
                 x = self._with_known(x, block, noise, schedule.sigmas[i], passes_left=len(schedule) - i)
                 is_exit = i + 1 == len(schedule)
                 flow = self._flow(x, t, block, view, graph=is_exit and self._graph != "none")
-                x = schedule.advance(i, x, flow, partial(self._noise, block.index, i + 1))
+                x = advance(i, x, flow, partial(self._noise, block.index, i + 1))
                 yield self._step("denoising")
         except GeneratorExit:
             self._truncate(block.start)  # what the cache holds of this block is noise

@@ -31,7 +31,7 @@ from .stand_in import MAX_REASON_CHARS, described
 if TYPE_CHECKING:
     from .base import Engine
 
-VERSION = "2"
+VERSION = "3"
 """Of the pixels that these engines make; raised whenever the same request gives others."""
 MAX_PIXELS = 1280 * 720
 """Twice the area that the models were trained at; beyond it they repeat themselves."""
@@ -311,6 +311,9 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         parameters.append(Parameter("guidance", "float", preset.guidance, help_text, low=1.0, high=20.0))
     else:
         parameters.append(_NEGATIVE_STRENGTH)
+    if preset.samplers:
+        help_text = "How the steps are taken: unipc is the model's own way, euler the plain one, a little less exact"
+        parameters.append(Parameter("sampler", "choice", preset.samplers[0], help_text, choices=preset.samplers))
     if has_tae:
         parameters.append(_DECODER)
     return parameters

@@ -24,7 +24,7 @@ from .capacity import Need, largest_size
 from .conditioning import ClipContext, GreyClip, Still, Strategy
 from .geometry import Geometry, frames_of, latent_of
 from .guide import Context, Pull
-from .noise import Schedule, even_schedule, make_schedule, seeded_noise
+from .noise import Schedule, even_schedule, make_schedule, seeded_noise, unipc_schedule
 from .presets import TRAINED_LATENTS, Preset
 from .rollout import Memory, Networks, Rollout, Sampling
 from .script import Prompt, Script, Switch
@@ -188,11 +188,15 @@ class WanEngine:
     def _sampling(self, job: Job) -> Sampling:
         preset = self._preset
         return Sampling(
-            schedule=even_schedule(preset.even_steps, preset.shift) if preset.even_steps else self._steps(preset.steps),
+            schedule=self._even_steps(job) if preset.even_steps else self._steps(preset.steps),
             first_schedule=self._steps(preset.first_steps) if preset.first_steps else None,
             context_t=preset.context_t,
             guidance=float(job.params.get("guidance", 1.0)),
         )
+
+    def _even_steps(self, job: Job) -> Schedule:
+        make = unipc_schedule if job.params.get("sampler") == "unipc" else even_schedule
+        return make(self._preset.even_steps, self._preset.shift)
 
     def _steps(self, steps: Sequence[float]) -> Schedule:
         return make_schedule(steps, self._preset.shift, self._preset.warp)

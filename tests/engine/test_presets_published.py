@@ -67,6 +67,7 @@ SAMPLING: dict[str, dict[str, Any]] = {
     "causvid": ROLLOUT | {"steps": (1000, 757, 522), "warp": False, "shift": 8.0},
     "wan-vace": {
         "even_steps": 50,
+        "samplers": ("unipc", "euler"),
         "shift": 16.0,
         "guidance": 5.0,
         "strategies": ("joint",),
