@@ -25,7 +25,7 @@ from ..model.vace import fold_mask, vace_context
 from ..model.vae import StreamState, WanVae
 from .base import Keyframe, Step
 from .geometry import PIXELS_PER_LATENT, Geometry, frames_of, latent_from, latent_of, plan
-from .guide import AT_REST, Context, Guide, Pull
+from .guide import AT_EASE, AT_REST, Context, Focus, Guide, Pull
 from .presets import TRAINED_LATENTS, Preset
 
 if TYPE_CHECKING:
@@ -249,6 +249,7 @@ class Dials:
     vace_strength: float = 1.0
     release: int = 0
     pull: Pull = AT_REST
+    focus: Focus = AT_EASE
 
 
 PLAIN = Dials()
@@ -267,6 +268,8 @@ def guide(
         stills=frozenset(still.at for still in stills if not still.is_whole(geometry.num_frames)),
         release=dials.release,
         pull=dials.pull,
+        focus=dials.focus if strategy.whole or strategy.lookahead else AT_EASE,
+        keyframes=frozenset(still.at for still in stills),
     )
 
 

@@ -392,7 +392,7 @@ PRESETS: tuple[Preset, ...] = (
     WAN_VACE,
 )
 """In the order in which `auto` prefers them: what knows the end picture first, then what is published as the better of
-two, those that roll on behind those that do not, more steps before fewer, what is run otherwise than it was trained, the
+two, those that roll on behind those that do not, more steps before fewer, what is not run as it was trained, the
 oldest, and last what does not stream."""
 
 

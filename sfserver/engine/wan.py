@@ -280,6 +280,26 @@ _ANCHORED = (
     ),
 )
 
+_SEEN_AT_ONCE = (
+    Parameter(
+        "keyframe_focus",
+        "float",
+        0.0,
+        "How firmly frames keep to the keyframes around them, to the nearer one most; for joint and look-ahead, which "
+        "see where the clip is going (arXiv 2603.17651)",
+        low=0.0,
+        high=5.0,
+    ),
+    Parameter(
+        "keyframe_nearness",
+        "float",
+        1.0,
+        "How far apart frames seem there, as a share of what it is: below 1, far keyframes are heeded like nearer ones",
+        low=0.25,
+        high=1.0,
+    ),
+)
+
 
 def _release(preset: Preset) -> Parameter:
     help_text = (
@@ -304,6 +324,8 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         parameters.append(Parameter("window", "int", preset.window, help_text, low=low, high=high))
     if any("anchor" in name.split("+") for name in preset.strategies):
         parameters += [_release(preset), *_ANCHORED]
+    if any({"joint", "lookahead"}.intersection(name.split("+")) for name in preset.strategies):
+        parameters += _SEEN_AT_ONCE
     if preset.dit.vace_layers:
         parameters.append(_VACE_STRENGTH)
     if preset.guidance > 1:

@@ -23,7 +23,7 @@ from .base import Chunk, Event, Frame, Job, Step
 from .capacity import Need, largest_size
 from .conditioning import ClipContext, GreyClip, Still, Strategy
 from .geometry import Geometry, frames_of, latent_of
-from .guide import Context, Pull
+from .guide import Context, Focus, Pull
 from .noise import Schedule, even_schedule, make_schedule, seeded_noise, unipc_schedule
 from .presets import TRAINED_LATENTS, Preset
 from .rollout import Memory, Networks, Rollout, Sampling
@@ -175,6 +175,10 @@ class WanEngine:
                 strength=float(params.get("anchor_strength", plain.pull.strength)),
                 fade=float(params.get("anchor_fade", plain.pull.fade)),
                 reach=reach if reach < TRAINED_LATENTS else None,
+            ),
+            focus=Focus(
+                strength=float(params.get("keyframe_focus", plain.focus.strength)),
+                time_scale=float(params.get("keyframe_nearness", plain.focus.time_scale)),
             ),
         )
 
