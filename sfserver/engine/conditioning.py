@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .base import Picture
 
 STAGE = "keyframes"
+NOTHING: Mapping[int, Keyframe] = {}
 
 
 @frozen
@@ -125,20 +126,24 @@ class Still:
 
 
 def encode_stills(
-    vae: WanVae | Tae, keyframes: Sequence[Keyframe], device: torch.device | str
+    vae: WanVae | Tae,
+    keyframes: Sequence[Keyframe],
+    device: torch.device | str,
+    around: Mapping[int, Keyframe] = NOTHING,
 ) -> Generator[Step, None, list[Still]]:
     """A Still for every latent that holds a keyframe, in order of time.
 
     Frames that are given one after the other move: they are encoded as the stretch that they are, each latent after
-    those before it. A picture that stands alone is encoded after a copy of itself.
+    those before it. A picture that stands alone is encoded after a copy of itself, and as four of them, but for frames
+    that are known `around` it.
     """
-    shown = shown_at(keyframes, fill_latents=True)
+    shown = {**shown_at(keyframes, fill_latents=True), **around}
     given = {k.at for k in keyframes}
     of = len({latent_of(at) for at in given})
     stills: list[Still] = []
     for stretch in _stretches(given):
         first = frames_of(stretch[0])[0]
-        lead_in = [first - 1 if first - 1 in given else first] if first else []
+        lead_in = [first - 1 if first - 1 in given or first - 1 in around else first] if first else []
         frames = [*lead_in, *(frame for position in stretch for frame in frames_of(position))]
         latents = vae.encode(torch.cat([to_pixels(shown[frame].image, device) for frame in frames], dim=1)).float()
         for i, position in enumerate(stretch):

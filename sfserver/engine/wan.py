@@ -301,6 +301,16 @@ _SEEN_AT_ONCE = (
 )
 
 
+_ANCHOR_SHOWS = Parameter(
+    "anchor_shows",
+    "choice",
+    "still",
+    "What the frames around a keyframe are to the model: still copies of it, or the draft engine's in-betweens on the "
+    "way there",
+    choices=("still", "draft"),
+)
+
+
 def _release(preset: Preset) -> Parameter:
     help_text = (
         "Steps at the end in which the frames around a keyframe are let go and move on; at 0 they stand still for a "
@@ -323,7 +333,7 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         low, high = preset.sink + preset.per_block, max(preset.window, 2 * TRAINED_LATENTS)
         parameters.append(Parameter("window", "int", preset.window, help_text, low=low, high=high))
     if any("anchor" in name.split("+") for name in preset.strategies):
-        parameters += [_release(preset), *_ANCHORED]
+        parameters += [_release(preset), _ANCHOR_SHOWS, *_ANCHORED]
     if any({"joint", "lookahead"}.intersection(name.split("+")) for name in preset.strategies):
         parameters += _SEEN_AT_ONCE
     if preset.dit.vace_layers:

@@ -19,7 +19,8 @@ from ..model.text import PromptTooLong
 from ..model.vace import Vace
 from ..model.vae import WanVae
 from . import conditioning
-from .base import Chunk, Event, Frame, Job, Step
+from .approach import drafted
+from .base import Chunk, Engine, Event, Frame, Job, Keyframe, Step
 from .capacity import Need, largest_size
 from .conditioning import ClipContext, GreyClip, Still, Strategy
 from .geometry import Geometry, frames_of, latent_of
@@ -43,6 +44,8 @@ class Weights:
     tae: Tae | None = None
     clean: Dit | None = None
     """Makes the clean passes, where a model has another transformer for them."""
+    draft: Callable[[], Engine] | None = None
+    """The draft engine, loaded when it is first asked for."""
 
 
 class WanEngine:
@@ -84,7 +87,8 @@ class WanEngine:
         yield Step("text", 0, 1)
         script = self._script(job, geometry)
         yield Step("text", 1, 1)
-        stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
+        around = yield from self._around_keyframes(job, strategy)
+        stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device, around)
         context = self._context(job, geometry, strategy)
         decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
         given = {position for block in geometry.blocks if block.given for position in block.latents}
@@ -106,6 +110,13 @@ class WanEngine:
             switches=script.switches,
         )
         yield from self._deliver(job, rollout, seam, {still.at: still for still in stills})
+
+    def _around_keyframes(self, job: Job, strategy: Strategy) -> Generator[Step, None, Mapping[int, Keyframe]]:
+        """Frames that are not given but shown to the model all the same, beside keyframes that are anchored."""
+        if not strategy.anchor or job.params.get("anchor_shows") != "draft":
+            return conditioning.NOTHING
+        assert self._weights.draft
+        return (yield from drafted(self._weights.draft(), job.keyframes))
 
     def _deliver(
         self, job: Job, rollout: Rollout, seam: Seam, stills: Mapping[int, Still]
