@@ -229,6 +229,7 @@ class WanEngine:
         caches = 2 if float(job.params.get("guidance", 1.0)) > 1 else 1
         pinned = len({latent_of(k.at) for k in job.keyframes}) if strategy.anchor else 0
         seats = min(memory.window, geometry.latents) + pinned if memory else 0
+        is_turned = self._dials(job).pull.reach is not None and self._preset.policy == "absolute"
         return Need(
             config=self._weights.dit.config,
             per_pass=block,
@@ -236,6 +237,7 @@ class WanEngine:
             vace_span=min(geometry.latents, TRAINED_LATENTS if strategy.lookahead else block) if strategy.vace else 0,
             element_bytes=self._weights.dit.compute_dtype.itemsize,
             transformers=self._preset.transformers,
+            raw=caches * pinned if memory and is_turned else 0,
             encoder_states=int(strategy.vace and conditioning.is_encoded_in_parts(strategy, geometry, job.keyframes)),
         )
 
