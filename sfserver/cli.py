@@ -425,9 +425,10 @@ def bench(
 
         measures = on_gpu.measure(on_stage)
     elif world:
+        from .bench import ends
         from .bench import world as of_world
 
-        measures = of_world.measure(on_stage)
+        measures = of_world.measure(on_stage) + ends.measure(on_stage)
     else:
         from .bench import engine, road
 
