@@ -42,10 +42,6 @@ class Board:
     folder: Path
     """What relative names of media are relative to."""
 
-    @property
-    def is_bundle(self) -> bool:
-        return self.path.suffix.lower() == bundle.SUFFIX
-
 
 def read(path: Path, scratch: Path) -> Board:
     """`scratch`: an empty folder for what a bundle holds. Raises BoardError."""
@@ -53,9 +49,9 @@ def read(path: Path, scratch: Path) -> Board:
         if not path.is_file():
             missing = "there is no such file" if not path.exists() else "is no file"
             raise BoardError(f"{path}: {missing}; name a timeline, as in board.otio")
-        if path.stat().st_size > MAX_BYTES and path.suffix.lower() != bundle.SUFFIX:
+        if path.stat().st_size > MAX_BYTES and not is_bundle(path):
             raise BoardError(f"{path}: is {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
-        if path.suffix.lower() == bundle.SUFFIX:
+        if is_bundle(path):
             text, folder = bundle.unpack(path, scratch, MAX_BYTES), scratch
         else:
             text, folder = path.read_bytes(), path.parent
@@ -132,24 +128,32 @@ def check_out(board: Path, out: Path, overwrite: bool) -> None:
         raise BoardError(f"{out}: {whose}; choose another name with --out, or write over it with --overwrite")
 
 
+def settle(board: Board, out: Path) -> None:
+    """What the timeline names is found from where `out` will be. To be done before our own movies are put into it."""
+    if is_bundle(out):
+        return  # packing finds everything from where it is
+    if is_bundle(board.path):
+        bundle.take_out(board.timeline, board.folder, media_folder(out))
+    elif not os.path.samefile(board.folder, out.parent):
+        _rebase(board.timeline, board.folder, out.parent)
+
+
 def write(board: Board, out: Path) -> list[str]:
-    """Write the timeline and what `check_out` goes by. Returns notes. Raises MediaError and BoardError."""
-    timeline, notes = board.timeline, []
-    if out.suffix.lower() == bundle.SUFFIX:
-        within = (board.folder, media_folder(out)) if board.is_bundle else None
-        notes = bundle.pack(timeline, board.folder, out, within)
+    """Write the timeline and what `check_out` goes by. Returns notes. Raises MediaError."""
+    notes: list[str] = []
+    if is_bundle(out):
+        within = (board.folder, media_folder(out)) if is_bundle(board.path) else None
+        notes = bundle.pack(board.timeline, board.folder, out, within)
     else:
-        if board.is_bundle:
-            bundle.take_out(timeline, board.folder, media_folder(out))
-        elif not os.path.samefile(board.folder, out.parent):
-            _rebase(timeline, board.folder, out.parent)
-        text = timeline.to_json_string(indent=4)
         with appearing(out) as part:
-            part.write_text(text, "utf-8")
-    media_folder(out).mkdir(exist_ok=True)
+            part.write_text(board.timeline.to_json_string(indent=4), "utf-8")
     with appearing(media_folder(out) / _SUM) as part:
         part.write_text(json.dumps({out.name: _sum(out)}), "utf-8")
     return notes
+
+
+def is_bundle(path: Path) -> bool:
+    return path.suffix.lower() == bundle.SUFFIX
 
 
 def _sum(path: Path) -> str:
@@ -184,7 +188,9 @@ def _relative(path: Path, folder: Path) -> str:
 
 def url_of(movie: Path, out: Path, beside: str, style: str) -> str:
     """How the timeline names a movie: `style` is relative, absolute, or empty for as the clip beside it is named."""
-    is_url = beside.startswith("file:")
+    is_url = beside.startswith("file:") and not is_bundle(out)  # a bundle is packed from plain names
+    if is_bundle(out):
+        style = "absolute"
     if style == "relative" or (not style and _is_relative(beside)):
         return _relative(movie, out.parent)
     absolute = movie.absolute().as_posix()

@@ -84,9 +84,9 @@ def told(report: Report, out: Path, hold: int) -> tuple[str, int]:
         return f"{why}; {kept}", CANCELLED if report.cancelled else USER_ERROR
     if not report.is_written:
         return f"none of {report.holes} could be filled; {out} was not written", USER_ERROR
-    how = f"{report.made} made by {report.engine} in {report.seconds:.1f} s"
-    as_before = report.filled - report.made
-    return f"{gaps} filled in {out}: {how}{f', {as_before} as before' if as_before else ''}", 0
+    how = f"{report.made} made by {report.engine} in {report.seconds:.1f} s" if report.made else "nothing to make"
+    before = report.filled - report.made
+    return f"{gaps} filled in {out}: {how}" + (f", {before} made before" if before else ""), 0
 
 
 class Bars:

@@ -22,7 +22,7 @@ from ..engine import base
 from ..generate import Choice, Event, Interrupts, Notes, Plan, frames_from_here, heard
 from ..media.files import MediaError
 from .holes import Hole, Unfilled
-from .jobs import Reel, Task, Wish, made_already, stands_already, task_of
+from .jobs import Pictures, Reel, Task, Wish, made_already, stands_already, task_of
 
 AT_ONCE = 8
 """Requests a server is given at a time: more than it has workers, fewer than the 64 that it lets wait."""
@@ -149,10 +149,17 @@ class Filling:
     """One run over a timeline's holes. `run` returns also after Ctrl-C, with what is whole."""
 
     def __init__(
-        self, holes: Sequence[Hole], wish: Wish, choice: Choice, weights: Mapping[str, str], folder: Path
+        self,
+        holes: Sequence[Hole],
+        wish: Wish,
+        choice: Choice,
+        weights: Mapping[str, str],
+        pictures: Pictures,
+        folder: Path,
     ) -> None:
         self._waiting = deque(holes)
         self._wish, self._choice, self._weights, self._folder = wish, choice, weights, folder
+        self._pictures = pictures
         self._live: dict[str, _Live] = {}
         """By the key of their recipe."""
         self._paths: dict[str, Path] = {}
@@ -185,7 +192,7 @@ class Filling:
         while self._waiting and len(self._live) < road.at_once:
             hole = self._waiting.popleft()
             try:
-                task = task_of(hole, self._wish, self._choice, self._weights, watcher)
+                task = task_of(hole, self._wish, self._choice, self._weights, self._pictures, watcher)
             except (MediaError, RequestError, Refused) as error:
                 self._give_up(hole, error, watcher)
                 continue

@@ -70,10 +70,12 @@ class Task:
         return getattr(media, "target_url", None) or getattr(media, "target_url_base", None) or ""
 
 
-def task_of(hole: Hole, wish: Wish, choice: Choice, weights: Mapping[str, str], watcher: Notes) -> Task:
+def task_of(
+    hole: Hole, wish: Wish, choice: Choice, weights: Mapping[str, str], pictures: Pictures, watcher: Notes
+) -> Task:
     """Read both pictures and check what the engine can do. Raises MediaError, RequestError and messages.Refused."""
     end = hole.num_frames + 1
-    loaded = {0: _read(hole.first), end: _read(hole.last)}
+    loaded = {0: pictures.read(hole.first), end: pictures.read(hole.last)}
     for one in loaded.values():
         for note in one.notes:
             watcher.note(note)
@@ -100,18 +102,23 @@ def task_of(hole: Hole, wish: Wish, choice: Choice, weights: Mapping[str, str], 
     return Task(hole, plan, recipe, f"{_slug(hole.first.path.stem)}-to-{_slug(hole.last.path.stem)}_{key}")
 
 
-def size_of(holes: Sequence[Hole]) -> tuple[int, int]:
+def size_of(holes: Sequence[Hole], pictures: Pictures) -> tuple[int, int]:
     """(width, height) of the first picture that can be read, for choosing an engine that can make such."""
     for hole in holes:
         with suppress(MediaError):
-            height, width = _read(hole.first).image.shape[:2]
+            height, width = pictures.read(hole.first).image.shape[:2]
             return width, height
     return _USUAL_SIZE
 
 
-@lru_cache(maxsize=4)
+class Pictures:
+    """Reads pictures, and keeps the last few of one run: a panel is the end of one hole and the start of the next."""
+
+    def __init__(self) -> None:
+        self.read = lru_cache(maxsize=4)(_read)
+
+
 def _read(moment: Moment) -> Loaded:
-    """A panel is the end of one hole and the beginning of the next."""
     if moment.time is None:
         return read_picture(moment.path)
     return read_movie(moment.path, moment.time, moment.rate)

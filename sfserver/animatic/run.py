@@ -20,7 +20,7 @@ from ..media.files import make_folder, remove_folders
 from . import board as boards
 from .fill import Filled, Filling, Here, There, Watcher
 from .holes import Hole, Unfilled, find
-from .jobs import Wish, record_of, size_of
+from .jobs import Pictures, Wish, record_of, size_of
 from .place import Movie, put
 
 
@@ -92,8 +92,9 @@ def run(job: Job, config: ServerConfig, watcher: Watcher) -> Report:
 def _filled(
     job: Job, holes: list[Hole], config: ServerConfig, client: Client | None, watcher: Watcher
 ) -> tuple[Filled, str]:
+    pictures = Pictures()
     longest = max(hole.num_frames for hole in holes) + 2
-    width, height = job.wish.size or size_of(holes)
+    width, height = job.wish.size or size_of(holes, pictures)
     order = Order(
         start=job.board,
         end=job.board,
@@ -111,13 +112,14 @@ def _filled(
     try:
         weights = weights_of(choice.info.id, config, Path(job.engine) if Path(job.engine).is_dir() else None)
         road = There(client) if client else Here(choice)
-        return Filling(holes, wish, choice, weights, folder).run(road, watcher), choice.info.title
+        return Filling(holes, wish, choice, weights, pictures, folder).run(road, watcher), choice.info.title
     except BaseException:
         remove_folders(made)
         raise
 
 
 def _write(job: Job, board: boards.Board, filled: Filled, title: str, watcher: Watcher) -> None:
+    boards.settle(board, job.out)
     put(
         Movie(
             task.hole,

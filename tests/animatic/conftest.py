@@ -1,48 +1,14 @@
-"""A machine of its own for each test, and an engine that counts from one picture's number to the other's."""
+"""A machine of its own for each test, and one engine that needs no weights."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
 from pathlib import Path
 
-import barcodes
 import pytest
-from sfwire.messages import EngineInfo
+from counting_engine import INFO, CountingEngine
 
 from sfserver.engine import table
-from sfserver.engine.base import Chunk, Event, Frame, Job, Step
-
-INFO = EngineInfo(
-    id="counting",
-    title="Counting",
-    summary="Counts from one picture to the other",
-    version="1",
-    licence="none",
-    uses_prompt=True,
-    uses_negative_prompt=True,
-    available=True,
-    max_frames=300,
-)
-
-
-class CountingEngine:
-    """Between pictures that say 5 and 9 it makes 6, 7 and 8. `at(index)` is called before each frame."""
-
-    info = INFO
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-        self.at: Callable[[int], None] = lambda index: None
-
-    def open(self, job: Job) -> Generator[Event, None, None]:
-        self.jobs.append(job)
-        start, end = (barcodes.number(keyframe.image) for keyframe in job.keyframes)
-        yield Step("looking", 0, 1)
-        for index in job.wanted():
-            self.at(index)
-            which = start + round((end - start) * index / (job.num_frames - 1))
-            yield Chunk((Frame(index, barcodes.picture(which)[: job.height, : job.width]),))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import av
 import barcodes
 import pytest
 import timelines as t
-from conftest import CountingEngine
+from counting_engine import CountingEngine
 from timelines import RATES, clip, gap, played, save, span, timeline
 
 from sfserver.cli import main
