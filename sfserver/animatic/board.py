@@ -1,7 +1,7 @@
 """A timeline's file: read with suspicion, written whole or not at all.
 
-What others wrote is checked before OpenTimelineIO sees it: its reader of JSON takes the process down with it where
-brackets are nested too deep.
+What others wrote is checked before OpenTimelineIO sees it, which takes the process down with it where brackets are
+nested too deep or an object holds itself.
 """
 
 from __future__ import annotations
@@ -65,11 +65,14 @@ def read(path: Path, scratch: Path) -> Board:
 def _parsed(text: bytes, path: Path) -> schema.Timeline:
     try:
         decoded = text.decode("utf-8-sig")
-        if _depth(json.loads(decoded)) > _MAX_DEPTH:
+        table = json.loads(decoded)
+        if _depth(table) > _MAX_DEPTH:
             raise RecursionError
+        if _holds_itself(table):
+            raise BoardError(f"{path}: holds something that holds itself; export it again")
     except RecursionError:
         raise BoardError(f"{path}: has brackets in brackets more than {_MAX_DEPTH} deep; export it again") from None
-    except ValueError:
+    except (UnicodeDecodeError, json.JSONDecodeError):
         raise BoardError(f"{path}: is no OpenTimelineIO file; export the timeline as .otio or .otioz") from None
     try:
         found = otio.adapters.read_from_string(decoded, "otio_json")
@@ -94,12 +97,28 @@ def _depth(value: Any) -> int:
     return depth
 
 
+def _holds_itself(table: Any) -> bool:
+    """Whether an object is named again inside of itself, which OpenTimelineIO would follow for ever."""
+    todo: list[tuple[Any, frozenset[str]]] = [(table, frozenset())]
+    while todo:
+        value, around = todo.pop()
+        if isinstance(value, list):
+            todo += [(inner, around) for inner in value if isinstance(inner, dict | list)]
+            continue
+        if str(value.get("OTIO_SCHEMA", "")).startswith("SerializableObjectRef") and str(value.get("id")) in around:
+            return True
+        if "OTIO_REF_ID" in value:
+            around |= {str(value["OTIO_REF_ID"])}
+        todo += [(inner, around) for inner in value.values() if isinstance(inner, dict | list)]
+    return False
+
+
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _kind(found: otio.core.SerializableObject | None) -> str:
-    return f"a {found.schema_name()}" if found is not None else "nothing"
+def _kind(found: Any) -> str:
+    return f"a {found.schema_name()}" if isinstance(found, otio.core.SerializableObject) else "other JSON"
 
 
 # Writing
