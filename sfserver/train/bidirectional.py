@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from ..model.dit import Dit, How
 from ..model.rope import RopeTable
 from .latents import Latents
-from .passes import device_of, precision, training_how
+from .passes import device_of, precision
 from .self_rollout import Drawn, Rolling
 
 Told = Literal["clean", "noisy"]
@@ -98,8 +98,7 @@ def flow_loss(
     """Flow matching on clips [B, F - 2, C, H, W] between their keyframes, over the latents that are made."""
     clips = clip_of(drawn.latents, drawn.known, made)
     noisy = noised(clips, drawn.known, told, shift, random)
-    how = training_how(clips.device, rolling.checkpointed)
     with precision(clips.device, rolling.dtype):
-        flow = whole_pass(dit, text, noisy, how)
+        flow = whole_pass(dit, text, noisy, rolling.passes.learning())
     there = drawn.made
     return ((flow - (noisy.noise - clips))[:, there] ** 2).mean()

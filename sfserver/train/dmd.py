@@ -16,9 +16,9 @@ import torch
 from attrs import frozen
 from torch import Generator, Tensor
 
-from ..model.dit import Dit
+from ..model.dit import Dit, How
 from .bidirectional import Noised, Told, clip_of, flow_loss, noised, whole_pass
-from .passes import device_of, precision, training_how
+from .passes import device_of, precision
 from .self_rollout import Rolling
 
 GUIDANCE = 3.0
@@ -36,17 +36,17 @@ class Teacher:
     """How it, and the critic after it, is told keyframes."""
     shift: float = 5.0
 
-    def estimate(self, noisy: Noised, text: Tensor) -> Tensor:
+    def estimate(self, noisy: Noised, text: Tensor, how: How) -> Tensor:
         """The clean clips, [B, F, C, H, W], after guidance."""
-        towards = estimate(self.dit, noisy, text)
-        away = estimate(self.dit, noisy, self.negative.to(text).expand(len(text), -1, -1))
+        towards = estimate(self.dit, noisy, text, how)
+        away = estimate(self.dit, noisy, self.negative.to(text).expand(len(text), -1, -1), how)
         return towards + self.guidance * (towards - away)
 
 
 @torch.no_grad()
-def estimate(dit: Dit, noisy: Noised, text: Tensor) -> Tensor:
+def estimate(dit: Dit, noisy: Noised, text: Tensor, how: How) -> Tensor:
     """The clean clips that a network takes noisy ones for, [B, F, C, H, W]."""
-    return noisy.x - noisy.sigma * whole_pass(dit, text, noisy, training_how(noisy.x.device))
+    return noisy.x - noisy.sigma * whole_pass(dit, text, noisy, how)
 
 
 def direction(made: Tensor, fake: Tensor, real: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ class GeneratorStage:
         with torch.no_grad(), precision(made.device, rolling.dtype):
             clips = clip_of(drawn.latents, drawn.known, made.detach())
             noisy = noised(clips, drawn.known, self.teacher.told, self.teacher.shift, random)
-            text = rolling.text(drawn)
-            fake, real = estimate(self.critic, noisy, text), self.teacher.estimate(noisy, text)
+            text, how = rolling.text(drawn), rolling.passes.plain()
+            fake, real = estimate(self.critic, noisy, text, how), self.teacher.estimate(noisy, text, how)
         there = drawn.made
         of_made = made[:, [position - 1 for position in there]]
         return dmd_loss(of_made, direction(of_made.detach(), fake[:, there], real[:, there]))

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
 from ..model.dit import Dit
+from .passes import device_of
 
 TARGETS = ("q", "k", "v", "o")
 """Of self-attention: what a keyframe to come must be looked at with, which no published causal model has seen."""
@@ -27,9 +28,8 @@ CONFIG_NAME = "adapter_config.json"
 class Addition(nn.Module):
     """What is added to one layer, float32."""
 
-    def __init__(self, layer: nn.Linear, rank: int, random: Generator):
+    def __init__(self, layer: nn.Linear, rank: int, random: Generator, device: torch.device):
         super().__init__()
-        device = layer.weight.device
         down = torch.randn(rank, layer.in_features, generator=random) * layer.in_features**-0.5
         self.down = nn.Parameter(down.to(device))
         self.up = nn.Parameter(torch.zeros(layer.out_features, rank, device=device))
@@ -46,7 +46,7 @@ class Lora(nn.Module):
         super().__init__()
         self.names = tuple(f"blocks.{i}.self_attn.{name}" for i in range(len(dit.blocks)) for name in TARGETS)
         self.rank = rank
-        self.additions = nn.ModuleList(Addition(layer, rank, random) for layer in self._layers(dit))
+        self.additions = nn.ModuleList(Addition(layer, rank, random, device_of(dit)) for layer in self._layers(dit))
 
     def attach(self, dit: Dit) -> Dit:
         """The transformer with the additions, its own weights frozen. They go wherever its passes go."""

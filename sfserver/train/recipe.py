@@ -26,7 +26,7 @@ class DmdRecipe:
     """Of a rollout that learns by distribution matching, see `dmd`."""
 
     teacher: str
-    """A bidirectional stage before it, or the id of a model that was fetched."""
+    """A bidirectional stage before it, or the id of a model that was fetched. The critic begins as it."""
     critic_learning_rate: float
     critic_updates: int = 5
     """Before each update of the model itself."""
@@ -56,6 +56,10 @@ class StageRecipe:
     """Above 0, additions of this rank learn and the weights themselves stay; see `lora`."""
     recompute: bool = False
     """Layers keep their inputs alone and are computed again for backward: less memory, a third more time."""
+    offload: bool = False
+    """Where additions learn: the matrices of the weights wait in the machine's memory; see `passes`."""
+    begins: str = ""
+    """The id of a model that was fetched, to begin with another than the recipe's; `after` is on top of it."""
 
 
 @frozen
@@ -100,6 +104,10 @@ def _check_stage(stage: StageRecipe, known: Mapping[str, StageRecipe], pool: Poo
     if stage.after and known[stage.after].lora_rank not in (0, stage.lora_rank):
         rank = known[stage.after].lora_rank
         raise ValueError(f"stage {stage.name} comes after additions of rank {rank}; give it lora_rank = {rank}")
+    if stage.offload and not stage.lora_rank:
+        raise ValueError(f"stage {stage.name} has its weights elsewhere and yet learns them; give it a lora_rank")
+    if stage.begins and not find(stage.begins):
+        raise ValueError(f"stage {stage.name} begins with {stage.begins!r}, which is no model that can be fetched")
     teacher = stage.dmd.teacher if stage.dmd else ""
     if teacher and not find(teacher) and (teacher not in known or known[teacher].kind != "bidirectional"):
         raise ValueError(f"stage {stage.name} has the teacher {teacher!r}, which is no bidirectional stage before it")

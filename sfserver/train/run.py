@@ -81,7 +81,8 @@ def _run_stage(
         learnt = _codec_stage(recipe, stage, left_by)
     else:
         assert material, "clips come from a pool or a folder"
-        built = build(stage, material, left_by, recipe.seed)
+        others = {other.name: other for other in recipe.stage}
+        built = build(stage, others, material, left_by, recipe.seed)
         learnt, beside = built.stage, built.beside
     with closing(loop.train(learnt, stage.pace, home, recipe.seed, beside, place)) as reports:
         for report in reports:

@@ -20,7 +20,7 @@ from ..engine.rollout import Graph, Guide, Made, Memory, Networks, Prompt, Rollo
 from ..model.cache import GraphCache
 from ..model.dit import EAGER, Dit, How
 from .latents import Latents, draw_known, draw_latents
-from .passes import device_of, precision, training_how
+from .passes import ON_CPU, Passes, device_of, precision
 from .teacher import near_weights
 
 
@@ -110,7 +110,7 @@ class Rolling:
     middle_share: float = 0.3
     """Of those that are told keyframes in between, where the pool has them."""
     dtype: torch.dtype = torch.bfloat16
-    checkpointed: bool = False
+    passes: Passes = ON_CPU
 
     def draw(self, random: Generator, device: torch.device) -> Drawn:
         latents = draw_latents(self.pools, self.shares, self.batch, random, device)
@@ -135,7 +135,7 @@ class Rolling:
                 batch_noise(clean, geometry, random),
                 graph,
                 self.dtype,
-                EAGER if graph == "none" else training_how(clean.device, self.checkpointed),
+                self.passes.plain() if graph == "none" else self.passes.learning(),
             )
         return made.float()
 

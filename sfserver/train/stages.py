@@ -10,13 +10,13 @@ from attrs import evolve, frozen
 from torch import Generator, Tensor, nn
 
 from ..engine.noise import Schedule
-from ..engine.presets import find
 from ..model.dit import Dit
 from .bidirectional import BidirectionalStage
 from .dmd import CriticStage, GeneratorStage, Teacher
 from .latents import Latents
 from .loop import Beside, Stage, step_random
 from .lora import Lora, twin
+from .passes import Passes
 from .place import Place
 from .recipe import DmdRecipe, StageRecipe
 from .self_rollout import Rolling, SelfRolloutStage
@@ -67,10 +67,14 @@ class Built:
     beside: Beside | None = None
 
 
-def build(recipe: StageRecipe, material: Material, left_by: LeftBy, seed: int) -> Built:
-    """A stage with its networks as they are before its first step."""
+def build(
+    recipe: StageRecipe, others: Mapping[str, StageRecipe], material: Material, left_by: LeftBy, seed: int
+) -> Built:
+    """A stage with its networks as they are before its first step. `others` are those before it."""
+    passes = Passes(material.place.device, recipe.recompute, recipe.offload)
     before = left_by(recipe.after) if recipe.after else {}
-    dit, network = _learning(material.new_dit("", recipe.lora_rank > 0), recipe.lora_rank, before, seed)
+    dit = material.new_dit(recipe.begins, recipe.lora_rank > 0)
+    dit, network = _learning(dit, passes, recipe.lora_rank, before, seed)
     rolling = Rolling(
         material.pools(tuple(recipe.frames)),
         material.sentences,
@@ -80,7 +84,7 @@ def build(recipe: StageRecipe, material: Material, left_by: LeftBy, seed: int) -
         material.per_block,
         recipe.graph,
         dtype=material.dtype,
-        checkpointed=recipe.recompute,
+        passes=passes,
     )
     if recipe.kind == "teacher":
         stage: Stage = TeacherStage(dit, rolling.pools, rolling.sentences, rolling.shares, recipe.batch)
@@ -89,32 +93,58 @@ def build(recipe: StageRecipe, material: Material, left_by: LeftBy, seed: int) -
     else:
         stage = SelfRolloutStage(dit, rolling)
     built = Built(Learning(network, stage), dit, rolling)
-    return _by_dmd(built, recipe, recipe.dmd, material, left_by, seed) if recipe.dmd else built
+    if not recipe.dmd:
+        return built
+    scores = _scores(recipe, recipe.dmd, others.get(recipe.dmd.teacher), material, left_by, seed)
+    return _by_dmd(built, recipe, recipe.dmd, material, scores)
 
 
-def _by_dmd(built: Built, recipe: StageRecipe, dmd: DmdRecipe, material: Material, left_by: LeftBy, seed: int) -> Built:
-    """With a teacher that stays and a critic that begins as it. Where additions learn, both are of the same tensors."""
-    published = find(dmd.teacher) is not None
-    scoring = material.new_dit(dmd.teacher if published else "", True).requires_grad_(False)
-    if not published:
-        scoring.load_state_dict(left_by(dmd.teacher))
-    teacher = Teacher(scoring, material.negative, dmd.guidance, dmd.told)
-    critic = twin(scoring) if recipe.lora_rank else deepcopy(scoring)
-    critic, learning = _learning(critic, recipe.lora_rank, {}, seed)
-    critic_stage = CriticStage(critic, built.dit, built.rolling, dmd.told, teacher.shift)
+@frozen(eq=False)
+class _Scores:
+    """Teacher and critic, and what of the critic learns."""
+
+    teacher: Dit
+    critic: Dit
+    network: nn.Module
+
+
+def _scores(
+    recipe: StageRecipe, dmd: DmdRecipe, taught: StageRecipe | None, material: Material, left_by: LeftBy, seed: int
+) -> _Scores:
+    """The teacher stays and the critic begins as it. Where additions learn, both are of the same tensors.
+
+    `taught` is the stage that the teacher comes from, None where it was published.
+    """
+    passes = Passes(material.place.device, recipe.recompute, recipe.offload)
+    rank, its = (taught.lora_rank, left_by(taught.name)) if taught else (0, {})
+    base = material.new_dit(taught.begins if taught else dmd.teacher, True)
+    if its and not rank:
+        base.load_state_dict(its)
+    if recipe.lora_rank:
+        critic = twin(base)
+        critic, network = _learning(critic, passes, recipe.lora_rank, its if rank == recipe.lora_rank else {}, seed)
+    else:
+        critic, network = _learning(deepcopy(base), passes, 0, {}, seed)
+    teacher, _ = _learning(base, passes, rank, its, seed) if rank else (passes.settle(base), None)
+    return _Scores(teacher.requires_grad_(False), critic, network)
+
+
+def _by_dmd(built: Built, recipe: StageRecipe, dmd: DmdRecipe, material: Material, scores: _Scores) -> Built:
+    teacher = Teacher(scores.teacher, material.negative, dmd.guidance, dmd.told)
+    critic = CriticStage(scores.critic, built.dit, built.rolling, dmd.told, teacher.shift)
     pace = evolve(recipe.pace, learning_rate=dmd.critic_learning_rate)
-    stage = Learning(built.stage.network, GeneratorStage(built.dit, built.rolling, teacher, critic))
-    return evolve(built, stage=stage, beside=Beside(Learning(learning, critic_stage), pace, dmd.critic_updates))
+    stage = Learning(built.stage.network, GeneratorStage(built.dit, built.rolling, teacher, scores.critic))
+    return evolve(built, stage=stage, beside=Beside(Learning(scores.network, critic), pace, dmd.critic_updates))
 
 
-def _learning(dit: Dit, rank: int, before: Mapping[str, Tensor], seed: int) -> tuple[Dit, nn.Module]:
+def _learning(dit: Dit, passes: Passes, rank: int, before: Mapping[str, Tensor], seed: int) -> tuple[Dit, nn.Module]:
     """The transformer, and what of it learns: all, or additions. `before` are a full stage's weights or additions."""
     if before and "patch_embedding.weight" in before:
         dit.load_state_dict(before)
         before = {}
     if not rank:
-        return dit, dit.float().train().requires_grad_(True)
-    lora = Lora(dit, rank, step_random(seed, -1))
+        return passes.settle(dit), dit.float().train().requires_grad_(True)
+    lora = Lora(passes.settle(dit), rank, step_random(seed, -1))
     if before:
         lora.load_state_dict(before)
     return lora.attach(dit), lora
