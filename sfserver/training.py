@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,6 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from typer.core import TyperGroup
 
 from .config import load_config
+
+if TYPE_CHECKING:
+    from .train.place import Place
+    from .train.published import Models
+    from .train.recipe import Recipe
+    from .train.stages import Material
 
 Device = Literal["auto", "cpu", "cuda"]
 _HELP = "A recipe: train RECIPE --out FOLDER. Or clips for one: train prepare FOLDER --out SHARDS."
@@ -37,6 +43,12 @@ def run(
     only: Annotated[str, typer.Option(help="One stage of the recipe", metavar="STAGE")] = "",
     threads: Annotated[int, typer.Option(help="Of the processor; small networks are fastest on one")] = 1,
     device: Annotated[Device, typer.Option(help="Where networks are")] = "cpu",
+    data: Annotated[
+        Path | None, typer.Option(help="Clips, as train prepare leaves them; the small world makes its own")
+    ] = None,
+    accept_license: Annotated[
+        bool, typer.Option("--accept-license", help="The licences of the weights that it begins with suit your use")
+    ] = False,
 ) -> None:
     """Train a model. What comes out, in OUT/model, is a folder that `sfserver models` lists once it is moved there."""
     import torch
@@ -44,6 +56,7 @@ def run(
     from .train import recipe as recipes
     from .train import run
     from .train.place import choose_place
+    from .train.published import write_model
 
     wanted = recipes.read_recipe(recipes.recipe_path(recipe))
     if only and only not in {stage.name for stage in wanted.stage}:
@@ -51,14 +64,41 @@ def run(
         raise typer.BadParameter(f"there is no stage {only!r}; there are: {known}", param_hint="--only")
     torch.set_num_threads(threads)
     place = choose_place(device)
-    with _bars() as progress, closing(run.train(wanted, out, only, place)) as events:
+    models = _models(wanted)
+    material = None if wanted.pool else _material(wanted, models, data, accept_license, place)
+    with _bars() as progress, closing(run.train(wanted, out, only, place, material)) as events:
         tasks: dict[str, TaskID] = {}
         for event in events:
             if event.what not in tasks:
                 tasks[event.what] = progress.add_task(event.what, total=event.of, loss="")
             loss = "" if event.loss != event.loss else f"loss {event.loss:.4f}"  # NaN where there is none
             progress.update(tasks[event.what], completed=event.done, loss=loss)
+    if material and not only and not place.rank:
+        write_model(wanted, models, out)
     typer.echo(f"{out / run.MODEL_FOLDER} holds the model" if not only else f"stage {only} is done")
+
+
+def _models(wanted: Recipe) -> Models:
+    from .train.published import published
+
+    models_dir = load_config().models_dir
+    return lambda name: published(name or wanted.model, models_dir)
+
+
+def _material(wanted: Recipe, models: Models, data: Path | None, accepted: bool, place: Place) -> Material:
+    """Clips and weights of a recipe for a published model, once all is known to be right; says what memory it needs."""
+    from .train.memory import check_fits, told
+    from .train.place import free_bytes
+    from .train.published import check_licences, material_of, needs
+
+    check_licences(wanted, models, accepted)
+    if data is None:
+        raise typer.BadParameter("this recipe needs clips; make them with: sfserver train prepare", param_hint="--data")
+    material = material_of(wanted, models, data, place)
+    for stage, parts in needs(wanted, models, material).items():
+        typer.echo(f"{stage}: {told(parts)} of device memory, estimated", err=True)
+        check_fits(stage, parts, free_bytes(place.device))
+    return material
 
 
 @train.command()

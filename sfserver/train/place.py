@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
+import psutil
 import torch
 from attrs import frozen
 from torch import Tensor
@@ -74,6 +75,11 @@ class Accelerated:
 
     def wait(self) -> None:
         self._accelerator.wait_for_everyone()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Of the device's memory."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def choose_place(device: str) -> Place:

@@ -58,6 +58,8 @@ class StageRecipe:
     """Layers keep their inputs alone and are computed again for backward: less memory, a third more time."""
     offload: bool = False
     """Where additions learn: the matrices of the weights wait in the machine's memory; see `passes`."""
+    sheet_steps: int = 0
+    """Above 0, after so many steps each a strip of pictures for held-out clips is made; see `showing`."""
     begins: str = ""
     """The id of a model that was fetched, to begin with another than the recipe's; `after` is on top of it."""
 
