@@ -2,7 +2,7 @@
 
 import bpy
 
-from . import install_operators, operators, panel, runtime, server_operators, settings, summon, take_operators
+from . import install_operators, operators, overlay, panel, runtime, server_operators, settings, summon, take_operators
 from .preferences import InbetweenPreferences
 from .settings import InbetweenParameters, InbetweenSettings
 
@@ -25,9 +25,11 @@ def register() -> None:
     bpy.types.SEQUENCER_MT_add.append(panel.draw_menu)
     bpy.types.SEQUENCER_MT_context_menu.append(panel.draw_menu)
     runtime.register(settings.follow, summon.follow)
+    overlay.register()
 
 
 def unregister() -> None:
+    overlay.unregister()
     runtime.unregister()
     bpy.types.SEQUENCER_MT_context_menu.remove(panel.draw_menu)
     bpy.types.SEQUENCER_MT_add.remove(panel.draw_menu)

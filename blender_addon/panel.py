@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import begin, capture, gaps, installing, runtime, sequencer, settings, strips, summon, takes
+from . import begin, capture, gaps, installing, motion, runtime, sequencer, settings, strips, summon, takes
 from .lines import say as _say
 from .plan import CannotFill
 from .preferences import draw_progress
@@ -68,6 +68,10 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
             _say(self.layout, context, str(error), "INFO")
             return None
         _say(self.layout, context, gap.sentence(sequencer.frames_per_second(scene)), "SNAP_MIDPOINT")
+        lead, tail = motion.runs(scene, gap, settings.of(scene).step) if settings.of(scene).motion else (1, 1)
+        if lead + tail > 2:
+            text = iface_("The motion goes on: {} frames before and {} after go along").format(lead, tail)
+            _say(self.layout, context, text, "TRACKING")
         texts = sequencer.texts_over(scene, gap.start, gap.end)
         if texts:
             said = ", ".join(f"'{text[:_TEXT_CHARS]}'" for _, _, text in sorted(texts)[:_MOST_SHOWN])
@@ -122,21 +126,21 @@ class INBETWEEN_PT_queue(bpy.types.Panel):
 
     def _draw_all(self, fills: list[Fill]) -> None:
         wanted = sum(fill.record.frames_wanted for fill in fills)
-        made = sum(len(fill.names) for fill in fills)
+        made = sum(fill.final_frames for fill in fills)
         row = self.layout.row(align=True)
         text = iface_("{} gaps, {} of {} frames").format(len(fills), made, wanted)
         row.progress(factor=made / wanted, text=text, translate=False)
         row.operator("inbetween.cancel", text="", icon="X").job = ""
 
     def _draw_one(self, fill: Fill) -> None:
-        made, wanted = len(fill.names), fill.record.frames_wanted
+        wanted = fill.record.frames_wanted
         column = self.layout.box().column(align=True)
         column.label(text=fill.place.strip, icon="SEQ_STRIP_DUPLICATE", translate=False)
         row = column.row(align=True)
-        text = iface_("{} of {} frames").format(made, wanted)
-        row.progress(factor=made / wanted, text=text, translate=False)
+        text = iface_("{} of {} frames").format(fill.final_frames, wanted)
+        row.progress(factor=fill.final_frames / wanted, text=text, translate=False)
         row.operator("inbetween.cancel", text="", icon="X").job = fill.job
-        seconds, stage = fill.seconds_left(), iface_(fill.stage)
+        seconds, stage = fill.final.seconds_left(), iface_(fill.stage)
         left = stage if seconds is None else iface_("{}, {} left").format(stage, _duration(seconds))
         column.label(text=left, translate=False)
 
@@ -169,6 +173,8 @@ class INBETWEEN_PT_strip(bpy.types.Panel):
             layout.prop(strip, f'["{strips.PROMPT}"]', text="Prompt")
         for line in self._lines(strip, engine):
             layout.label(text=line, translate=False)
+        if found := strips.note(strip, "found"):
+            _say(layout, context, iface_("Seen in the keyframes: {}").format(found), "VIEWZOOM")
         number, count = takes.number_of(scene, name)
         row = layout.row(align=True)
         row.operator("inbetween.new_take", icon="ADD").new_seed = True
@@ -186,9 +192,11 @@ class INBETWEEN_PT_strip(bpy.types.Panel):
     def _lines(self, strip: bpy.types.Strip, engine: EngineInfo | None) -> list[str]:
         """What made it, in three lines at most."""
         note = strips.note
-        wanted, made = note(strip, "frames_wanted"), note(strip, "frames")
+        wanted, made, drafts = (int(note(strip, name) or 0) for name in ("frames_wanted", "frames", "draft_frames"))
         if note(strip, "state") == "growing":
             first = iface_("Growing to {} frames").format(wanted)
+        elif drafts:
+            first = iface_("{} of {} frames, then {} of a draft").format(made - drafts, wanted, drafts)
         elif made == wanted:
             first = iface_("{} frames").format(made)
         else:
@@ -289,6 +297,9 @@ class INBETWEEN_PT_settings(bpy.types.Panel):
         if engine is not None:
             self._draw_size(scene, engine)
         layout.prop(chosen, "step")
+        layout.prop(chosen, "motion")
+        if engine is None or engine.id != begin.DRAFT:
+            layout.prop(chosen, "draft_first")
         if engine is None or engine.uses_prompt:  # an engine that reads no prompt draws nothing by chance either
             column = layout.column()
             column.prop(chosen, "new_seed")

@@ -190,7 +190,7 @@ def _redraw_if_changed() -> None:
     seen += [installer.doing, installer.problem]
     if _pump is not None:
         seen += [_pump.client.problem if _pump.client is not None else None, _pump.message, len(_pump.ended)]
-        seen += [(fill.job, fill.stage, len(fill.names)) for fill in _pump.fills]
+        seen += [(fill.job, fill.stage, len(fill.names), fill.final_frames) for fill in _pump.fills]
     if seen != _drawn:
         _drawn = seen
         sequencer.redraw()
@@ -216,6 +216,8 @@ def _on_save_begin(file: str, *_: object) -> None:
     if not file:
         return  # the startup file
     notice = ""
+    if _pump is not None:
+        _pump.saved()
     try:
         brought = keep.bring_beside(Path(file))
     except OSError as error:
