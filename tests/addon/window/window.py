@@ -31,7 +31,8 @@ COMMAND = os.environ.get("INBETWEEN_COMMAND", f"{b.SERVER_PYTHON.with_name('sfse
 
 def shot(name: str) -> None:
     subprocess.run(
-        ["import", "-window", "root", SHOTS / f"{name}-{bpy.app.version[0]}{bpy.app.version[1]}.png"], check=True
+        ["import", "-window", "root", "-quality", "11", SHOTS / f"{name}-{bpy.app.version[0]}{bpy.app.version[1]}.png"],
+        check=True,
     )
 
 
@@ -67,6 +68,16 @@ def frame_all() -> None:
     region = next(r for r in area().regions if r.type == "WINDOW")
     with bpy.context.temp_override(window=window, area=area(), region=region):
         bpy.ops.sequencer.view_all()
+
+
+def zoom_in(steps: int) -> None:
+    """Have the channels of the timeline taller, from the lowest on."""
+    window = bpy.context.window_manager.windows[0]
+    region = next(r for r in area().regions if r.type == "WINDOW")
+    with bpy.context.temp_override(window=window, area=area(), region=region):
+        for _ in range(steps):
+            bpy.ops.view2d.zoom(deltax=0.0, deltay=0.3)
+        bpy.ops.view2d.pan(deltax=0, deltay=-10000)
 
 
 def run(scenario: Iterator[float]) -> None:
