@@ -16,10 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import bpy
-import in_blender as b
 import numpy as np
 import window as w
+from window import b, bpy  # by way of the page that sets the folders which Blender reads when it is imported
 
 WIDTH, HEIGHT = 960, 540
 ticks_ms: list[float] = []
