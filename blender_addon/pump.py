@@ -165,7 +165,7 @@ class Pump:
     def saved(self) -> None:
         """A file is being saved that may show what is on the timeline now."""
         for fill in self.fills:
-            fill.saved = True
+            fill.saved = fill.saved or fill.final_frames < len(fill.names)
 
     def moved(self, job: str, folder: Path) -> None:
         """The frames of a job were brought to another folder: what still comes goes there."""
