@@ -313,6 +313,9 @@ def _write_all(
                     if isinstance(event, base.Frame):
                         with interrupts.deferred():
                             clip.add(event)
+                    elif event.stage.startswith(base.CHOSEN):
+                        watcher.note(event.stage.removeprefix(base.CHOSEN))
+                        continue
                     elif event.stage.startswith(base.FOUND):
                         watcher.note(clip.found(event.stage.removeprefix(base.FOUND)))
                         continue

@@ -25,7 +25,7 @@ from sfwire.errors import RETRYABLE, ErrorCode, RequestError
 
 from .. import __version__
 from ..config import ServerConfig, load_config
-from ..engine.base import FOUND, Chunk, Engine, Frame, Job, Keyframe, Step, checked
+from ..engine.base import CHOSEN, Chunk, Engine, Frame, Job, Keyframe, Step, checked
 from ..engine.choice import Choice, Wanted
 from . import link
 from .leash import hold_to_parent
@@ -193,7 +193,7 @@ class Worker:
         clip = Wanted(message.width, message.height, message.num_frames, len(message.keyframes), is_exact=True)
         choice = self._engines.choose_for(self._infos.values(), self._config, clip)
         request.message = attrs.evolve(message, engine=choice.engine, params={**choice.settings, **message.params})
-        self._progress(request, Step(m.fit(f"{FOUND}{choice.reason}", L.MAX_NAME_CHARS), 0, 1))
+        self._progress(request, Step(m.fit(f"{CHOSEN}{choice.reason}", L.MAX_NAME_CHARS), 0, 1))
 
     def _engine(self, info: m.EngineInfo) -> Engine:
         """The loaded engine; a large one makes room for another large one."""

@@ -202,8 +202,8 @@ def test_auto_is_chosen_by_the_server_for_the_clip_and_it_says_why(client: Clien
     wanted = auto(24)
     with client.submit(wanted) as stream:
         events = list(stream.events())
-    told = [event.stage for event in events if isinstance(event, m.Progress) and event.stage.startswith("found: ")]
-    assert told == ["found: Fake: for 24 frames"]
+    told = [event.stage for event in events if isinstance(event, m.Progress) and event.stage.startswith("auto: ")]
+    assert told == ["auto: Fake: for 24 frames"]
     assert_all_there([event for event in events if isinstance(event, Picture)], wanted)
     assert stream.done
     assert (stream.done.engine, stream.done.version) == ("fake", "1")
