@@ -46,6 +46,12 @@ class Cell:
         parts = (self.engine, *([self.strategy] if self.strategy else []), *varied, f"seed{self.seed}")
         return re.sub(r"[^A-Za-z0-9.+_-]", "-", "_".join(parts))
 
+    @property
+    def title(self) -> str:
+        """For people."""
+        varied = (f"{name} {value}" for name, value in self.settings)
+        return ", ".join((self.engine, *([self.strategy] if self.strategy else []), *varied, f"seed {self.seed}"))
+
 
 @frozen
 class Outcome:

@@ -113,7 +113,7 @@ def _rows_of(
         except WireError as error:
             tell(f"{cell.name}: {error}")
             continue
-        rows.append(Row(cell.name, clip_in(folder), outcome, command(cell, wish, info)))
+        rows.append(Row(cell.title, clip_in(folder), outcome, command(cell, wish, info)))
 
 
 def _job(cell: Cell, info: EngineInfo, wish: Wish, pictures: Sequence[base.Picture]) -> base.Job:

@@ -81,7 +81,8 @@ def test_each_value_of_a_parameter_is_a_clip_of_engines_that_have_it(engines, pa
     assert page.count("--set level=9") == 2
     table = (tmp_path / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == [
-        *("| steered_near_level7_seed0", "| steered_near_level9_seed0", "| plain_level7_seed0", "| plain_level9_seed0")
+        *("| steered, near, level 7, seed 0", "| steered, near, level 9, seed 0"),
+        *("| plain, level 7, seed 0", "| plain, level 9, seed 0"),
     ]
     assert all(line.count("|") == table[0].count("|") for line in table)
     with Image.open(tmp_path / "strips.png") as strips:
