@@ -154,8 +154,11 @@ def compare(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter, for engines that have it", metavar="NAME=VALUE")
     ] = None,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="One clip for each value of a parameter", metavar="NAME=VALUE,VALUE")
+    ] = None,
 ) -> int:
-    """Two pictures through every combination of engines, strategies and seeds, on one page to judge by."""
+    """Two pictures through every combination of engines, strategies, settings and seeds, on one page to judge by."""
     from .compare import run as comparing
 
     numbers = _words(seeds)
@@ -174,6 +177,7 @@ def compare(
         size=size_of(size),
         fit=fit,
         settings=dict(setting_of(text) for text in settings or ()),
+        varied={name: _words(values) for name, values in map(setting_of, vary or ())},
     )
     rows = comparing.compare(wish, load_config(), lambda sentence: typer.echo(sentence, err=True))
     if not rows:
