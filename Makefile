@@ -5,6 +5,7 @@
 # make extension      the extension's zips, under dist/
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
 # make lint, make bench, make bench-world
+# make node-client    the libraries of the client in JavaScript, so that its test runs
 # make bench-draft    the draft engine against true in-betweens, sheets under demo/draft
 
 PYTHON ?= python3
@@ -19,8 +20,6 @@ BPY_52 := 5.2.3
 # Each bpy wants a numpy of its own, so the constraints are not for these.
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
-
-# make node-client     the libraries of the client in JavaScript, so that its test runs
 
 .PHONY: demo animatic-demo node-client test test-server test-blender libraries lint bench bench-draft bench-world torture extension clean
 
