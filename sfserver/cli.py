@@ -73,6 +73,7 @@ def _complain(error: object, code: int = USER_ERROR) -> int:
 def _help_command(arguments: Sequence[str] | None) -> str:
     words = sys.argv[1:] if arguments is None else arguments
     names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    names |= {group.name for group in app.registered_groups if group.name}
     return " ".join(["sfserver", *[word for word in words[:1] if word in names], "--help"])
 
 
@@ -437,7 +438,7 @@ def _lora(text: str) -> tuple[Path, float]:
 
 
 app.command()(animatic)
-app.command()(train)
+app.add_typer(train, name="train")
 
 
 @app.command()
@@ -462,9 +463,10 @@ def bench(
 
         measures = on_gpu.measure(on_stage)
     elif world:
+        from .bench import ends
         from .bench import world as of_world
 
-        measures = of_world.measure(on_stage)
+        measures = of_world.measure(on_stage) + ends.measure(on_stage)
     else:
         from .bench import engine, road
 
