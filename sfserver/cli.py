@@ -334,7 +334,7 @@ def fetch(
     for licence in fetching.licences(preset):
         console.print(f"licence of {licence}", markup=False, soft_wrap=True)
     with bytes_bar(console) as show:
-        notes = fetching.fetch(preset, load_config().models_dir, accept_license, show)
+        notes = fetching.fetch(preset, load_config().models_dir, accept_license, show, on_plan=console.print)
     for note in notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     typer.echo(f"{model} is complete")
