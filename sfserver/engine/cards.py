@@ -93,7 +93,7 @@ def told(preset: Preset, way: Way | None, card_gb: float, width: int, height: in
         return f"{preset.id} does not fit {card_gb:g} GB; the draft engine needs no GPU"
     given_up = [f"{name} {value}" for name, value in way.changes(preset).items()]
     if (way.width, way.height) != (width, height):
-        given_up.append(f"{way.width}x{way.height}")
+        given_up.insert(0, f"that size instead of {width}x{height}")
     if not way.beside:
         given_up.append("decoding in turn")
     how = f" with {', '.join(given_up)}, so that it fits" if given_up else ", nothing given up"

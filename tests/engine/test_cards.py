@@ -62,7 +62,9 @@ def test_more_memory_never_gives_up_more() -> None:
         assert ranks == sorted(ranks)
 
 
-@pytest.mark.parametrize(("gb", "words"), [(8, ["decoder tae", "784x"]), (12, ["window 12", "so that it fits"])])
+@pytest.mark.parametrize(
+    ("gb", "words"), [(8, ["decoder tae", "that size instead of 832x480"]), (12, ["window 12", "so that it fits"])]
+)
 def test_one_line_says_what_was_given_up(gb: int, words: list[str]) -> None:
     line = told(SELF_FORCING, way_on(SELF_FORCING, usable(gb), *SIZE, 81), gb, *SIZE)
     assert all(word in line for word in words), line
