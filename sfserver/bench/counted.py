@@ -8,26 +8,30 @@ cannot join together again.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
+from attrs import evolve
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..engine.geometry import Geometry
+from ..engine.capacity import USUAL_SIZE, Decoder, Need
+from ..engine.geometry import Geometry, plan
 from ..model.cache import CacheShape, KvCache
-from ..model.config import DitConfig
+from ..model.config import WAN_1_3B, DitConfig
 from ..model.dit import Dit, How
 from ..model.positions import Positions
 from ..model.rope import RopeTable
 from ..model.tae import Tae, TaeConfig
 from ..model.vae import StreamState, VaeConfig, WanVae
+from .report import Measure
 
 DTYPE = torch.bfloat16
+LAYERS_SAID = "2 layers of the 1.3B model at 832x480, beside weights and text"
 
 
 class Peak(TorchDispatchMode):
@@ -120,3 +124,25 @@ def pass_bytes(config: DitConfig, geometry: Geometry, count: int, window: int) -
     with counting() as peak:
         dit(x, t, text, rotation, cache, how=How(lambda q, k, v: torch.empty_like(q)))
     return cache.nbytes if cache else 0, peak.most
+
+
+def measure(on_stage: Callable[[str], None]) -> list[Measure]:
+    """The memory plan over what is counted, for the usual size; two layers stand for thirty."""
+    on_stage("memory, counted on the meta device")
+    config, geometry = evolve(WAN_1_3B, layers=2), plan(*USUAL_SIZE, num_frames=81, per_block=3)
+    coding: dict[Decoder, tuple[int, int]] = {
+        name: decoding_bytes(codec(name), *USUAL_SIZE) for name in get_args(Decoder)
+    }
+    measures = []
+    for window in (21, 12):
+        cache, making = pass_bytes(config, geometry, 3, window)
+        for name, (state, decoding) in coding.items():
+            need = Need(config, 3, window, 0, DTYPE.itemsize, decoder=name)
+            text = 2 * config.layers * config.text_len * config.dim * DTYPE.itemsize
+            for beside in (False, True):
+                counted = cache + (decoding + making if beside else max(state + making, decoding))
+                planned = need.beyond_weights(*USUAL_SIZE, beside) - text
+                where = f"window {window}, decoder {name}, decoding {'beside' if beside else 'in turn'}"
+                how = f"planned {planned / 1e9:.2f} GB over counted {counted / 1e9:.2f} GB, {LAYERS_SAID}"
+                measures.append(Measure(f"memory plan, {where}", planned / counted, 1.1, "low", "x", how))
+    return measures
