@@ -55,7 +55,9 @@ def train(
         if only and stage.name != only:
             continue
         if stage.kind not in CODECS and words and recipe.pool:
-            yield from _make_pool(recipe, recipe.pool, folder, stage.frames)
+            if not place.rank:
+                yield from _make_pool(recipe, recipe.pool, folder, stage.frames)
+            place.wait()
             material = small_material(recipe, folder, words, place)
         yield from _run_stage(recipe, stage, folder, place, material)
         place.wait()
