@@ -29,6 +29,8 @@ START_TIMEOUT_S = 180.0
 MAX_FAILED_STARTS = 3
 """Starts in a row that fail before a worker is left dead for a while."""
 DEAD_PAUSE_S = 30.0
+PROCESS_PATIENCE_S = 60.0
+"""A worker beats every two seconds (`pulse.py`), whatever its engine does: one that is silent was stopped."""
 CANCEL_TIMEOUT_S = 15.0
 """A worker stops within one forward pass of the request that it was told to stop; then nobody waits for it any more."""
 
@@ -96,7 +98,7 @@ class Broker:
         self.boot = boot
         self._counts = counts
         self._server = server
-        self._beat_timeout_s = beat_timeout_s
+        self._beat_timeout_s = beat_timeout_s or PROCESS_PATIENCE_S
         self._started_at = now
         self._jobs = Jobs()
         self._clients: dict[bytes, _Client] = {}

@@ -28,6 +28,7 @@ from ..config import ServerConfig, load_config
 from ..engine.base import Chunk, Engine, Frame, Job, Keyframe, Step, checked
 from . import link
 from .leash import hold_to_parent
+from .pulse import BEAT_S, LOADING_S, Pulse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 DEVICE_ERROR = "CUDA error"
 """What torch's words for it begin with. After one, the process can do nothing more with the device."""
 PROGRESS_S = 0.05
-BEAT_S = 2.0
-"""While it waits for a client to take frames, it shows that it lives this often."""
 
 
 class Engines(Protocol):
@@ -103,6 +102,10 @@ class Worker:
         self._known: dict[str, _Request] = {}
         """Requests that Credit and Cancel may be for."""
         self._device_lost = False
+        self._sending = threading.Lock()
+        self._now: m.Progress | None = None
+        """What was last told of the request in hand."""
+        self._pulse = Pulse(self._beat, config.beat_timeout_s)
 
     def run(self) -> None:
         """Say what there is, then work."""
@@ -111,9 +114,13 @@ class Worker:
         engine, reason = self._engines.choose(infos, self._config)
         self._send(m.Welcome(L.PROTOCOL, "worker", f"sfserver {__version__}", infos, engine, reason))
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        self._pulse.start()
         while True:
             request = self._waiting.get()
-            self._send(self._outcome(request))
+            outcome = self._outcome(request)
+            self._pulse.rest()
+            self._now = None
+            self._send(outcome)
             self._known.pop(request.message.id, None)
             if self._device_lost:
                 os._exit(1)  # whoever takes this worker's place has a device context of its own
@@ -170,7 +177,7 @@ class Worker:
         if info is None:
             raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {request.message.engine!r}", "engine")
         job = checked(_job(request), info)
-        self._progress(request, Step("loading", 0, 1))
+        self._progress(request, Step("loading", 0, 1, LOADING_S))
         events = self._engine(info).open(job)
         try:
             for event in events:
@@ -192,10 +199,17 @@ class Worker:
 
     def _progress(self, request: _Request, step: Step) -> None:
         """Tell how far it is: every change of stage, otherwise no more often than anybody can see."""
+        self._pulse.work(step.silence_s)
         now = time.monotonic()
         if step.stage != request.stage or now - request.told_at >= PROGRESS_S:
             request.stage, request.told_at = step.stage, now
-            self._send(m.Progress(request.message.id, step.stage, step.step, step.of))
+            self._now = m.Progress(request.message.id, step.stage, step.step, step.of)
+            self._send(self._now)
+
+    def _beat(self) -> None:
+        """Say once more what was said last: the front counts it as a sign of life."""
+        if self._now is not None:
+            self._send(self._now)
 
     def _deliver(self, request: _Request, chunk: Chunk) -> None:
         message = request.message
@@ -205,6 +219,7 @@ class Worker:
             request.wait_for_credit(lambda: self._progress(request, Step("waiting", request.sent, message.num_frames)))
             self._send_frame(message, frame)
             request.sent += 1
+        self._pulse.work(chunk.silence_s)
 
     def _send_frame(self, message: m.Generate, frame: Frame) -> None:
         height, width = frame.image.shape[:2]
@@ -213,7 +228,8 @@ class Worker:
 
     def _send(self, message: m.ToClient, *buffers: Buffer) -> None:
         try:
-            link.write(self._sink, encode(message, buffers))
+            with self._sending:
+                link.write(self._sink, encode(message, buffers))
         except OSError:
             os._exit(0)
 
