@@ -11,10 +11,12 @@ from typing import Any, Literal, get_args
 import attrs
 import platformdirs
 from attrs import field, frozen
+from sfwire.regular import read_regular
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bf16", "fp32"]
 
+_MAX_FILE_BYTES = 1024 * 1024
 _DIRS = platformdirs.PlatformDirs("sfserver", appauthor=False)
 
 
@@ -75,7 +77,7 @@ def _from_file(path: Path | None, required: bool) -> dict[str, tuple[Any, str]]:
     if path is None or not (required or path.is_file()):
         return {}
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(read_regular(path, _MAX_FILE_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); correct SFSERVER_CONFIG or remove it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

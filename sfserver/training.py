@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from .terminal import safe, say
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe that comes with sfserver, or a TOML file", metavar="RECIPE")],
@@ -32,10 +34,10 @@ def train(
         tasks: dict[str, TaskID] = {}
         for event in events:
             if event.what not in tasks:
-                tasks[event.what] = progress.add_task(event.what, total=event.of, loss="")
+                tasks[event.what] = progress.add_task(safe(event.what), total=event.of, loss="")
             loss = "" if event.loss != event.loss else f"loss {event.loss:.4f}"  # NaN where there is none
             progress.update(tasks[event.what], completed=event.done, loss=loss)
-    typer.echo(f"{out / run.MODEL_FOLDER} holds the model" if not only else f"stage {only} is done")
+    say(f"{out / run.MODEL_FOLDER} holds the model" if not only else f"stage {only} is done")
 
 
 def _bars() -> Progress:
