@@ -26,7 +26,7 @@ from .frames import follow
 from .house import House
 
 WORKERS = 2
-FREE_WITHIN_S = 40.0
+FREE_WITHIN_S = 150.0
 """The server forgets a client after ten silent seconds."""
 MAX_GROWTH_BYTES = 300 * 1024 * 1024
 """Of the front, whatever one peer does: 64 frames of credit, a message of the largest size and a reserve."""
