@@ -29,7 +29,7 @@ from . import endpoint
 from .ends import pause_s, was_ended
 from .enough import require_enough
 from .front import BEAT_S, CANNOT_LISTEN, Setup
-from .leash import hold_to_parent, wait_for_owner
+from .leash import hold_to_parent, take_children_along, wait_for_owner
 from .private import be_private, private_file, private_folder
 
 WORKER_COMMAND = (sys.executable, "-m", "sfserver.serve.worker")
@@ -51,6 +51,7 @@ def serve(config: ServerConfig, worker_command: Sequence[str] = WORKER_COMMAND) 
     """
     be_private()
     require_enough()
+    take_children_along()
     path = endpoint.connection_path(config)
     claimed = endpoint.claim(path)
     if not is_loopback(config.host):
