@@ -67,7 +67,7 @@ class Step:
     worth keeping about the frames that come next. At most 80 characters."""
     step: int
     of: int
-    silence_s: float = SILENCE_S
+    silence_s: float = field(default=SILENCE_S, eq=False)
     """The longest time until the next event: an engine that is silent for longer hangs, and its process is replaced."""
 
 
