@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from .terminal import safe, tell
+
 
 class Bar:
     """Stage, frames so far and time left, on stderr; notes above it. A `generate.Watcher`."""
@@ -32,7 +34,7 @@ class Bar:
             self._progress.stop()
 
     def note(self, sentence: str) -> None:
-        self._console.print(f"note: {sentence}", markup=False, soft_wrap=True)
+        tell(self._console, f"note: {sentence}")
 
     def planned(self, wanted: int) -> None:
         self._progress.start()
@@ -40,7 +42,7 @@ class Bar:
 
     def at(self, stage: str, made: int) -> None:
         assert self._task is not None, "planned comes first"
-        self._progress.update(self._task, description=stage, completed=made)
+        self._progress.update(self._task, description=safe(stage), completed=made)
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def bytes_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
         def show(what: str, done: int, of: int) -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=of)
+                tasks[what] = progress.add_task(safe(what), total=of)
             progress.update(tasks[what], completed=done, total=of)
 
         yield show

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ from .bars import Bar, bytes_bar
 from .benching import bench
 from .config import ConfigError, load_config
 from .errors import UserError
+from .terminal import safe, say, tell
 from .training import train
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain("cancelled", CANCELLED)
     except (UserError, ConfigError, Refused, WireError) as error:
         return _complain(error)
+    except MemoryError:
+        return _complain("out of memory; close other programs, or raise the limit (ulimit -v) and try again")
     except OSError as error:
         if error.filename is None:  # not about a file that was named: a mistake of ours, which needs its traceback
             raise
@@ -67,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complain(error: object, code: int = USER_ERROR) -> int:
     sentence = fit(" ".join(str(error).split()), _MAX_SENTENCE_CHARS)  # paths and prompts may hold anything
-    typer.echo(f"sfserver: {sentence}", err=True)
+    say(f"sfserver: {sentence}", err=True)
     return code
 
 
@@ -196,7 +200,7 @@ def compare(
     from .compare import run as comparing
 
     numbers = _words(seeds)
-    if not numbers or not all(number.isdecimal() for number in numbers):
+    if not numbers or not all(number.isdecimal() and len(number) < 20 for number in numbers):
         raise typer.BadParameter(f"{seeds!r} are not numbers, as in 1,2,3", param_hint="--seeds")
     wish = comparing.Wish(
         start=start,
@@ -213,10 +217,10 @@ def compare(
         settings=dict(setting_of(text) for text in settings or ()),
         varied={name: _words(values) for name, values in map(setting_of, vary or ())},
     )
-    rows = comparing.compare(wish, load_config(), lambda sentence: typer.echo(sentence, err=True))
+    rows = comparing.compare(wish, load_config(), partial(say, err=True))
     if not rows:
         return _complain("nothing could be made")
-    typer.echo(f"{rows} clips on {out / comparing.PAGE}")
+    say(f"{rows} clips on {out / comparing.PAGE}")
     return 0
 
 
@@ -229,7 +233,7 @@ def _report(result: Result, out: Path, seed: int) -> int:
         kept = f"{result.made} of {result.wanted} frames are in {out}" if result.made else "nothing was made"
         return _complain(f"cancelled; {kept}", CANCELLED)
     how = f"{result.made} made by {result.engine} in {result.seconds:.1f} s, seed {seed}"
-    typer.echo(f"{result.written} frames in {out}: {how}")
+    say(f"{result.written} frames in {out}: {how}")
     return 0
 
 
@@ -276,8 +280,13 @@ _NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001)} | {
 """What people write for the rates of NTSC, which no decimal number hits."""
 
 
+_RATE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?|[0-9]{1,9}/[0-9]{1,9}")
+
+
 def _fps(text: str) -> Fraction:
     try:
+        if not _RATE.fullmatch(text):  # Fraction("1e99999999") would be worked out for hours
+            raise ValueError
         fps = _NTSC.get(text) or Fraction(text).limit_denominator(1001)
     except (ValueError, ZeroDivisionError):
         raise typer.BadParameter(f"{text!r} is not a rate, as in 24 or 30000/1001", param_hint="--fps") from None
@@ -335,9 +344,9 @@ def models(
         grid.add_column(heading, no_wrap=True)
     grid.add_column("Title")
     for info in infos:
-        grid.add_row(*_model_row(info))
+        grid.add_row(*map(safe, _model_row(info)))
     console.print(grid)
-    console.print("\nsfserver models ENGINE tells all about one, sfserver fetch ENGINE downloads what is missing")
+    tell(console, "\nsfserver models ENGINE tells all about one, sfserver fetch ENGINE downloads what is missing")
 
 
 def _model_row(info: EngineInfo) -> tuple[str, ...]:
@@ -354,7 +363,7 @@ def _tell_all(info: EngineInfo, console: Console) -> None:
         limits = ", ".join(p.choices) if p.choices else f"{p.low:g} to {p.high:g}" if p.low is not None else "on or off"
         lines.append(f"--set {p.name}={p.default}  ({limits})  {p.help}")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        tell(console, line)
 
 
 @app.command()
@@ -374,12 +383,12 @@ def fetch(
         raise typer.BadParameter(f"there is no model {model!r}; there are: {known}")
     console = Console(stderr=True, highlight=False)
     for licence in fetching.licences(preset):
-        console.print(f"licence of {licence}", markup=False, soft_wrap=True)
+        tell(console, f"licence of {licence}")
     with bytes_bar(console) as show:
         notes = fetching.fetch(preset, load_config().models_dir, accept_license, show, on_plan=console.print)
     for note in notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
-    typer.echo(f"{model} is complete")
+        tell(console, f"note: {note}")
+    say(f"{model} is complete")
 
 
 @app.command()
@@ -416,8 +425,8 @@ def convert(
     if missing and made and not made.loras:
         what = f"{preset} was trained with {missing.source.file} of {missing.source.repository} merged in"
         remedy = f"unless {made.source} has that in it already, convert it again with --lora FILE"
-        console.print(f"note: {what}; {remedy}", markup=False, soft_wrap=True)
-    typer.echo(f"{folder} holds: {', '.join(sorted(manifest.components))}")
+        tell(console, f"note: {what}; {remedy}")
+    say(f"{folder} holds: {', '.join(sorted(manifest.components))}")
 
 
 def _preset(preset: str) -> Preset | None:
@@ -455,5 +464,5 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs")]
     from . import doctor as doctors
 
     findings = doctors.examine(load_config())
-    typer.echo(doctors.as_json(findings) if as_json else doctors.as_lines(findings))
+    say(doctors.as_json(findings) if as_json else doctors.as_lines(findings))
     return 1 if any(finding.remedy for finding in findings) else 0

@@ -11,10 +11,12 @@ from typing import Any, Literal, get_args
 import attrs
 import platformdirs
 from attrs import field, frozen
+from sfwire.regular import read_regular
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bf16", "fp32"]
 
+_MAX_FILE_BYTES = 1024 * 1024
 _DIRS = platformdirs.PlatformDirs("sfserver", appauthor=False)
 
 
@@ -46,8 +48,8 @@ class ServerConfig:
     device: Device = "auto"
     precision: Precision = "auto"
     """bf16 on CUDA, fp32 elsewhere, unless said otherwise."""
-    beat_timeout_s: float = 300.0
-    """A worker that shows no step for this long is replaced. A first pass that compiles the model takes minutes."""
+    beat_timeout_s: float = 0.0
+    """A worker whose engine shows no step for this long is replaced; 0: for as long as the engine says it may take."""
 
 
 def load_config(
@@ -75,7 +77,7 @@ def _from_file(path: Path | None, required: bool) -> dict[str, tuple[Any, str]]:
     if path is None or not (required or path.is_file()):
         return {}
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(read_regular(path, _MAX_FILE_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); correct SFSERVER_CONFIG or remove it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -89,7 +91,7 @@ def _from_file(path: Path | None, required: bool) -> dict[str, tuple[Any, str]]:
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _CHOICES = {"device": get_args(Device), "precision": get_args(Precision), "log_level": ("debug", "info", "warning")}
-_RANGES = {"port": (0, 65535), "workers": (1, 64), "beat_timeout_s": (1.0, 86400.0)}
+_RANGES = {"port": (0, 65535), "workers": (1, 64), "beat_timeout_s": (0.0, 86400.0)}
 
 
 def _convert(name: str, value: Any, origin: str) -> Any:

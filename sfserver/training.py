@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 _HELP = "A recipe: train RECIPE --out FOLDER. Or clips for one: train prepare FOLDER --out SHARDS."
 
+from .terminal import safe, say
+
 
 class _RecipeOrCommand(TyperGroup):
     """`train RECIPE` means `train run RECIPE`."""
@@ -70,12 +72,12 @@ def run(
         tasks: dict[str, TaskID] = {}
         for event in events:
             if event.what not in tasks:
-                tasks[event.what] = progress.add_task(event.what, total=event.of, loss="")
+                tasks[event.what] = progress.add_task(safe(event.what), total=event.of, loss="")
             loss = "" if event.loss != event.loss else f"loss {event.loss:.4f}"  # NaN where there is none
             progress.update(tasks[event.what], completed=event.done, loss=loss)
     if material and not only and not place.rank:
         write_model(wanted, models, out)
-    typer.echo(f"{out / run.MODEL_FOLDER} holds the model" if not only else f"stage {only} is done")
+    say(f"{out / run.MODEL_FOLDER} holds the model" if not only else f"stage {only} is done")
 
 
 def _models(wanted: Recipe) -> Models:

@@ -58,6 +58,10 @@ class Job:
         return self.resume_from <= position < self.num_frames and not held
 
 
+SILENCE_S = 120.0
+"""How long an engine may be silent that says nothing else. A pass takes far less, on a machine that is busy too."""
+
+
 @frozen
 class Step:
     """One forward pass (or the like) is over: the heartbeat, and the place where cancelling happens."""
@@ -67,6 +71,8 @@ class Step:
     worth keeping about the frames that come next. At most 80 characters."""
     step: int
     of: int
+    silence_s: float = field(default=SILENCE_S, eq=False)
+    """The longest time until the next event: an engine that is silent for longer hangs, and its process is replaced."""
 
 
 FOUND = "found: "
@@ -90,6 +96,8 @@ class Chunk:
     """Frames that became ready together, in order of position: the positions of `Job.wanted()`, each exactly once."""
 
     frames: tuple[Frame, ...]
+    silence_s: float = SILENCE_S
+    """As of a Step."""
 
 
 Event = Step | Chunk

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 
 import psutil
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 from torch import Tensor
@@ -31,6 +32,11 @@ from .presets import TRAINED_LATENTS, Preset
 from .rollout import Made, Memory, Networks, Rollout, Sampling
 from .script import Prompt, Script, Switch
 from .seam import Seam
+
+_SILENCE_S = {"cuda": 600.0}
+"""A pass takes seconds; a first one that compiles the model takes minutes."""
+_SLOW_SILENCE_S = 3600.0
+"""On a CPU any pass takes minutes."""
 
 
 @frozen(eq=False)
@@ -80,7 +86,9 @@ class WanEngine:
         need = self._need(job, strategy, geometry, memory)
         self._line.take_turns(need.beyond_weights(job.width, job.height, beside=True) > free_bytes(self._device))
         run = self._run(job, strategy, geometry, memory)
-        yield from out_of_memory_explained(run, geometry, need, self._device)
+        with closing(out_of_memory_explained(run, geometry, need, self._device)) as events:
+            for event in events:
+                yield evolve(event, silence_s=_SILENCE_S.get(self._device.type, _SLOW_SILENCE_S))
 
     def _run(
         self, job: Job, strategy: Strategy, geometry: Geometry, memory: Memory | None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..errors import UserError
@@ -53,6 +54,30 @@ def appearing(path: Path) -> Iterator[Path]:
         raise
 
 
+def claim(out: Path) -> FileLock | None:
+    """Make `out`, a folder that is there or a file in one, this run's own until `let_go`. Raises MediaError.
+
+    The system lets go of it too, with the process. None on a file system without locks.
+    """
+    lock = FileLock(out / ".lock" if out.is_dir() else out.with_name(f".{out.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise MediaError(f"{out}: another run is writing there; choose another place with --out") from None
+    except NotImplementedError:
+        return None
+    except OSError as error:
+        raise write_error(out, error) from error
+    return lock
+
+
+def let_go(lock: FileLock | None) -> None:
+    if lock is not None:
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
 def make_folder(folder: Path) -> list[Path]:
     """Make `folder` with its parents and prove that files can be written in it, before hours of work depend on it.
 
@@ -63,7 +88,7 @@ def make_folder(folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe{PART_SUFFIX}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         remove_folders(missing)
         raise write_error(folder, error) from error

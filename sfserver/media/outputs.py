@@ -7,9 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from attrs import frozen
+from filelock import FileLock
 
 from .clip import ClipWriter
-from .files import MediaError, Picture, make_folder, remove_folders
+from .files import MediaError, Picture, claim, let_go, make_folder, remove_folders
 from .sequence import SequenceWriter
 from .sheet import ContactSheet
 
@@ -52,6 +53,7 @@ class Outputs:
         self.written = 0
         is_clip = out.suffix.lower() == ".mp4"
         self._made = make_folder(out.parent if is_clip else out)
+        self._claim = self._claimed(out)
         self._sequence: SequenceWriter | None = None
         self._sheet: ContactSheet | None = None
         try:
@@ -61,6 +63,7 @@ class Outputs:
             path = out if is_clip else out / "clip.mp4"
             self._clip = ClipWriter(path, shape.width, shape.height, shape.fps, text)
         except MediaError:
+            let_go(self._claim)
             self._remove_empty_folders()
             raise
 
@@ -77,11 +80,20 @@ class Outputs:
         self._clip.close()
         if self._sheet and self.written:
             self._sheet.save(self.out / "contact_sheet.png", title, subtitle)
+        let_go(self._claim)
         self._remove_empty_folders()
 
     def abort(self) -> None:
         self._clip.abort()
+        let_go(self._claim)
         self._remove_empty_folders()
+
+    def _claimed(self, out: Path) -> FileLock | None:
+        try:
+            return claim(out)
+        except MediaError:
+            remove_folders(self._made)
+            raise
 
     def _remove_empty_folders(self) -> None:
         if self._sequence:

@@ -7,20 +7,18 @@ request gets exactly one terminal message; nothing one client does reaches anoth
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import get_args
 
-import attrs
 import structlog
 from attrs import define, evolve, frozen
 from sfwire import limits as L
 from sfwire import messages as m
 from sfwire.codec import Buffer
-from sfwire.errors import RETRYABLE, BadMessage, ErrorCode, RequestError
+from sfwire.errors import BadMessage, ErrorCode, RequestError
 
 from ..engine.base import Place, check
 from . import credit
+from .answers import failed, field_of_ours, welcome_in
 from .ends import pause_s
 from .jobs import Job, Jobs, State, Terminal
 
@@ -29,6 +27,8 @@ START_TIMEOUT_S = 180.0
 MAX_FAILED_STARTS = 3
 """Starts in a row that fail before a worker is left dead for a while."""
 DEAD_PAUSE_S = 30.0
+PROCESS_PATIENCE_S = 60.0
+"""A worker beats every two seconds (`pulse.py`), whatever its engine does: one that is silent was stopped."""
 CANCEL_TIMEOUT_S = 15.0
 """A worker stops within one forward pass of the request that it was told to stop; then nobody waits for it any more."""
 
@@ -96,7 +96,7 @@ class Broker:
         self.boot = boot
         self._counts = counts
         self._server = server
-        self._beat_timeout_s = beat_timeout_s
+        self._beat_timeout_s = beat_timeout_s or PROCESS_PATIENCE_S
         self._started_at = now
         self._jobs = Jobs()
         self._clients: dict[bytes, _Client] = {}
@@ -132,7 +132,7 @@ class Broker:
             case m.Generate():
                 if client is None:
                     error = RequestError(ErrorCode.HELLO_FIRST, "say Hello before Generate")
-                    return [ToClient(peer, _failed(message.id, error))]
+                    return [ToClient(peer, failed(message.id, error))]
                 return self._on_generate(client, message, tuple(buffers), now)
             case m.Credit() | m.Cancel():
                 job = client and self._jobs.find(client.session, message.id)
@@ -151,7 +151,7 @@ class Broker:
         if client is not None:
             client.heard_at = now
         # Not what was said: a client's mistake may have put a prompt anywhere.
-        log.info("bad message", client=client.name if client else "?", field=_field_of_ours(error.field))
+        log.info("bad message", client=client.name if client else "?", field=field_of_ours(error.field))
         live = client and error.id and self._jobs.find(client.session, error.id)
         blamed = None if live else error.id  # a Failed with the id of a live request would be its end
         failed = m.Failed(blamed, ErrorCode.BAD_MESSAGE, m.fit(error.message), m.fit(error.field, L.MAX_NAME_CHARS))
@@ -187,7 +187,7 @@ class Broker:
         self._clients[peer] = _Client(peer, hello.session, hello.client, now)
         log.info("client", client=hello.client)
         if self._ready is not None:
-            return [*actions, ToClient(peer, _welcome_in(hello.protocol, self._ready))]
+            return [*actions, ToClient(peer, welcome_in(hello.protocol, self._ready))]
         if why := self._why_no_worker():
             return [*actions, _refusal(peer, ErrorCode.ENGINE_UNAVAILABLE, why)]
         self._waiting_hellos[peer] = hello
@@ -206,7 +206,7 @@ class Broker:
             self._check(request)
             job = self._jobs.admit(client.session, request, buffers, now)
         except RequestError as error:
-            return [ToClient(client.peer, _failed(request.id, error))]
+            return [ToClient(client.peer, failed(request.id, error))]
         log.info("request", job=job.key, engine=request.engine, frames=request.num_frames, resume=request.resume_from)
         log.debug("prompt", job=job.key, prompt=request.prompt, negative=request.negative_prompt)
         dispatched = self._dispatch(now)
@@ -288,7 +288,7 @@ class Broker:
         self._engines = {info.id: info for info in welcome.engines}
         self._ready = evolve(welcome, boot=self.boot, server=self._server)
         hellos: list[Action] = [
-            ToClient(peer, _welcome_in(hello.protocol, self._ready)) for peer, hello in self._waiting_hellos.items()
+            ToClient(peer, welcome_in(hello.protocol, self._ready)) for peer, hello in self._waiting_hellos.items()
         ]
         self._waiting_hellos.clear()
         return [*hellos, *self._dispatch(now)]
@@ -307,7 +307,7 @@ class Broker:
         worker.due_at = now + pause_s(worker.starts) if worker.starts else now
         actions: list[Action] = [Replace(index)] if worker.due_at == now and not dead else []
         if job is not None:
-            actions += self._end(job, _failed(job.key, RequestError(code, why)), now)
+            actions += self._end(job, failed(job.key, RequestError(code, why)), now)
         if dead:
             actions += self._refuse_all(now)
         return actions
@@ -327,7 +327,7 @@ class Broker:
         actions: list[Action] = [_refusal(peer, ErrorCode.ENGINE_UNAVAILABLE, why) for peer in self._waiting_hellos]
         self._waiting_hellos.clear()
         for job in self._jobs:
-            actions += self._end(job, _failed(job.key, RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)), now)
+            actions += self._end(job, failed(job.key, RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)), now)
         return actions
 
     # Time
@@ -370,7 +370,7 @@ class Broker:
     def shut_down(self, now: float) -> list[Action]:
         """Tell everybody whose request will not be finished."""
         error = RequestError(ErrorCode.SHUTTING_DOWN, "the server is shutting down")
-        return [a for job in self._jobs for a in self._end(job, _failed(job.key, error), now)]
+        return [a for job in self._jobs for a in self._end(job, failed(job.key, error), now)]
 
     # Steps that the above share
 
@@ -445,29 +445,6 @@ class Broker:
             ),
             workers=tuple(m.WorkerStatus(i, w.pid, w.state, w.restarts) for i, w in enumerate(self._workers)),
         )
-
-
-def _field_of_ours(path: str) -> str:
-    """The field that is to blame if it is one of the protocol's, without the keys and names that a client chose."""
-    name = re.split(r"[.\[]", path, maxsplit=1)[0]
-    return name if name in _FIELDS else ""
-
-
-_FIELDS = {one.name for kind in get_args(m.ToServer) for one in attrs.fields(kind)} | {"type", "buffers"}
-
-
-def _failed(request_id: str, error: RequestError) -> m.Failed:
-    field_name = m.fit(error.field, L.MAX_NAME_CHARS)
-    return m.Failed(request_id, error.code, m.fit(error.message), field_name, error.code in RETRYABLE)
-
-
-def _welcome_in(protocol: int, welcome: m.Welcome) -> m.Welcome:
-    """What a client of that protocol can read."""
-    if protocol == L.PROTOCOL:
-        return welcome
-    most = L.MAX_KEYFRAMES_OF_1
-    engines = (evolve(info, max_keyframes=min(most, info.max_keyframes)) for info in welcome.engines)
-    return evolve(welcome, protocol=protocol, engines=tuple(engines))
 
 
 def _refusal(peer: bytes, code: ErrorCode, why: str) -> ToClient:

@@ -29,7 +29,7 @@ from sfwire.errors import BadMessage
 from .. import __version__
 from ..config import ServerConfig, load_config
 from .broker import Action, Broker, Replace, ToClient, ToWorker
-from .leash import hold_to_parent
+from .leash import hold_to_parent, take_children_along
 from .lines import Lines
 from .logs import log_to_file
 from .order import InOrder
@@ -247,6 +247,7 @@ def main() -> None:
     """The supervisor's child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends us in order
     hold_to_parent("SIGCONT")
+    take_children_along()
     os.set_blocking(sys.stdout.fileno(), False)
     setup = Setup.unpack(sys.stdin.buffer.readline())
     try:

@@ -2,6 +2,8 @@
 
 A process that is stopped, or hangs, reads no pipe. Linux sends it a signal of its choice when its parent is gone,
 however that went: SIGKILL to one with nothing to save, SIGCONT to one that then goes on, reads the end and says so.
+Windows ends all that a process has started with it where it has put itself into a job (never tried: no Windows was at
+hand). Elsewhere the pipe is all there is.
 """
 
 from __future__ import annotations
@@ -25,10 +27,21 @@ OWNER_POLL_S = 0.5
 def hold_to_parent(name: Literal["SIGKILL", "SIGCONT"]) -> None:
     """Get this signal when the thread that started us ends: our parents start us from their main threads.
 
-    On Linux. Elsewhere the pipe is all there is, and a stopped process stays until it goes on.
+    On Linux. On others nothing happens, and a stopped process stays until it goes on.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.Signals[name]), 0, 0, 0)
+
+
+def take_children_along() -> None:
+    """Whoever is started by this process from now on ends with it, and whoever is started by those.
+
+    On Windows, by a job object whose last handle is ours: the system closes it when we are gone, however that went.
+    """
+    if sys.platform == "win32":
+        from . import win32_job
+
+        win32_job.enter()
 
 
 def wait_for_owner() -> None:

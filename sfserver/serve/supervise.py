@@ -22,12 +22,14 @@ from typing import IO, cast
 from attrs import define, field
 from sfwire.channel import ServerKeys
 from sfwire.connection import is_loopback
+from sfwire.messages import fit
 
 from ..config import ServerConfig
 from . import endpoint
 from .ends import pause_s, was_ended
+from .enough import require_enough
 from .front import BEAT_S, CANNOT_LISTEN, Setup
-from .leash import hold_to_parent, wait_for_owner
+from .leash import hold_to_parent, take_children_along, wait_for_owner
 from .private import be_private, private_file, private_folder
 
 WORKER_COMMAND = (sys.executable, "-m", "sfserver.serve.worker")
@@ -48,6 +50,8 @@ def serve(config: ServerConfig, worker_command: Sequence[str] = WORKER_COMMAND) 
     can mend before anything has started.
     """
     be_private()
+    require_enough()
+    take_children_along()
     path = endpoint.connection_path(config)
     claimed = endpoint.claim(path)
     if not is_loopback(config.host):
@@ -186,5 +190,5 @@ def _follow_owner(stop: Callable[[], None]) -> None:
 
 def _say(sentence: str) -> None:
     with suppress(OSError):
-        sys.stdout.write(sentence + "\n")
+        sys.stdout.write(fit(sentence) + "\n")
         sys.stdout.flush()

@@ -26,17 +26,16 @@ from sfwire.errors import RETRYABLE, ErrorCode, RequestError
 
 from .. import __version__
 from ..config import ServerConfig, load_config
-from ..engine.base import CHOSEN, Engine, Frame, Job, Keyframe, Step, checked
+from ..engine.base import CHOSEN, SILENCE_S, Engine, Frame, Job, Keyframe, Step, checked
 from ..engine.choice import Choice, Wanted
 from . import link
 from .leash import hold_to_parent
+from .pulse import BEAT_S, LOADING_S, Pulse
 from .road import Cancelled, Road, encoders
 
 DEVICE_ERROR = "CUDA error"
 """What torch's words for it begin with. After one, the process can do nothing more with the device."""
 PROGRESS_S = 0.05
-BEAT_S = 2.0
-"""While it waits for a client to take frames, it shows that it lives this often."""
 
 
 class Engines(Protocol):
@@ -100,6 +99,10 @@ class Worker:
         """Requests that Credit and Cancel may be for."""
         self._encoders = encoders()
         self._device_lost = False
+        self._sending = threading.Lock()
+        self._now: m.Progress | None = None
+        """What was last told of the request in hand."""
+        self._pulse = Pulse(self._beat, config.beat_timeout_s)
 
     def run(self) -> None:
         """Say what there is, then work."""
@@ -108,9 +111,13 @@ class Worker:
         engine, reason = self._engines.choose(infos, self._config)
         self._send(m.Welcome(L.PROTOCOL, "worker", f"sfserver {__version__}", infos, engine, reason))
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        self._pulse.start()
         while True:
             request = self._waiting.get()
-            self._send(self._outcome(request))
+            outcome = self._outcome(request)
+            self._pulse.rest()
+            self._now = None
+            self._send(outcome)
             self._known.pop(request.message.id, None)
             if self._device_lost:
                 os._exit(1)  # whoever takes this worker's place has a device context of its own
@@ -169,7 +176,7 @@ class Worker:
             raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {request.message.engine!r}", "engine")
         job = checked(_job(request), info)
         with self._road(request) as road:
-            self._progress(request, Step("loading", 0, 1), road)
+            self._progress(request, Step("loading", 0, 1, LOADING_S), road)
             with closing(self._engine(info).open(job)) as events:
                 for event in events:
                     request.check()
@@ -180,9 +187,10 @@ class Worker:
                     for frame in event.frames:
                         if frame.index >= job.resume_from:
                             road.put(frame)
+                    self._pulse.work(event.silence_s)
 
     def _road(self, request: Request) -> Road:
-        return Road(partial(self._send_frame, request), self._send, request.message.encoding, self._encoders)
+        return Road(partial(self._send_frame, request), self._say, request.message.encoding, self._encoders)
 
     def _settle(self, request: Request) -> None:
         """`auto` becomes an engine and what it needs for this clip, and why is told; what was asked for stays."""
@@ -204,22 +212,38 @@ class Worker:
 
     def _progress(self, request: Request, step: Step, road: Road) -> None:
         """Tell how far it is: every change of stage, otherwise no more often than anybody can see."""
+        self._pulse.work(step.silence_s)
         now = time.monotonic()
         if step.stage != request.stage or now - request.told_at >= PROGRESS_S:
             request.stage, request.told_at = step.stage, now
             road.tell(m.Progress(request.message.id, step.stage, step.step, step.of))
 
+    def _say(self, progress: m.Progress) -> None:
+        self._now = progress
+        self._send(progress)
+
+    def _beat(self) -> None:
+        """Say once more what was said last: the front counts it as a sign of life."""
+        if self._now is not None:
+            self._send(self._now)
+
     def _send_frame(self, request: Request, frame: Frame, picture: Buffer) -> None:
         """Once the client can take it; until then it is told every now and then that this is what is waited for."""
         message = request.message
-        request.wait_for_credit(lambda: self._send(m.Progress(message.id, "waiting", request.sent, message.num_frames)))
+        request.wait_for_credit(partial(self._wait, request))
         height, width = frame.image.shape[:2]
         self._send(m.Frame(message.id, frame.index, width, height, message.encoding, frame.confidence), picture)
         request.sent += 1
 
+    def _wait(self, request: Request) -> None:
+        """The engine is held up by the client: that is no silence of its own."""
+        self._pulse.work(SILENCE_S)
+        self._say(m.Progress(request.message.id, "waiting", request.sent, request.message.num_frames))
+
     def _send(self, message: m.ToClient, *buffers: Buffer) -> None:
         try:
-            link.write(self._sink, encode(message, buffers))
+            with self._sending:
+                link.write(self._sink, encode(message, buffers))
         except OSError:
             os._exit(0)
 

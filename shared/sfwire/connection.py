@@ -92,9 +92,9 @@ def write(connection: Connection, path: Path) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump({"format": _FORMAT, **asdict(connection)}, file, indent=1)
         os.replace(part, path)
-    except OSError:  # a full disk: what was begun is not left there
+    except OSError as error:  # a full disk, which names no file: what was begun is not left there
         part.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read(path: Path | None = None) -> Connection:

@@ -225,6 +225,8 @@ BAD = {
     "seed too large": (["{start}", "{end}", "--seed", str(2**63)], "seed: 9223372036854775808 is outside 0 to"),
     "fps zero": (["{start}", "{end}", "--fps", "0"], "outside 1 to 240"),
     "fps over zero": (["{start}", "{end}", "--fps", "1/0"], "is not a rate"),
+    "fps without end": (["{start}", "{end}", "--fps", "1e99999999"], "is not a rate"),
+    "a pipe": (["{start}", "{pipe}"], "is not a file"),
     "fps word": (["{start}", "{end}", "--fps", "fast"], "is not a rate"),
     "at start": (["{start}", "{end}", "--at", "0:{end}"], "frame 0 is START already"),
     "at end": (["{start}", "{end}", "--at", "32:{end}"], "frame 32 is END already"),
@@ -257,9 +259,10 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
     engine: DissolvingEngine, pair, tmp_path: Path, capsys, name: str
 ) -> None:
     places = {"start": pair[0], "end": pair[1], "nowhere": tmp_path / "nowhere.png"}
-    for kind in ("text", "dot", "folder", "clip", "used"):
+    for kind in ("text", "dot", "folder", "clip", "used", "pipe"):
         places[kind] = tmp_path / {"text": "text.txt", "dot": "dot.png", "clip": "clip.mp4"}.get(kind, kind)
     Path(places["text"]).write_text("hello")
+    os.mkfifo(places["pipe"])
     Image.new("RGB", (1, 1)).save(places["dot"])
     for kind in ("folder", "clip", "used"):
         Path(places[kind]).mkdir()

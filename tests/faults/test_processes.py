@@ -14,6 +14,7 @@ import psutil
 import pytest
 from servers import HERE, assert_all_there, eventually, request, running
 from sfwire import connection as connections
+from sfwire.client import Client
 from sfwire.errors import NoConnectionFile
 from sfwire.request import Picture
 
@@ -188,6 +189,30 @@ def test_a_front_beats(tmp_path: Path) -> None:
     end(process)
 
 
+def test_a_live_front_that_is_stopped_is_replaced_and_its_stream_goes_on(tmp_path: Path) -> None:
+    """The same with a whole server, whose patience is cut to a few beats."""
+    impatient = (
+        "import sys, runpy\nfrom sfserver.serve import supervise\n"
+        "supervise.MAX_SILENT_BEATS = 3\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", impatient, *RUN[1:], str(tmp_path / "connection.json"), str(tmp_path / "log")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert "is ready" in process.stdout.readline()
+        with Client(tmp_path / "connection.json", give_up_after_s=300.0) as client:
+            wanted = request(9, delay_ms=20.0)
+            with client.submit(wanted) as stream:
+                pictures = iter(stream)
+                got = [next(pictures)]
+                (front,) = psutil.Process(process.pid).children()
+                front.send_signal(signal.SIGSTOP)
+                assert_all_there([*got, *pictures], wanted)
+            assert not psutil.wait_procs([front], timeout=120)[1]
+    finally:
+        end(process)
+
+
 @linux
 @pytest.mark.parametrize(
     ("stopped", "killed"), [("worker", "front"), ("worker", "supervisor"), ("front", "supervisor")]
@@ -257,8 +282,6 @@ def test_an_owner_that_died_while_python_started_is_noticed(monkeypatch: pytest.
 
 
 def test_a_stream_without_any_server_ends_with_the_remedy(tmp_path: Path) -> None:
-    from sfwire.client import Client
-
     with Client(tmp_path / "none.json", give_up_after_s=0.5) as client:
         stream = client.submit(request())
         with pytest.raises(NoConnectionFile, match="start one with: sfserver serve"):

@@ -87,3 +87,61 @@ def test_logs_and_keys_are_their_users_alone_whatever_the_umask_and_what_was_the
     assert modes.pop("sfserver") == 0o700
     assert {"connection.json", "server.log", "front.log", "worker-0.log"} <= modes.keys()
     assert set(modes.values()) == {0o600}
+
+
+unix = pytest.mark.skipif(sys.platform == "win32", reason="limits of a process")
+WITH_A_LIMIT = (
+    "import os, resource, sys\n"
+    "resource.setrlimit(getattr(resource, sys.argv[1]), (int(sys.argv[2]),) * 2)\n"
+    "os.execv(sys.argv[3], sys.argv[3:])"
+)
+
+
+def serve_within(folder: Path, limit: str, value: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    private = {
+        "SFSERVER_CONNECTION_FILE": str(folder / "run" / "connection.json"),
+        "SFSERVER_LOG_DIR": str(folder / "log"),
+        "HOME": str(folder),
+    }
+    command = [sys.executable, "-c", WITH_A_LIMIT, limit, str(value), sys.executable, "-m", "sfserver", "serve"]
+    merged = {**os.environ, **private, **environment}
+    return subprocess.run(command, env=merged, capture_output=True, text=True, timeout=200, check=False)
+
+
+@unix
+@pytest.mark.parametrize("count", [8, 12, 20, 48])
+def test_too_few_descriptors_are_noticed_before_anything_starts(tmp_path: Path, count: int) -> None:
+    """Once there was silence for 90 s, or a traceback."""
+    assert_one_line(serve_within(tmp_path, "RLIMIT_NOFILE", count), f"allows {count} open files", "ulimit -n")
+    assert not (tmp_path / "run").exists()
+
+
+@unix
+def test_too_little_memory_is_noticed_before_anything_starts(tmp_path: Path) -> None:
+    assert_one_line(serve_within(tmp_path, "RLIMIT_AS", 400 * 2**20), "400 MiB", "ulimit -v")
+
+
+@unix
+def test_a_low_limit_that_we_may_raise_is_raised() -> None:
+    code = (
+        "import resource\nfrom sfserver.serve.enough import require_enough\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (32, hard))\n"
+        "require_enough()\nprint(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    assert int(done.stdout) >= 64
+
+
+@unix
+def test_a_connection_file_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    """A disk without room says so when the file is closed, and names no file."""
+    done = serve_within(tmp_path, "RLIMIT_FSIZE", 0)
+    assert_one_line(done, str(tmp_path / "run" / "connection.json"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["connection.json.lock"]
+
+
+@unix
+def test_a_pipe_for_a_config_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert_one_line(serve(tmp_path, SFSERVER_CONFIG=str(tmp_path / "pipe")), "not a plain file")

@@ -12,7 +12,7 @@ from sfwire.stream import Stream
 
 from .figures import Figures
 
-PATIENCE_S = 120.0
+PATIENCE_S = 400.0
 """A stream that has neither brought a frame nor ended for this long is stuck."""
 
 

@@ -26,10 +26,10 @@ from .frames import follow
 from .house import House
 
 WORKERS = 2
-FREE_WITHIN_S = 40.0
+FREE_WITHIN_S = 150.0
 """The server forgets a client after ten silent seconds."""
 MAX_GROWTH_BYTES = 300 * 1024 * 1024
-"""Of the front, whatever one peer does: 64 frames of credit, a message of the largest size and a reserve."""
+"""Of the front, whatever one peer does: `limits.MAX_UNREAD_BYTES`, which is the largest message and a reserve."""
 LARGE = 640, 512
 
 
@@ -194,6 +194,35 @@ def sends_without_end(guest: Guest) -> None:
     socket.close(linger=0)
 
 
+def sends_shreds(guest: Guest) -> None:
+    """One message of a million parts, each of no byte."""
+    socket = guest.connected()
+    socket.send_multipart([b""] * 1_000_000)
+    time.sleep(3.0)
+    socket.close(linger=0)
+
+
+def greets_and_never_reads(guest: Guest) -> None:
+    """Pictures of DCI 4K, credit without end, and a new Hello before each, as if nothing were on its way."""
+    socket = guest.connected()
+    guest.ask(socket, frames=400, size=(4096, 2160))
+    for turn in range(40):
+        guest.say(socket, m.Hello(L.PROTOCOL, guest.name, guest.name))
+        guest.say(socket, m.Credit("r1", min(1000, 64 + 8 * turn)))
+        time.sleep(0.05)
+    socket.close(linger=0)
+
+
+def nests(guest: Guest) -> None:
+    """A flood of headers of nested arrays that claim to hold a hundred thousand elements each."""
+    socket = guest.connected()
+    header = b"\xdd\x00\x01\xf4\x00" * 1000 + b"\xc0" * 128_000
+    for _ in range(200):
+        socket.send(header)
+    guest.hear(socket, m.Failed, 10)
+    socket.close(linger=0)
+
+
 def asks_for_everything(guest: Guest) -> None:
     """A hundred requests at once."""
     socket = guest.connected()
@@ -228,6 +257,9 @@ GUESTS: tuple[Callable[[Guest], None], ...] = (
     is_taken_over,
     never_reads,
     sends_without_end,
+    sends_shreds,
+    greets_and_never_reads,
+    nests,
     asks_for_everything,
     reads_slowly,
 )

@@ -27,7 +27,7 @@ from .frames import follow
 from .house import MARK, House
 
 LONGEST_SENTENCE = 1000
-READY_WITHIN_S = 90.0
+READY_WITHIN_S = 300.0
 LIMIT = (
     "import os, resource, sys\n"
     "name, value = sys.argv[1], int(sys.argv[2])\n"
