@@ -25,11 +25,11 @@ from rich.table import Table
 from torch import Tensor
 
 from ..engine.draft import WEIGHTS
-from ..engine.picture import between
+from ..engine.picture import Stage, between, staged
 from ..engine.plan import Plan, plan
 from ..media.sheet import ContactSheet
 from ..model import rife
-from ..model.rife import IFNet, Pair
+from ..model.rife import IFNet
 from ..model.ssim import ssim
 from . import scenes
 from .report import Measure, as_table
@@ -68,20 +68,25 @@ def score(net: IFNet, subject: Subject, ways: Iterable[str] = WAYS) -> Score:
     began = time.process_time()
     pair = net.pair(keyframes)
     planned = plan(net, pair)
+    stage = staged(net, pair, planned.layers)
     took = time.process_time() - began
     true = {t: as_tensors(subject.at(t))[0] for t in TIMES}
-    made = {way: statistics.mean(ssim(draw(net, pair, planned, way, t), true[t]).item() for t in TIMES) for way in ways}
+    made = {way: statistics.mean(ssim(draw(net, stage, way, t), true[t]).item() for t in TIMES) for way in ways}
     return Score(subject.name, made, planned, took)
 
 
-def draw(net: IFNet, pair: Pair, planned: Plan, way: str, t: float) -> Tensor:
+def draw(net: IFNet, stage: Stage, way: str, t: float) -> Tensor:
     """[3, H, W]: the picture at time t, one of WAYS."""
     if way == "dissolve":
-        a, b = pair.looks[:, :3, : pair.height, : pair.width]
+        a, b = stage.given.looks[:, :3, : stage.size[0], : stage.size[1]]
         return torch.lerp(a, b, t)
     if way == "RIFE":
-        return net.between(pair, t)
-    return between(net, pair, planned.layers, t, both_ways=way == "fine").picture
+        return net.between(stage.given, t)
+    return between(net, stage, t, both_ways=way == "fine").picture
+
+
+def _staged(net: IFNet, subject: Subject, planned: Plan) -> Stage:
+    return staged(net, net.pair(as_tensors(subject.at(0), subject.at(1))), planned.layers)
 
 
 def as_tensors(*pictures: Picture) -> Tensor:
@@ -115,12 +120,12 @@ def poses(examples: Path) -> list[Subject]:
 
 def times(net: IFNet, subject: Subject, planned: Plan) -> tuple[float, float]:
     """Seconds a frame of plain RIFE and of the draft engine, in turns."""
-    pair = net.pair(as_tensors(subject.at(0), subject.at(1)))
+    stage = _staged(net, subject, planned)
     seconds: dict[str, list[float]] = {"RIFE": [], "fast": []}
     for i in range(TIMED):
         for way, taken in seconds.items():
             began = time.process_time()
-            draw(net, pair, planned, way, (i + 0.5) / TIMED)
+            draw(net, stage, way, (i + 0.5) / TIMED)
             taken.append(time.process_time() - began)
     return statistics.median(seconds["RIFE"]), statistics.median(seconds["fast"])
 
@@ -179,13 +184,13 @@ def table(scored: dict[str, list[Score]]) -> Table:
 
 def write_sheet(folder: Path, net: IFNet, subject: Subject, planned: Plan) -> None:
     """Rows: the truth, RIFE, the draft engine."""
-    pair = net.pair(as_tensors(subject.at(0), subject.at(1)))
+    stage = _staged(net, subject, planned)
     sheet = ContactSheet(3 * SHEET_FRAMES, (), scenes.WIDTH, scenes.HEIGHT)
     for k in range(SHEET_FRAMES):
         t = k / (SHEET_FRAMES - 1)
         sheet.add(k, subject.at(t))
         for row, way in ((1, "RIFE"), (2, "fast")):
-            picture = rife.to_rgb8(draw(net, pair, planned, way, t))
+            picture = rife.to_rgb8(draw(net, stage, way, t))
             sheet.add(row * SHEET_FRAMES + k, picture)
     name = "".join(c if c.isalnum() else "-" for c in subject.name)
     sheet.save(folder / f"{name}.png", subject.name, f"true, RIFE, draft: {planned.findings}", SHEET_FRAMES)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 
-from ..model.rife import PAD_MULTIPLE_PX, IFNet, Pair, from_rgb8, to_rgb8
+from ..model.rife import PAD_MULTIPLE_PX, IFNet, from_rgb8, to_rgb8
 from .base import FOUND, Chunk, Event, Frame, Job, Keyframe, Step
-from .picture import Layers, between, ground_of
+from .picture import Stage, between, staged
 from .plan import plan
 
 Picture = NDArray[np.uint8]
@@ -96,17 +96,17 @@ class FlowEngine:
         with self._at_work(*a.shape[:2]):
             pair = self._net.pair(from_rgb8(np.stack((a, b)), self._device))
             planned = plan(self._net, pair)
-            ground = ground_of(self._net, pair, planned.layers)
+            stage = staged(self._net, pair, planned.layers)
         trust = confidence(planned.distance)
         if planned.distance < HOPELESS:
-            return _Way(trust, lambda t: self._moved(pair, ground, planned.layers, t, fine), planned.findings)
+            return _Way(trust, lambda t: self._moved(stage, t, fine), planned.findings)
         if hold:
             return _Way(trust, lambda t: a if t < 0.5 else b, "a cut, held")
         return _Way(trust, lambda t: _dissolved(a, b, t), "a cut, dissolved")
 
-    def _moved(self, pair: Pair, ground: Pair, layers: Layers, t: float, fine: bool) -> Picture:
-        with self._at_work(pair.height, pair.width):
-            return to_rgb8(between(self._net, pair, layers, t, fine, ground).picture)
+    def _moved(self, stage: Stage, t: float, fine: bool) -> Picture:
+        with self._at_work(*stage.size):
+            return to_rgb8(between(self._net, stage, t, fine).picture)
 
     @contextmanager
     def _at_work(self, height: int, width: int) -> Generator[None]:

@@ -23,6 +23,8 @@ Size = tuple[int, int]
 """Height and width, in pixels."""
 EVEN_SIZE = 1e-3
 """A size that changes by less is no zoom."""
+FLAT = 1e-9
+"""A plane that tilts by less is a plain one: half the arithmetic."""
 
 
 @frozen(eq=False)
@@ -90,15 +92,39 @@ def _similarity(turn: float, size: float, at: Tensor, to: Tensor) -> Tensor:
 # Pictures of any size
 
 
-def field(matrix: Tensor, size: Size, planned: Size, device: torch.device, padded: Size | None = None) -> Tensor:
-    """[H, W, 2] float32: where `matrix` takes the middle of each pixel of a picture of `size`, as the planning copy of
-    size `planned` counts places. With `padded` the pixels go on beyond the picture."""
-    (height, width), (rows, columns) = size, padded or size
-    x = (torch.arange(columns, device=device, dtype=torch.float32) + 0.5) * (planned[1] / width)
-    y = ((torch.arange(rows, device=device, dtype=torch.float32) + 0.5) * (planned[0] / height))[:, None]
+@frozen
+class Box:
+    """Some of a picture's rows and columns, the last ones not counted; it may reach beyond the picture."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def of(self) -> tuple[slice, slice]:
+        """Index of the last two axes."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+def whole(size: Size) -> Box:
+    return Box(0, 0, *size)
+
+
+def field(matrix: Tensor, size: Size, planned: Size, device: torch.device, box: Box | None = None) -> Tensor:
+    """[H, W, 2] float32: where `matrix` takes the middle of each pixel of a picture of `size`, or of a part of it, as
+    the planning copy of size `planned` counts places."""
+    box = box or whole(size)
+    x = (torch.arange(box.left, box.right, device=device, dtype=torch.float32) + 0.5) * (planned[1] / size[1])
+    y = (torch.arange(box.top, box.bottom, device=device, dtype=torch.float32) + 0.5) * (planned[0] / size[0])
+    y = y[:, None]
     (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
-    w = g * x + h * y + i
-    return torch.stack(((a * x + b * y + c) / w, (d * x + e * y + f) / w), -1)
+    if (abs(g) + abs(h)) * max(planned) < FLAT * abs(i):
+        to_x, to_y = (a * x + c) / i + (b / i) * y, (d * x + f) / i + (e / i) * y
+    else:
+        w = (g * x + i) + h * y
+        to_x, to_y = ((a * x + c) + b * y) / w, ((d * x + f) + e * y) / w
+    return torch.stack((to_x, to_y), -1)
 
 
 def sampled(pictures: Tensor, places: Tensor, planned: Size, mode: str = "bilinear", outside: str = "border") -> Tensor:

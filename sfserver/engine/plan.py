@@ -19,8 +19,9 @@ from ..model.rife import IFNet, Pair
 from ..model.ssim import ssim_map
 from .cutouts import Candidate, far_from, is_lost, is_one_thing, shapes_of
 from .flat import flat_shapes
+from .limbs import with_limbs
 from .path import Path, Size, size_of
-from .picture import Layers, between
+from .picture import Layers, between, staged
 
 PLANNED_PIXELS = 512 * 288
 """A larger pair is planned on a copy of about this size: what it tells does not get better with more."""
@@ -92,7 +93,7 @@ class Judge:
         self.pair = net.pair(_at_most(pictures, JUDGED_PIXELS))
 
     def __call__(self, layers: Layers) -> Plan:
-        likeness = ssim_map(*between(self.net, self.pair, layers, 0.5).sides)
+        likeness = ssim_map(*between(self.net, staged(self.net, self.pair, layers), 0.5).sides)
         if not torch.isfinite(likeness).all():
             raise FloatingPointError("the network's pictures are not finite")
         return Plan(layers, 1 - likeness.mean().item(), (likeness < UNLIKE).float().mean().item())
@@ -148,10 +149,11 @@ def _with_cut_outs(judge: Judge, layers: Layers, found: list[Motion]) -> Layers:
     candidates = far_from(ground, candidates)
     if not candidates:
         return layers
-    rigid = [one for one in shapes_of(pictures, ground, candidates) if is_one_thing(pictures, one)]
+    shapes = shapes_of(pictures, ground, candidates)
+    rigid = [with_limbs(pictures, ground, one) for one in shapes if is_one_thing(pictures, one)]
     if not rigid:
         return layers
-    middle = between(judge.net, judge.planned, layers, 0.5).picture.cpu()
+    middle = between(judge.net, staged(judge.net, judge.planned, layers), 0.5).picture.cpu()
     lost = tuple(one for one in rigid if is_lost(pictures, one, middle))
     return evolve(layers, cut_outs=lost) if lost else layers
 
