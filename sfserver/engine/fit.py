@@ -8,9 +8,11 @@ keyframe's, again and again (Lucas and Kanade, "An iterative image registration 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..model.motion import moved
+from ..model.windows import widened
 from .path import Size, sampled, size_of
 
 ROUNDS = 5
@@ -21,6 +23,10 @@ DAMPING = 1e-4
 """Per pixel, so that what has no texture stays where it is."""
 MOST_PX = 4.0
 """A motion that is led farther away than this is lost, and stays as it was."""
+COARSE, REACH, FARTHER = 4, 24, 1e-6
+"""How much smaller the copy is on which a thing is looked for, how far, and what a pixel of distance costs."""
+LEAST_AREA_PX, MOST_DIFFERENCE = 80, 0.06
+"""A thing is found again where it is of this size and differs by less."""
 
 
 def fitted(pictures: Tensor, matrix: Tensor, shape: Tensor) -> Tensor:
@@ -60,6 +66,55 @@ def fitted(pictures: Tensor, matrix: Tensor, shape: Tensor) -> Tensor:
         found = found @ to_middle @ step @ torch.linalg.inv(to_middle)
     far = (moved(best, places) - moved(matrix, places)).norm(dim=1).max()
     return best if far < MOST_PX else matrix
+
+
+def followed(pictures: Tensor, shape: Tensor) -> Tensor | None:
+    """[2, 3, h, w] -> the motion of what `shape`, [1, h, w], is in the first, to where it is in the second, or None.
+
+    By its shift first, on a small copy, then by its pixels, from coarse to fine.
+    """
+    if float(shape.sum()) < LEAST_AREA_PX:
+        return None
+    rim = widened(shape[None], 1)[0]
+    matrix = _shift(pictures, rim)
+    for shrink in (2, 1):
+        scale = torch.diag(torch.tensor((1 / shrink, 1 / shrink, 1), dtype=torch.float64))
+        back = torch.linalg.inv(scale)
+        small, its = (F.avg_pool2d(x, shrink) for x in (pictures, rim[None]))
+        matrix = back @ fitted(small, scale @ matrix @ back, (its[0] > 0.5).float()) @ scale
+    y, x = torch.nonzero(shape[0] > 0.5, as_tuple=True)
+    there = _colours(pictures[1], moved(matrix, torch.stack((x, y), 1).double() + 0.5))
+    return matrix if float((pictures[0][:, y, x].T - there).abs().mean()) < MOST_DIFFERENCE else None
+
+
+def _shift(pictures: Tensor, shape: Tensor) -> Tensor:
+    """[3, 3]: the shift that loses least of the shape's colours, to a part of a pixel."""
+    (here, there), mask = F.avg_pool2d(pictures, COARSE), (F.avg_pool2d(shape[None], COARSE)[0, 0] > 0.5).float()
+    y, x = torch.nonzero(mask, as_tuple=True)
+    if not len(y):
+        return torch.eye(3, dtype=torch.float64)
+    top, bottom, left, right = (int(k) for k in (y.min(), y.max() + 1, x.min(), x.max() + 1))
+    weight = mask[top:bottom, left:right].expand(1, 3, -1, -1)
+    own = here[None, :, top:bottom, left:right] * weight
+    field = F.pad(there[None], (REACH,) * 4, mode="replicate")
+    field = field[..., top : bottom + 2 * REACH, left : right + 2 * REACH]
+    lost = F.conv2d(field.square(), weight) - 2 * F.conv2d(field, own) + (own * own).sum()
+    lost = (lost[0, 0] / weight.sum()).double()  # [2 REACH + 1, 2 REACH + 1]
+    away = torch.arange(-REACH, REACH + 1, dtype=torch.float64)
+    lost = lost + FARTHER * torch.hypot(away[:, None], away[None])
+    row, column = divmod(int(lost.argmin()), 2 * REACH + 1)
+    down = row - REACH + _vertex(lost[:, column], row)
+    across = column - REACH + _vertex(lost[row], column)
+    return torch.tensor(((1, 0, COARSE * across), (0, 1, COARSE * down), (0, 0, 1)), dtype=torch.float64)
+
+
+def _vertex(values: Tensor, k: int) -> float:
+    """Of the parabola through the least value and its neighbours, from the least: -0.5 to 0.5."""
+    if not 0 < k < len(values) - 1:
+        return 0.0
+    before, here, after = (float(v) for v in values[k - 1 : k + 2])
+    bow = before - 2 * here + after
+    return 0.0 if bow <= 0 else max(-0.5, min(0.5, (before - after) / (2 * bow)))
 
 
 def _colours(picture: Tensor, places: Tensor) -> Tensor:

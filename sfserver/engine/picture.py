@@ -20,7 +20,7 @@ from torch import Tensor
 from ..model.motion import moved
 from ..model.rife import IFNet, Pair, Start
 from ..model.windows import averaged, widened
-from .path import Box, Path, Size, field, inside, sampled, size_of, standing, whole
+from .path import Box, Path, Size, field, hermite, inside, sampled, size_of, standing, whole
 
 SURE, ODD = 0.03, 0.06
 """Mean difference of the keyframes on the ground up to which their own pixels count fully; from the second on they do
@@ -30,9 +30,13 @@ AROUND_PX = 4
 NEAR_PX = 64
 """Within this distance of something odd RIFE knows better, unless it says the same."""
 SAME, SAME_AROUND_PX = 0.03, 6
+ENOUGH = 0.5
+"""Where the keyframes' own pixels count for more than this all over, RIFE is not asked."""
 COVERED, EDGE_PX = 0.25, 3
 """Share of a cut-out's edge from which on it hides the ground, and how far around its shape that reaches: pixels there
 are mixed of both."""
+MOST_PACE = 3.0
+"""A cubic from 0 to 1 that starts and ends no faster than this never turns back."""
 APART = 0.1
 """Difference of a cut-out's two looks from which on only the nearer keyframe's is shown: a blend would be a ghost."""
 
@@ -50,6 +54,24 @@ class CutOut:
         return float(self.shapes.sum())
 
 
+@frozen
+class Pace:
+    """How RIFE's share of the way goes with time: even, or faster or slower at the ends."""
+
+    leaving: float = 1.0
+    reaching: float = 1.0
+    """Speed at A and at B, in parts of the even one."""
+
+    @classmethod
+    def of(cls, leaving: float, reaching: float) -> Pace:
+        """Within what never turns back."""
+        return cls(min(max(leaving, 0.0), MOST_PACE), min(max(reaching, 0.0), MOST_PACE))
+
+    def at(self, t: float) -> float:
+        at_start, at_end = hermite(t)
+        return t + at_start * (self.leaving - 1) + at_end * (self.reaching - 1)
+
+
 @frozen(eq=False)
 class Layers:
     """What is known of the motion between two keyframes."""
@@ -63,6 +85,8 @@ class Layers:
     """The keyframes' own pixels may be shown where they agree along the ground's path."""
     cut_outs: tuple[CutOut, ...] = ()
     """From the front to the back."""
+    pace: Pace = Pace()
+    """Of what neither camera nor cut-out moves."""
 
     @property
     def planned(self) -> Size:
@@ -127,7 +151,7 @@ class _OwnPixels:
     @property
     def agree(self) -> bool:
         """Everywhere: RIFE has nothing to add."""
-        return bool((self.trust * (1 - self.near)).min() == 1)
+        return bool((self.trust * (1 - self.near)).min() > ENOUGH)
 
     def drawn(self, t: float) -> Drawn:
         return Drawn(torch.lerp(self.sides[0], self.sides[1], t), self.sides)
@@ -240,7 +264,7 @@ def _brought(looks: Tensor, there: list[Tensor], seen: Tensor, layers: Layers) -
 
 def _by_rife(net: IFNet, stage: Stage, ground: _Ground, t: float, both_ways: bool) -> Drawn:
     pair, start = stage.ground, ground.start
-    estimate = net.estimate(pair, t, start, both_ways)
+    estimate = net.estimate(pair, stage.layers.pace.at(t), start, both_ways)
     sides = net.sides(pair, estimate, start)
     picture = net.mixed(pair, estimate, sides)
     own = ground.own

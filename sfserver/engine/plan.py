@@ -61,7 +61,7 @@ def plan(net: IFNet, pair: Pair) -> Plan:
 
     Raises FloatingPointError where the network makes values that are not finite.
     """
-    small = _at_most(pair.looks[:, :3, : pair.height, : pair.width], PLANNED_PIXELS)
+    small = at_most(pair.looks[:, :3, : pair.height, : pair.width], PLANNED_PIXELS)
     judge = Judge(net, small)
     on_cpu = small.cpu()
     found = motions(match(on_cpu))
@@ -74,7 +74,7 @@ def plan(net: IFNet, pair: Pair) -> Plan:
     return best
 
 
-def _at_most(pictures: Tensor, pixels: int) -> Tensor:
+def at_most(pictures: Tensor, pixels: int) -> Tensor:
     """[2, 3, H, W], or a smaller copy of about so many pixels."""
     height, width = pictures.shape[-2:]
     shrink = math.sqrt(pixels / (width * height))
@@ -90,7 +90,7 @@ class Judge:
     def __init__(self, net: IFNet, pictures: Tensor) -> None:
         self.net = net
         self.planned = net.pair(pictures)
-        self.pair = net.pair(_at_most(pictures, JUDGED_PIXELS))
+        self.pair = net.pair(at_most(pictures, JUDGED_PIXELS))
 
     def __call__(self, layers: Layers) -> Plan:
         likeness = ssim_map(*between(self.net, staged(self.net, self.pair, layers), 0.5).sides)
@@ -109,7 +109,7 @@ class Judge:
 
 def _standing(pictures: Tensor, found: list[Motion]) -> Layers:
     """No camera; where the ground stands still, its own pixels may be shown."""
-    ground = _ground(found, size_of(pictures))
+    ground = ground_among(found, size_of(pictures))
     stands = ground is not None and moves_px(ground, size_of(pictures)) < STANDS_PX
     return Layers(pictures, is_exact=stands)
 
@@ -117,14 +117,14 @@ def _standing(pictures: Tensor, found: list[Motion]) -> Layers:
 def _camera(pictures: Tensor, found: list[Motion]) -> Layers | None:
     """The camera that moves, where there is one."""
     height, width = size_of(pictures)
-    ground = _ground(found, (height, width))
+    ground = ground_among(found, (height, width))
     if ground is None or moves_px(ground, (height, width)) <= MOVES_PX:
         return None
     middle = torch.tensor((width / 2, height / 2), dtype=torch.float64)
     return Layers(pictures, Path(ground, middle, True), moves=True, is_exact=True)
 
 
-def _ground(found: list[Motion], size: Size) -> Tensor | None:
+def ground_among(found: list[Motion], size: Size) -> Tensor | None:
     """Of the motions that are seen widely, the one that moves least."""
     cells = [spread(motion.a, CELL_PX) for motion in found]
     least = max(LEAST_CELLS, RIVAL * max(cells, default=0))

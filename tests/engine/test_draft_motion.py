@@ -10,7 +10,7 @@ import torch
 from sfserver.bench import draft as bench
 from sfserver.bench import scenes
 from sfserver.config import ServerConfig
-from sfserver.engine import draft
+from sfserver.engine import draft, picture
 from sfserver.engine import plan as planning
 from sfserver.engine.base import FOUND, Chunk, Job, Keyframe, Step, checked
 from sfserver.engine.picture import between, staged
@@ -60,6 +60,28 @@ def test_cut_outs_are_found_and_carried(net, subjects, name):
     assert found.ssim["fast"] > 0.97
     assert found.gain > 0.01
     assert found.plan.layers.cut_outs
+
+
+def test_thin_legs_go_along(net, subjects, monkeypatch):
+    scene = subjects["figure against a pan"]
+    assert scored(net, scene).ssim["fast"] > 0.99
+    monkeypatch.setattr(planning, "with_limbs", lambda pictures, ground, cut_out: cut_out)
+    assert scored(net, scene).ssim["fast"] < 0.985
+
+
+def test_where_the_keyframes_agree_all_over_rife_is_not_asked(net, subjects, monkeypatch):
+    scene = subjects["street, pan 180"]
+    keyframes = bench.as_tensors(scene.at(0), scene.at(1))
+    pair = net.pair(keyframes)
+    stage = staged(net, pair, plan(net, pair).layers)
+    asked = []
+    monkeypatch.setattr(rife.IFNet, "estimate", lambda *_args: asked.append(1))
+    between(net, stage, 0.4)
+    assert asked == []
+    monkeypatch.setattr(picture, "ENOUGH", 1.0)
+    with pytest.raises(AttributeError):
+        between(net, stage, 0.4)
+    assert asked == [1]
 
 
 def test_without_its_outline_a_plain_disc_is_lost(net, subjects, monkeypatch):
