@@ -49,8 +49,8 @@ def describe(config: ServerConfig) -> EngineInfo:
                 name="easing",
                 kind="choice",
                 default=EASINGS[0],
-                help="How frames are spaced between two keyframes: 'in' starts slowly, 'out' ends slowly; 'linear' goes on "
-                "at the speed of frames given right before and after",
+                help="How frames are spaced between two keyframes: 'in' starts slowly, 'out' ends slowly; 'linear' "
+                "goes on at the speed of frames given right before and after",
                 choices=EASINGS,
             ),
             Parameter(
