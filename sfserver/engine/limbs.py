@@ -1,8 +1,8 @@
 """Thin parts of a cut-out: legs, a tail, an outline. Smoothed costs lose them, single pixels do not.
 
-A pixel is the thing's own where it fits its motion and does not fit the ground's, in both keyframes: a wall beside it
-fits the ground, and what it uncovers fits nothing of it. Such pixels are taken in as far as they hang together with the
-shape that is known.
+A pixel is the thing's own where it fits its motion and does not fit the ground's, in both keyframes, or in one where
+the other does not show that ground: a wall beside it fits the ground, and what it uncovers fits nothing of it. Such
+pixels are taken in as far as they hang together with the shape that is known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def with_limbs(pictures: Tensor, ground: Tensor, cut_out: CutOut) -> CutOut:
     """[2, 3, h, w] and the ground's motion [3, 3] -> the cut-out with all that hangs on it."""
     size = size_of(pictures)
     matrix = fitted(pictures, cut_out.path.matrix, cut_out.shapes[0])
-    odd, fits, there = [], [], []
+    odd, unseen, fits, there = [], [], [], []
     for side in (0, 1):
         here, other = pictures[side], pictures[1 - side : 2 - side]
         by_ground, by_thing = (
@@ -35,10 +35,17 @@ def with_limbs(pictures: Tensor, ground: Tensor, cut_out: CutOut) -> CutOut:
         )
         off = (here - sampled(other, by_ground, size)[0]).abs().mean(0)
         own = (here - sampled(other, by_thing, size)[0]).abs().mean(0)
-        odd.append(((off > ODD) & inside(by_ground, size)[0]).float()[None, None])
+        outside = ~inside(by_ground, size)[0]
+        odd.append(((off > ODD) & ~outside).float()[None, None])
+        unseen.append(outside.float()[None, None])
         fits.append((own < SAME) & inside(by_thing, size)[0])
         there.append(by_thing)
-    its = [(odd[k][0, 0] > 0) & (sampled(odd[1 - k], there[k], size)[0, 0] > 0.5) & fits[k] for k in (0, 1)]
+    its: list[Tensor] = []
+    for k in (0, 1):
+        here, unseen_here = (x[k] > 0 for x in (odd, unseen))
+        away, unseen_away = (sampled(x[1 - k], there[k], size) > 0.5 for x in (odd, unseen))
+        no_ground = (here | unseen_here) & (away | unseen_away) & (here | away)
+        its.append(no_ground[0, 0] & fits[k])
     shapes = torch.stack([_closed(_reached(cut_out.shapes[k], its[k].float()[None]), fits[k]) for k in (0, 1)])
     path = Path(fitted(pictures, matrix, shapes[0]), middle_of(shapes[0, 0]), False)
     return evolve(cut_out, shapes=shapes, path=path)
