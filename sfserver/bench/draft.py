@@ -24,14 +24,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ..engine.draft import WEIGHTS
-from ..engine.picture import between
+from ..config import ServerConfig
+from ..engine.draft import WEIGHTS, load
+from ..engine.picture import Stage, between, staged
 from ..engine.plan import Plan, plan
 from ..media.sheet import ContactSheet
 from ..model import rife
-from ..model.rife import IFNet, Pair
+from ..model.rife import IFNet
 from ..model.ssim import ssim
-from . import scenes
+from . import runs, scenes
 from .report import Measure, as_table
 
 Picture = NDArray[np.uint8]
@@ -68,20 +69,25 @@ def score(net: IFNet, subject: Subject, ways: Iterable[str] = WAYS) -> Score:
     began = time.process_time()
     pair = net.pair(keyframes)
     planned = plan(net, pair)
+    stage = staged(net, pair, planned.layers)
     took = time.process_time() - began
     true = {t: as_tensors(subject.at(t))[0] for t in TIMES}
-    made = {way: statistics.mean(ssim(draw(net, pair, planned, way, t), true[t]).item() for t in TIMES) for way in ways}
+    made = {way: statistics.mean(ssim(draw(net, stage, way, t), true[t]).item() for t in TIMES) for way in ways}
     return Score(subject.name, made, planned, took)
 
 
-def draw(net: IFNet, pair: Pair, planned: Plan, way: str, t: float) -> Tensor:
+def draw(net: IFNet, stage: Stage, way: str, t: float) -> Tensor:
     """[3, H, W]: the picture at time t, one of WAYS."""
     if way == "dissolve":
-        a, b = pair.looks[:, :3, : pair.height, : pair.width]
+        a, b = stage.given.looks[:, :3, : stage.size[0], : stage.size[1]]
         return torch.lerp(a, b, t)
     if way == "RIFE":
-        return net.between(pair, t)
-    return between(net, pair, planned.layers, t, both_ways=way == "fine").picture
+        return net.between(stage.given, t)
+    return between(net, stage, t, both_ways=way == "fine").picture
+
+
+def _staged(net: IFNet, subject: Subject, planned: Plan) -> Stage:
+    return staged(net, net.pair(as_tensors(subject.at(0), subject.at(1))), planned.layers)
 
 
 def as_tensors(*pictures: Picture) -> Tensor:
@@ -115,12 +121,12 @@ def poses(examples: Path) -> list[Subject]:
 
 def times(net: IFNet, subject: Subject, planned: Plan) -> tuple[float, float]:
     """Seconds a frame of plain RIFE and of the draft engine, in turns."""
-    pair = net.pair(as_tensors(subject.at(0), subject.at(1)))
+    stage = _staged(net, subject, planned)
     seconds: dict[str, list[float]] = {"RIFE": [], "fast": []}
     for i in range(TIMED):
         for way, taken in seconds.items():
             began = time.process_time()
-            draw(net, pair, planned, way, (i + 0.5) / TIMED)
+            draw(net, stage, way, (i + 0.5) / TIMED)
             taken.append(time.process_time() - began)
     return statistics.median(seconds["RIFE"]), statistics.median(seconds["fast"])
 
@@ -131,14 +137,33 @@ def rank_correlation(a: list[float], b: list[float]) -> float:
     return float(np.corrcoef(one, other)[0, 1])
 
 
+def _timed(subjects: dict[str, list[Subject]], scored: dict[str, list[Score]]) -> list[tuple[Subject, Score]]:
+    """Of the cameras and the cut-outs the first, and the first cut-out in front of a moving camera."""
+    both = next(one for one in scored["cut-outs"] if one.plan.layers.moves)
+    wanted = (scored["cameras"][0], scored["cut-outs"][0], both)
+    named = {subject.name: subject for members in subjects.values() for subject in members}
+    return [(named[one.name], one) for one in wanted]
+
+
+def going_on() -> list[Measure]:
+    """How the motion joins on to frames given before and after the gap."""
+    engine = load(ServerConfig(device="cpu"))
+    found: list[Measure] = []
+    for clip in runs.filmed():
+        with_runs, without = (runs.joined(engine, clip, given) for given in (True, False))
+        beside = (
+            f"without the frames around {without.jump_px:.2f}; SSIM {with_runs.ssim:.4f}, without {without.ssim:.4f}"
+        )
+        found.append(Measure(f"speed jumps, {clip.name}", with_runs.jump_px, 0.5, "low", "px a frame", beside))
+    return found
+
+
 def measures(net: IFNet, scored: dict[str, list[Score]], subjects: dict[str, list[Subject]]) -> list[Measure]:
     every = [one for scores in scored.values() for one in scores]
     means = {group: statistics.mean(one.ssim["fast"] for one in scores) for group, scores in scored.items()}
     loss = [1 - one.ssim["fast"] for one in every]
     ratios = [
-        fast / alone
-        for group in ("cameras", "cut-outs")
-        for alone, fast in (times(net, subjects[group][0], scored[group][0].plan),)
+        fast / alone for subject, one in _timed(subjects, scored) for alone, fast in (times(net, subject, one.plan),)
     ]
     worst = min(every, key=lambda one: one.gain)
     slowest = max(every, key=lambda one: one.pair_seconds)
@@ -148,7 +173,9 @@ def measures(net: IFNet, scored: dict[str, list[Score]], subjects: dict[str, lis
         Measure("cut-outs", means["cut-outs"], 0.97, "high", "SSIM", "mean of thirteen"),
         Measure("worst against RIFE", worst.gain, -0.005, "high", "SSIM", worst.name),
         Measure("confidence", rank, None, "high", "", "rank correlation of distance and true loss, all scenes"),
-        Measure("a frame", max(ratios), 1.25, "low", "x RIFE", "one thread, the slower of a camera and a cut-out"),
+        Measure(
+            "a frame", max(ratios), 1.25, "low", "x RIFE", "one thread, the slowest of a camera, a cut-out, and both"
+        ),
         Measure(
             "a pair, middle",
             statistics.median(one.pair_seconds for one in every) * 1e3,
@@ -179,13 +206,13 @@ def table(scored: dict[str, list[Score]]) -> Table:
 
 def write_sheet(folder: Path, net: IFNet, subject: Subject, planned: Plan) -> None:
     """Rows: the truth, RIFE, the draft engine."""
-    pair = net.pair(as_tensors(subject.at(0), subject.at(1)))
+    stage = _staged(net, subject, planned)
     sheet = ContactSheet(3 * SHEET_FRAMES, (), scenes.WIDTH, scenes.HEIGHT)
     for k in range(SHEET_FRAMES):
         t = k / (SHEET_FRAMES - 1)
         sheet.add(k, subject.at(t))
         for row, way in ((1, "RIFE"), (2, "fast")):
-            picture = rife.to_rgb8(draw(net, pair, planned, way, t))
+            picture = rife.to_rgb8(draw(net, stage, way, t))
             sheet.add(row * SHEET_FRAMES + k, picture)
     name = "".join(c if c.isalnum() else "-" for c in subject.name)
     sheet.save(folder / f"{name}.png", subject.name, f"true, RIFE, draft: {planned.findings}", SHEET_FRAMES)
@@ -210,7 +237,7 @@ def main(arguments: list[str]) -> int:
         for group, members in subjects.items():
             for subject, one in zip(members, scored[group], strict=True):
                 write_sheet(given.sheets, net, subject, one.plan)
-    found = measures(net, scored, subjects)
+    found = [*measures(net, scored, subjects), *going_on()]
     out = Console(highlight=False, width=160)
     out.print(table(scored))
     out.print(as_table(found))

@@ -2,7 +2,8 @@
 
 Each motion found besides the ground's bids for the pixels of both keyframes: what it costs is how badly it brings one
 to the other, smoothed along the colours of the picture so that shapes end at their edges (He, Sun and Tang, "Guided
-image filtering", IEEE TPAMI 35(6), 2013), and more the farther a pixel lies from the matches that speak for it. Both
+image filtering", IEEE TPAMI 35(6), 2013; its lines are fitted on a smaller copy, as in their "Fast guided filter",
+2015), and more the farther a pixel lies from the matches that speak for it. Both
 keyframes must give the same shape. Everything at planning size.
 """
 
@@ -14,8 +15,9 @@ from attrs import frozen
 from torch import Tensor
 
 from ..model.motion import Motion, blurred, moved
+from ..model.windows import averaged
 from .path import Path, Size, field, inside, sampled, size_of
-from .picture import CutOut, averaged
+from .picture import CutOut
 
 FAR_PX = 30.0
 """What moves less than this against the ground RIFE follows by itself."""
@@ -28,6 +30,8 @@ PRICE, PRICE_PER_PX, FREE_PX = 0.015, 0.004, 14.0
 DISPUTED, ROUNDS = 0.06, 3
 """Cost of a pixel whose counterpart in the other keyframe has another label; how often that is asked."""
 GUIDE_REACH_PX, GUIDE_EPSILON = 12, 2e-4
+SHRINK, COARSE_PX = 2, 4
+"""How much smaller the copies are on which motions are compared; the grid on which distances are taken."""
 LEAST_AREA_PX, MOST_SHARE = 80, 0.4
 LEAST_OVERLAP, MOST_DIFFERENCE = 0.8, 0.05
 """One rigid thing: its two shapes lie on each other, and show the same."""
@@ -49,6 +53,46 @@ class Candidate:
         return cls(motion.matrix, motion.a, motion.b)
 
 
+@frozen(eq=False)
+class Bids:
+    """What K motions bid for the pixels of a picture, as lines over its colours: shapes then end at its edges."""
+
+    slopes: Tensor
+    """[3, K, h, w], on a small copy."""
+    offsets: Tensor
+    """[K, h, w]"""
+
+    @classmethod
+    def of(cls, costs: Tensor, guide: Tensor) -> Bids:
+        """[K, h, w], fitted around each pixel of [3, h, w]. The 3 x 3 inverses are written out: batched ones take ten
+        seconds."""
+
+        def mean(x: Tensor) -> Tensor:
+            return averaged(x[None], GUIDE_REACH_PX // SHRINK)[0]
+
+        r, g, b = guide
+        middle, middle_cost = mean(guide), mean(costs)
+        products = mean(torch.stack((r * r, r * g, r * b, g * g, g * b, b * b)))
+        of_means = torch.stack([middle[i] * middle[j] for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))])
+        rr, rg, rb, gg, gb, bb = products - of_means
+        rr, gg, bb = rr + GUIDE_EPSILON, gg + GUIDE_EPSILON, bb + GUIDE_EPSILON
+        first = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
+        second = first[1], rr * bb - rb * rb, rg * rb - rr * gb
+        third = first[2], second[2], rr * gg - rg * rg
+        determinant = rr * first[0] + rg * first[1] + rb * first[2]
+        x, y, z = (mean(colour * costs) - one * middle_cost for colour, one in zip(guide, middle, strict=True))
+        slopes = torch.stack([(a * x + b * y + c * z) / determinant for a, b, c in (first, second, third)])
+        offsets = middle_cost - (slopes * middle[:, None]).sum(0)
+        return cls(torch.stack([mean(slope) for slope in slopes]), mean(offsets))
+
+    def along(self, picture: Tensor) -> Tensor:
+        """[K, *]: the bids for each pixel of the picture, [3, *], or of a larger one of the same."""
+        offset, *slopes = (_resized(x, size_of(picture)) for x in (self.offsets, *self.slopes))
+        for slope, colour in zip(slopes, picture, strict=True):
+            offset = torch.addcmul(offset, slope, colour)
+        return offset
+
+
 def far_from(ground: Tensor, candidates: list[Candidate]) -> list[Candidate]:
     """Those that move against the ground."""
 
@@ -60,28 +104,36 @@ def far_from(ground: Tensor, candidates: list[Candidate]) -> list[Candidate]:
 
 
 def shapes_of(pictures: Tensor, ground: Tensor, candidates: list[Candidate]) -> list[CutOut]:
-    """[2, 3, h, w] and motions [3, 3] -> what has a shape in both keyframes, the smallest first."""
+    """[2, 3, h, w] and motions [3, 3] -> what has a shape in both keyframes, the smallest first.
+
+    Motions are compared on copies of half the size; only the last word is spoken at full size, along its colours.
+    """
     matrices = [ground, *(one.matrix for one in candidates)]
+    small = _halved(pictures)
+    planned, seen = size_of(pictures), size_of(small)
     both_ways = matrices, [torch.linalg.inv(matrix) for matrix in matrices]
-    places = [_places(ways, pictures) for ways in both_ways]
-    costs = [
-        _guided(_costs(pictures, side, places[side], [(one.a, one.b)[side] for one in candidates]), pictures[side])
-        for side in (0, 1)
-    ]
-    disputed = [torch.zeros_like(cost) for cost in costs]
-    labels: list[Tensor] = []
+    places = [[field(matrix, seen, planned, small.device) for matrix in ways] for ways in both_ways]
+    bids: list[Bids] = []
+    for side in (0, 1):
+        speakers = [(one.a, one.b)[side] for one in candidates]
+        costs = _costs(pictures, side, both_ways[side], speakers)
+        bids.append(Bids.of(costs, small[side]))
+    labels = [_labels(bid.along(picture)) for bid, picture in zip(bids, small, strict=True)]
+    disputed = [torch.zeros_like(label) for label in labels]
     for _ in range(ROUNDS):
-        labels = [_labels(cost + extra) for cost, extra in zip(costs, disputed, strict=True)]
         for side in (0, 1):
             for k in range(1, len(matrices)):
-                there = sampled(labels[1 - side][None, k : k + 1], places[side][k], size_of(pictures), outside="zeros")
+                there = sampled(labels[1 - side][None, k : k + 1], places[side][k], planned, outside="zeros")
                 disputed[side][k] = DISPUTED * (1 - there[0, 0])
+        labels = [_labels(bid.along(one) + more) for bid, one, more in zip(bids, small, disputed, strict=True)]
+    disputed = [_resized(more, planned) for more in disputed]
+    labels = [_labels(bid.along(one) + more) for bid, one, more in zip(bids, pictures, disputed, strict=True)]
     found: list[CutOut] = []
     for k, matrix in enumerate(matrices[1:], 1):
         shapes = torch.stack([label[k : k + 1] for label in labels])
         areas = shapes.sum((1, 2, 3))
         if areas.min() >= LEAST_AREA_PX and areas.max() <= MOST_SHARE * shapes[0].numel():
-            found.append(CutOut(Path(matrix, _middle(shapes[0, 0]), False), shapes))
+            found.append(CutOut(Path(matrix, middle_of(shapes[0, 0]), False), shapes))
     return sorted(found, key=lambda one: one.area_px)
 
 
@@ -114,26 +166,26 @@ def is_lost(pictures: Tensor, cut_out: CutOut, middle: Tensor) -> bool:
     return bool((correlation < LOST_CORRELATION or is_plain) and difference > LOST_DIFFERENCE)
 
 
-def _costs(pictures: Tensor, side: int, places: list[Tensor], matched: list[Tensor]) -> Tensor:
-    """[K, h, w]: what the ground, then each motion, costs at each pixel of one keyframe."""
-    size = size_of(pictures)
+def _costs(pictures: Tensor, side: int, matrices: list[Tensor], matched: list[Tensor]) -> Tensor:
+    """[K, h, w] for pictures of twice that: what the ground, then each motion, costs at each pixel of one keyframe."""
     here, there = pictures[side], pictures[1 - side : 2 - side]
     costs: list[Tensor] = []
-    for k, to in enumerate(places):
-        cost = (here - sampled(there, to, size)[0]).abs().mean(0).clamp(max=WORST)
-        cost = torch.where(inside(to, size)[0], cost, WORST if k else UNSEEN_GROUND)
+    for k, to in enumerate(_places(matrices, pictures)):
+        cost = (here - sampled(there, to, size_of(pictures))[0]).abs().mean(0).clamp(max=WORST)
+        cost = _halved(torch.where(inside(to, size_of(pictures))[0], cost, WORST if k else UNSEEN_GROUND)[None])[0]
         if k:
-            cost = cost + PRICE + (_distance_px(matched[k - 1], size) - FREE_PX).clamp(min=0) * PRICE_PER_PX
+            far = _distance_px(matched[k - 1], size_of(pictures), size_of(cost))
+            cost = cost + PRICE + (far - FREE_PX).clamp(min=0) * PRICE_PER_PX
         costs.append(cost)
     return torch.stack(costs)
 
 
-def _distance_px(places: Tensor, size: Size) -> Tensor:
-    """[n, 2] -> [h, w]: how far the nearest of the places is, exact on every fourth pixel."""
-    y, x = (torch.arange(0, side, 4.0) + 0.5 for side in size)
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
-    coarse = torch.cdist(grid.flatten(0, 1), places.float()).amin(1).view(1, 1, len(y), len(x))
-    return F.interpolate(coarse, scale_factor=4, mode="bilinear")[0, 0, : size[0], : size[1]]
+def _distance_px(places: Tensor, planned: Size, size: Size) -> Tensor:
+    """[n, 2] -> [*size]: how far the nearest of the places is, as planned; exact at the middles of a coarse grid."""
+    rows, columns = (-(-side // COARSE_PX) for side in planned)
+    grid = field(torch.eye(3, dtype=torch.float64), (rows, columns), planned, places.device)
+    coarse = torch.cdist(grid.flatten(0, 1), places.float()).amin(1).view(1, rows, columns)
+    return _resized(coarse, size)[0]
 
 
 def _labels(costs: Tensor) -> Tensor:
@@ -146,32 +198,18 @@ def _labels(costs: Tensor) -> Tensor:
     return won(among.max(0).indices)
 
 
-def _guided(costs: Tensor, guide: Tensor) -> Tensor:
-    """[K, h, w] smoothed along the colours of [3, h, w]. The 3 x 3 inverses are written out: batched ones take ten
-    seconds."""
-
-    def mean(x: Tensor) -> Tensor:
-        return averaged(x[None], GUIDE_REACH_PX)[0]
-
-    r, g, b = guide
-    middle, middle_cost = mean(guide), mean(costs)
-    products = mean(torch.stack((r * r, r * g, r * b, g * g, g * b, b * b)))
-    of_means = torch.stack([middle[i] * middle[j] for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))])
-    rr, rg, rb, gg, gb, bb = products - of_means
-    rr, gg, bb = rr + GUIDE_EPSILON, gg + GUIDE_EPSILON, bb + GUIDE_EPSILON
-    first = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
-    second = first[1], rr * bb - rb * rb, rg * rb - rr * gb
-    third = first[2], second[2], rr * gg - rg * rg
-    determinant = rr * first[0] + rg * first[1] + rb * first[2]
-    smooth: list[Tensor] = []
-    for cost, its_mean in zip(costs, middle_cost, strict=True):
-        x, y, z = mean(guide * cost) - middle * its_mean
-        slope = torch.stack([(a * x + b * y + c * z) / determinant for a, b, c in (first, second, third)])
-        smooth.append((mean(slope) * guide).sum(0) + mean((its_mean - (slope * middle).sum(0))[None])[0])
-    return torch.stack(smooth)
+def _halved(x: Tensor) -> Tensor:
+    """[..., h, w]: the means of every four pixels."""
+    height, width = size_of(x)
+    return F.adaptive_avg_pool2d(x, (-(-height // SHRINK), -(-width // SHRINK)))
 
 
-def _middle(shape: Tensor) -> Tensor:
+def _resized(x: Tensor, size: Size) -> Tensor:
+    """[C, h, w] -> [C, *size]"""
+    return F.interpolate(x[None], size=size, mode="bilinear")[0]
+
+
+def middle_of(shape: Tensor) -> Tensor:
     """[h, w] -> [2] float64: x and y."""
     y, x = (torch.arange(side, dtype=torch.float64) + 0.5 for side in shape.shape)
     weight = shape.double() / shape.sum()

@@ -17,7 +17,7 @@ from ..config import ServerConfig
 from .base import Engine
 
 ID = "draft"
-VERSION = "rife-4.25+2"
+VERSION = "rife-4.25+3"
 """The part behind the + is ours: it goes up whenever pixels change."""
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "rife" / "flownet-4.25.safetensors"
@@ -49,7 +49,8 @@ def describe(config: ServerConfig) -> EngineInfo:
                 name="easing",
                 kind="choice",
                 default=EASINGS[0],
-                help="How frames are spaced between two keyframes: 'in' starts slowly, 'out' ends slowly",
+                help="How frames are spaced between two keyframes: 'in' starts slowly, 'out' ends slowly; 'linear' "
+                "goes on at the speed of frames given right before and after",
                 choices=EASINGS,
             ),
             Parameter(

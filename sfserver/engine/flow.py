@@ -16,11 +16,13 @@ from attrs import frozen
 from numpy.typing import NDArray
 from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
+from torch import Tensor
 
-from ..model.rife import PAD_MULTIPLE_PX, IFNet, Pair, from_rgb8, to_rgb8
+from ..model.rife import PAD_MULTIPLE_PX, IFNet, from_rgb8, to_rgb8
 from .base import FOUND, Chunk, Event, Frame, Job, Keyframe, Step
-from .picture import Layers, between, ground_of
-from .plan import plan
+from .ends import MOST_AFTER, MOST_BEFORE, Runs, going_on
+from .picture import Stage, between, staged
+from .plan import PLANNED_PIXELS, at_most, plan
 
 Picture = NDArray[np.uint8]
 """[H, W, 3] sRGB, rows top to bottom."""
@@ -73,9 +75,11 @@ class FlowEngine:
         """Two Steps when a pair of keyframes has been looked at, the second saying what was found, then a Step and a
         Chunk for each frame: `Engine.open`."""
         ease = EASES[str(job.params["easing"])]
+        goes_on = job.params["easing"] == "linear"
         made, of = 0, len(job.wanted())
         for before, after, positions in _spans(job):
-            way = self._way(before, after, fine=job.params["quality"] == "fine", hold=job.params["cut"] == "hold")
+            runs = _runs(job, before, after) if goes_on else None
+            way = self._way(before, after, runs, fine=job.params["quality"] == "fine", hold=job.params["cut"] == "hold")
             yield Step("motion", made, of)
             if way.findings:
                 yield Step(FOUND + way.findings, made, of)
@@ -85,7 +89,7 @@ class FlowEngine:
                 yield Step("in-betweens", made, of)
                 yield Chunk((Frame(at, image, way.confidence),))
 
-    def _way(self, before: Keyframe | None, after: Keyframe | None, fine: bool, hold: bool) -> _Way:
+    def _way(self, before: Keyframe | None, after: Keyframe | None, runs: Runs | None, fine: bool, hold: bool) -> _Way:
         if before is None or after is None:
             held = before or after
             assert held is not None, "a checked job has a keyframe"
@@ -96,17 +100,18 @@ class FlowEngine:
         with self._at_work(*a.shape[:2]):
             pair = self._net.pair(from_rgb8(np.stack((a, b)), self._device))
             planned = plan(self._net, pair)
-            ground = ground_of(self._net, pair, planned.layers)
+            layers = going_on(self._net, planned.layers, runs) if runs else planned.layers
+            stage = staged(self._net, pair, layers)
         trust = confidence(planned.distance)
         if planned.distance < HOPELESS:
-            return _Way(trust, lambda t: self._moved(pair, ground, planned.layers, t, fine), planned.findings)
+            return _Way(trust, lambda t: self._moved(stage, t, fine), planned.findings)
         if hold:
             return _Way(trust, lambda t: a if t < 0.5 else b, "a cut, held")
         return _Way(trust, lambda t: _dissolved(a, b, t), "a cut, dissolved")
 
-    def _moved(self, pair: Pair, ground: Pair, layers: Layers, t: float, fine: bool) -> Picture:
-        with self._at_work(pair.height, pair.width):
-            return to_rgb8(between(self._net, pair, layers, t, fine, ground).picture)
+    def _moved(self, stage: Stage, t: float, fine: bool) -> Picture:
+        with self._at_work(*stage.size):
+            return to_rgb8(between(self._net, stage, t, fine).picture)
 
     @contextmanager
     def _at_work(self, height: int, width: int) -> Generator[None]:
@@ -151,6 +156,22 @@ def _spans(job: Job) -> Generator[tuple[Keyframe | None, Keyframe | None, list[i
         end = after.at if after else job.num_frames
         if positions := [at for at in wanted if start < at < end]:
             yield before, after, positions
+
+
+def _runs(job: Job, before: Keyframe | None, after: Keyframe | None) -> Runs | None:
+    """The given frames that lead up to the gap and on from it without a hole, small; None where there are none."""
+    if before is None or after is None:
+        return None
+    given = {keyframe.at: keyframe.image for keyframe in job.keyframes}
+
+    def run(at: int, step: int, most: int) -> list[Tensor]:
+        found: list[Tensor] = []
+        while len(found) < most and (image := given.get(at + step * (len(found) + 1))) is not None:
+            found.append(at_most(from_rgb8(image[None].copy(), torch.device("cpu")), PLANNED_PIXELS)[0])
+        return found
+
+    leading, following = run(before.at, -1, MOST_BEFORE), run(after.at, 1, MOST_AFTER)
+    return Runs.of(leading, following, after.at - before.at) if leading or following else None
 
 
 def _share(before: Keyframe | None, after: Keyframe | None, at: int) -> float:

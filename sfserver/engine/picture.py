@@ -1,36 +1,42 @@
 """One in-between: the ground as its camera saw it, what else moves as RIFE sees it, cut-outs on top.
 
 ground's path -> where each pixel lies in both keyframes, and which of them shows it
-              -> RIFE begins from there and finds what moves besides
               -> where the keyframes agree on the ground, their own pixels; RIFE blurs even what is aligned
+RIFE          -> begins from there and finds what moves besides; where all agrees it is not asked at all
 cut-outs      -> taken out of the keyframes first, drawn over the ground last, each on its own path
 
-Without a camera and without cut-outs the picture is RIFE's, bit for bit.
+What is as good for every time is made once: the stage. Without a camera and without cut-outs the picture is RIFE's, bit
+for bit.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from attrs import evolve, frozen
 from attrs import field as attr
-from attrs import frozen
 from torch import Tensor
 
+from ..model.motion import moved
 from ..model.rife import IFNet, Pair, Start
-from .path import Path, Size, field, inside, sampled, size_of, standing
+from ..model.windows import averaged, widened
+from .path import Box, Path, Size, field, hermite, inside, sampled, size_of, standing, whole
 
 SURE, ODD = 0.03, 0.06
 """Mean difference of the keyframes on the ground up to which their own pixels count fully; from the second on they do
 not count at all."""
 AROUND_PX = 4
 """How far around a pixel that difference is taken."""
-NEAR_PX, COARSE = 64, 4
-"""Within this distance of something odd RIFE knows better, unless it says the same; seen on a grid so much coarser."""
+NEAR_PX = 64
+"""Within this distance of something odd RIFE knows better, unless it says the same."""
 SAME, SAME_AROUND_PX = 0.03, 6
-COVERED = 0.25
-"""Share of a cut-out's edge from which on it hides the ground."""
-GROWN_PX = 3
-"""How far around its shape a cut-out is taken out of the ground: its edge is mixed with it."""
+ENOUGH = 0.5
+"""Where the keyframes' own pixels count for more than this all over, RIFE is not asked."""
+COVERED, EDGE_PX = 0.25, 3
+"""Share of a cut-out's edge from which on it hides the ground, and how far around its shape that reaches: pixels there
+are mixed of both."""
+MOST_PACE = 3.0
+"""A cubic from 0 to 1 that starts and ends no faster than this never turns back."""
 APART = 0.1
 """Difference of a cut-out's two looks from which on only the nearer keyframe's is shown: a blend would be a ghost."""
 
@@ -44,13 +50,26 @@ class CutOut:
     """[2, 1, h, w]: 1 where it is in A and in B, at planning size."""
 
     @property
-    def soft(self) -> Tensor:
-        """The same with an edge of two pixels."""
-        return averaged(F.max_pool2d(self.shapes, 3, 1, 1), 1)
-
-    @property
     def area_px(self) -> float:
         return float(self.shapes.sum())
+
+
+@frozen
+class Pace:
+    """How RIFE's share of the way goes with time: even, or faster or slower at the ends."""
+
+    leaving: float = 1.0
+    reaching: float = 1.0
+    """Speed at A and at B, in parts of the even one."""
+
+    @classmethod
+    def of(cls, leaving: float, reaching: float) -> Pace:
+        """Within what never turns back."""
+        return cls(min(max(leaving, 0.0), MOST_PACE), min(max(reaching, 0.0), MOST_PACE))
+
+    def at(self, t: float) -> float:
+        at_start, at_end = hermite(t)
+        return t + at_start * (self.leaving - 1) + at_end * (self.reaching - 1)
 
 
 @frozen(eq=False)
@@ -66,10 +85,34 @@ class Layers:
     """The keyframes' own pixels may be shown where they agree along the ground's path."""
     cut_outs: tuple[CutOut, ...] = ()
     """From the front to the back."""
+    pace: Pace = Pace()
+    """Of what neither camera nor cut-out moves."""
 
     @property
     def planned(self) -> Size:
         return size_of(self.pictures)
+
+
+@frozen(eq=False)
+class Stage:
+    """Two keyframes and their layers, made ready: all that does not ask for a time."""
+
+    given: Pair
+    ground: Pair
+    """The pair without its cut-outs."""
+    layers: Layers
+    small: Tensor
+    """[2, 3, h, w]: the ground at planning size."""
+    hidden: Tensor | None
+    """[2, 1, h, w]: 1 where a cut-out hides the ground of A and of B; None without cut-outs."""
+    sprites: tuple[_Sprite, ...]
+    """The cut-outs, from the back to the front."""
+    standing: _Ground | None
+    """The ground at any time, where its camera does not move."""
+
+    @property
+    def size(self) -> Size:
+        return self.given.height, self.given.width
 
 
 @frozen(eq=False)
@@ -82,33 +125,79 @@ class Drawn:
     """[2, 3, H, W]"""
 
 
-def between(
-    net: IFNet, pair: Pair, layers: Layers, t: float, both_ways: bool = False, ground: Pair | None = None
-) -> Drawn:
-    """The picture at time t, of the size of `pair`; `layers` may be planned at any other.
+@frozen(eq=False)
+class _Ground:
+    """What the camera alone says of a time."""
 
-    `ground` is `ground_of` the same, which is as good for all times; it is made where it is not given.
-    """
-    ground = ground or ground_of(net, pair, layers)
-    start = start_of(ground, layers, t) if layers.moves or layers.cut_outs else None
-    estimate = net.estimate(ground, t, start, both_ways)
-    sides = net.sides(ground, estimate, start)
-    drawn = Drawn(net.mixed(ground, estimate, sides), sides)
-    if layers.is_exact:
-        drawn = _with_exact_ground(drawn, ground, layers, t)
-    for cut_out in reversed(layers.cut_outs):
-        drawn = _with_cut_out(drawn, pair, cut_out, layers.planned, t)
+    start: Start | None
+    """Where RIFE begins: the flow of the ground, and who sees it. None where it begins from nothing."""
+    own: _OwnPixels | None
+    """None where the keyframes' pixels may not be shown."""
+
+
+@frozen(eq=False)
+class _OwnPixels:
+    """The ground out of each keyframe, brought to a time, where one is blind the other's."""
+
+    sides: Tensor
+    """[2, 3, H, W]"""
+    small: Tensor
+    """[2, 3, h, w]: the same at planning size."""
+    trust: Tensor
+    """[1, 1, h, w], 0 to 1: how far both show the same."""
+    near: Tensor
+    """[1, 1, h, w]: 1 close to where they do not."""
+
+    @property
+    def agree(self) -> bool:
+        """Everywhere: RIFE has nothing to add."""
+        return bool((self.trust * (1 - self.near)).min() > ENOUGH)
+
+    def drawn(self, t: float) -> Drawn:
+        return Drawn(torch.lerp(self.sides[0], self.sides[1], t), self.sides)
+
+
+@frozen(eq=False)
+class _Sprite:
+    """A cut-out ready to be drawn."""
+
+    path: Path
+    soft: Tensor
+    """[2, 1, h, w]: its shapes with an edge of two pixels."""
+    corners: tuple[Tensor, Tensor]
+    """[4, 2] each: of the smallest rectangle around it in A and in B."""
+
+
+def between(net: IFNet, stage: Stage, t: float, both_ways: bool = False) -> Drawn:
+    """The picture at time t, of the size of the given pair."""
+    ground = stage.standing or _ground(stage, t)
+    own = ground.own
+    drawn = own.drawn(t) if own and own.agree else _by_rife(net, stage, ground, t, both_ways)
+    for sprite in stage.sprites:
+        drawn = _with_cut_out(drawn, stage, sprite, t)
     return drawn
 
 
-def ground_of(net: IFNet, pair: Pair, layers: Layers) -> Pair:
-    """The pair without its cut-outs: where neither keyframe shows what is behind one, what lies around it goes on."""
-    if not layers.cut_outs:
-        return pair
-    size = pair.height, pair.width
-    covered = torch.stack([cut_out.shapes for cut_out in layers.cut_outs]).amax(0).to(pair.looks.device)
-    covered = F.interpolate(F.max_pool2d(covered, 2 * GROWN_PX + 1, 1, GROWN_PX), size=size, mode="nearest")
-    return net.pair(_filled(pair.looks[:, :3, : pair.height, : pair.width], 1 - covered))
+def staged(net: IFNet, pair: Pair, layers: Layers) -> Stage:
+    """`pair` and what is known of it, ready for `between`; `layers` may be planned at any other size."""
+    pictures, hidden = layers.pictures.to(pair.looks.device), None
+    ground, small = pair, pictures
+    if layers.cut_outs:
+        shapes = torch.stack([one.shapes for one in layers.cut_outs]).amax(0).to(pair.looks.device)
+        hidden = widened(shapes, EDGE_PX)
+        ground = net.pair(_without(pair.looks[:, :3, : pair.height, : pair.width], hidden))
+        small = _without(pictures, hidden)
+    sprites = tuple(_sprite(one, pair.looks.device) for one in reversed(layers.cut_outs))
+    stage = Stage(pair, ground, layers, small, hidden, sprites, None)
+    return stage if layers.moves else evolve(stage, standing=_ground(stage, 0))
+
+
+# The ground
+
+
+def _without(pictures: Tensor, hidden: Tensor) -> Tensor:
+    """[2, 3, H, W] without what is `hidden`, [2, 1, h, w]: what lies around it goes on."""
+    return _filled(pictures, 1 - F.interpolate(hidden, size=size_of(pictures), mode="nearest"))
 
 
 def _filled(pictures: Tensor, known: Tensor) -> Tensor:
@@ -122,98 +211,120 @@ def _filled(pictures: Tensor, known: Tensor) -> Tensor:
     return torch.lerp(fine, pictures, known)
 
 
-def start_of(pair: Pair, layers: Layers, t: float) -> Start:
-    """Where RIFE begins: the flow of the ground, and who sees it."""
-    size, device, padded = (pair.height, pair.width), pair.looks.device, size_of(pair.looks)
-    unit = torch.eye(3, dtype=torch.float64)
-    here = field(unit, size, layers.planned, device, padded)
-    there = [field(matrix, size, layers.planned, device, padded) for matrix in layers.ground.places(t)]
-    per_px = here.new_tensor((pair.width / layers.planned[1], pair.height / layers.planned[0]))
-    flow = torch.cat([(places - here) * per_px for places in there], -1).permute(2, 0, 1)[None]
-    return Start(flow, _seen(there, layers, inside(here, layers.planned)))
+def _ground(stage: Stage, t: float) -> _Ground:
+    layers, looks, size = stage.layers, stage.ground.looks, stage.size
+    matrices = layers.ground.places(t)
+    there = [field(matrix, size, layers.planned, looks.device, whole(size_of(looks))) for matrix in matrices]
+    seen = _seen(there, stage, whole(size))
+    start = Start(_flow(there, stage), seen) if layers.moves or layers.cut_outs else None
+    if not layers.is_exact:
+        return _Ground(start, None)
+    rows, columns = whole(size).of
+    places = [one[rows, columns] for one in there]
+    sides = small = _brought(looks[:, :3, rows, columns], places, seen[..., rows, columns], layers)
+    if size != layers.planned:
+        places = [field(matrix, layers.planned, layers.planned, looks.device) for matrix in matrices]
+        small = _brought(stage.small, places, _seen(places, stage), layers)
+    difference = averaged((small[0] - small[1]).abs().mean(0)[None, None], AROUND_PX)
+    trust = ((ODD - difference) / (ODD - SURE)).clamp(0, 1)
+    return _Ground(start, _OwnPixels(sides, small, trust, widened((difference >= ODD).float(), NEAR_PX)))
 
 
-def _seen(there: list[Tensor], layers: Layers, in_picture: Tensor) -> Tensor:
+def _flow(there: list[Tensor], stage: Stage) -> Tensor:
+    """[1, 4, H, W], padded: from each pixel to its places in A and B, in pixels of the picture."""
+    (height, width), planned, padded = stage.size, stage.layers.planned, whole(size_of(stage.ground.looks))
+    here = field(torch.eye(3, dtype=torch.float64), stage.size, planned, there[0].device, padded)
+    per_px = here.new_tensor((width / planned[1], height / planned[0]))
+    return torch.cat([(places - here) * per_px for places in there], -1).permute(2, 0, 1)[None]
+
+
+def _seen(there: list[Tensor], stage: Stage, in_picture: Box | None = None) -> Tensor:
     """[2, 1, H, W]: 1 where a keyframe shows the ground, and where neither does or no picture is, in both."""
-    seen = torch.stack([inside(places, layers.planned) for places in there])
-    for cut_out in layers.cut_outs:
-        grown = F.max_pool2d(cut_out.shapes, 5, 1, 2).to(seen.device)
+    seen = torch.stack([inside(places, stage.layers.planned) for places in there])
+    if stage.hidden is not None:
         for side, places in enumerate(there):
-            seen[side] &= sampled(grown[side : side + 1], places, layers.planned)[0] < COVERED
-    nowhere = ~seen.any(0) | ~in_picture
+            seen[side] &= sampled(stage.hidden[side : side + 1], places, stage.layers.planned)[0] < COVERED
+    nowhere = ~seen.any(0)
+    if in_picture is not None:
+        nowhere[..., in_picture.bottom :, :] = True
+        nowhere[..., in_picture.right :] = True
     return (seen | nowhere).float()
 
 
-def _with_exact_ground(drawn: Drawn, pair: Pair, layers: Layers, t: float) -> Drawn:
-    """The keyframes' own pixels, blended by t, where both show the same."""
-    size, planned = (pair.height, pair.width), layers.planned
-    looks = pair.looks[:, :3, : pair.height, : pair.width]
-    exact = _ground(looks, layers, t, size)
-    small = exact if size == planned else _ground(layers.pictures.to(looks.device), layers, t, planned)
-    blend = torch.lerp(small[0], small[1], t)
-    trust = _trust(small, blend, _resized(drawn.picture, planned))
-    trust = _resized(trust, size)
-    picture = torch.lerp(drawn.picture, torch.lerp(exact[0], exact[1], t), trust)
-    return Drawn(picture, torch.lerp(drawn.sides, exact, trust))
-
-
-def _ground(looks: Tensor, layers: Layers, t: float, size: Size) -> Tensor:
-    """[2, 3, H, W] -> [2, 3, *size]: the ground at time t out of each keyframe, or the other where it is blind."""
-    there = [field(matrix, size, layers.planned, looks.device) for matrix in layers.ground.places(t)]
-    sides = looks
+def _brought(looks: Tensor, there: list[Tensor], seen: Tensor, layers: Layers) -> Tensor:
+    """[2, 3, H, W] -> [2, 3, h, w]: the ground out of each keyframe, or the other where it is blind."""
     if layers.moves:
         sides = [sampled(looks[i : i + 1], places, layers.planned, "bicubic") for i, places in enumerate(there)]
-        sides = torch.cat(sides).clamp(0, 1)
-    seen = _seen(there, layers, torch.ones_like(there[0][None, ..., 0], dtype=torch.bool))
-    return torch.lerp(sides.flip(0), sides, seen)
+        looks = torch.cat(sides).clamp(0, 1)
+    return torch.lerp(looks.flip(0), looks, seen)
 
 
-def _trust(sides: Tensor, blend: Tensor, by_rife: Tensor) -> Tensor:
-    """[1, h, w], 0 to 1: how far the ground's own pixels are right, at planning size."""
-    difference = averaged((sides[0] - sides[1]).abs().mean(0)[None, None], AROUND_PX)
-    odd = (difference >= ODD).float()
-    height, width = odd.shape[-2:]
-    coarse = F.max_pool2d(odd, COARSE, ceil_mode=True)
-    reach = NEAR_PX // COARSE
-    coarse = F.max_pool2d(coarse, (1, 2 * reach + 1), 1, (0, reach))
-    coarse = F.max_pool2d(coarse, (2 * reach + 1, 1), 1, (reach, 0))
-    near = F.interpolate(coarse, scale_factor=COARSE, mode="nearest")[..., :height, :width] > 0
-    same = averaged((by_rife - blend).abs().mean(0)[None, None], SAME_AROUND_PX) < SAME
-    trust = ((ODD - difference) / (ODD - SURE)).clamp(0, 1)
-    return (trust * (~near | same))[0]
+# What else moves
 
 
-def _with_cut_out(drawn: Drawn, pair: Pair, cut_out: CutOut, planned: Size, t: float) -> Drawn:
-    size, device = (pair.height, pair.width), pair.looks.device
-    looks = pair.looks[:, :3, : pair.height, : pair.width]
-    there = [field(matrix, size, planned, device) for matrix in cut_out.path.places(t)]
-    soft = cut_out.soft.to(device)
+def _by_rife(net: IFNet, stage: Stage, ground: _Ground, t: float, both_ways: bool) -> Drawn:
+    pair, start = stage.ground, ground.start
+    estimate = net.estimate(pair, stage.layers.pace.at(t), start, both_ways)
+    sides = net.sides(pair, estimate, start)
+    picture = net.mixed(pair, estimate, sides)
+    own = ground.own
+    if own is None:
+        return Drawn(picture, sides)
+    off = (_resized(picture, stage.layers.planned) - torch.lerp(own.small[0], own.small[1], t)).abs().mean(0)
+    same = averaged(off[None, None], SAME_AROUND_PX) < SAME
+    trust = _resized((own.trust * ((own.near == 0) | same))[0], stage.size)
+    by_ground = own.drawn(t)
+    return Drawn(torch.lerp(picture, by_ground.picture, trust), torch.lerp(sides, by_ground.sides, trust))
+
+
+# Cut-outs
+
+
+def _sprite(cut_out: CutOut, device: torch.device) -> _Sprite:
+    soft = averaged(cut_out.shapes, 1)
+    corners: list[Tensor] = []
+    for shape in soft[:, 0]:
+        y, x = (torch.nonzero(shape.amax(axis))[:, 0] for axis in (1, 0))
+        (left, right), (top, bottom) = ((float(k.min()), float(k.max()) + 1) for k in (x, y))
+        corners.append(torch.tensor(((left, top), (right, top), (left, bottom), (right, bottom)), dtype=torch.float64))
+    return _Sprite(cut_out.path, soft.to(device), (corners[0], corners[1]))
+
+
+def _box(sprite: _Sprite, stage: Stage, t: float) -> Box:
+    """Where the sprite may be seen at time t."""
+    back = [torch.linalg.inv(matrix) for matrix in sprite.path.places(t)]
+    places = torch.cat([moved(matrix, corners) for matrix, corners in zip(back, sprite.corners, strict=True)])
+    (height, width), planned = stage.size, stage.layers.planned
+    x, y = (places / places.new_tensor((planned[1] / width, planned[0] / height))).unbind(1)
+    left, right = (int(k.clamp(0, width)) for k in (x.min() - 1, x.max() + 2))
+    top, bottom = (int(k.clamp(0, height)) for k in (y.min() - 1, y.max() + 2))
+    return Box(top, left, bottom, right)
+
+
+def _with_cut_out(drawn: Drawn, stage: Stage, sprite: _Sprite, t: float) -> Drawn:
+    box, planned = _box(sprite, stage, t), stage.layers.planned
+    if box.top >= box.bottom or box.left >= box.right:
+        return drawn
+    looks = stage.given.looks[:, :3, : stage.size[0], : stage.size[1]]
+    there = [field(matrix, stage.size, planned, looks.device, box) for matrix in sprite.path.places(t)]
     seen = torch.stack([inside(places, planned) for places in there]).float()
     sides, shapes = (
-        torch.cat([sampled(x[i : i + 1], there[i], planned) for i in range(len(there))]) for x in (looks, soft)
+        torch.cat([sampled(x[i : i + 1], there[i], planned) for i in range(len(there))]) for x in (looks, sprite.soft)
     )
-    weights = shapes * seen * shapes.new_tensor((1 - t, t)).view(2, 1, 1, 1)  # [2, 1, H, W]
-    known = seen * shapes.new_tensor((1 - t, t)).view(2, 1, 1, 1)
+    known = seen * seen.new_tensor((1 - t, t)).view(2, 1, 1, 1)  # [2, 1, h, w]
+    weights = shapes * known
     alpha = (weights.sum(0) / known.sum(0).clamp(min=1e-6)).clamp(0, 1)
     apart = (sides[0] - sides[1]).abs().mean(0, keepdim=True) > APART
-    farther = 1 if t < 0.5 else 0
-    lone = weights.clone()
-    lone[farther] = torch.where(apart, 0, weights[farther])
-    total = lone.sum(0)
-    colour = (sides * lone).sum(0) / total.clamp(min=1e-6)
+    weights[1 if t < 0.5 else 0] *= ~apart
+    total = weights.sum(0)
+    colour = (sides * weights).sum(0) / total.clamp(min=1e-6)
     alpha = torch.where(total > 1e-4, alpha, 0)
-    return Drawn(torch.lerp(drawn.picture, colour, alpha), torch.lerp(drawn.sides, sides, alpha))
-
-
-def averaged(x: Tensor, reach_px: int) -> Tensor:
-    """[B, C, H, W]: the mean of the square around each pixel; the edges go on outside.
-
-    By differences of running sums, in float64 so that what is left of them is exact: many times as fast as pooling.
-    """
-    side = 2 * reach_px + 1
-    x = F.pad(x, (reach_px + 1, reach_px) * 2, mode="replicate").double().cumsum(-1)
-    x = (x[..., side:] - x[..., :-side]).cumsum(-2)
-    return ((x[..., side:, :] - x[..., :-side, :]) / side**2).float()
+    rows, columns = box.of
+    drawn = Drawn(drawn.picture.clone(), drawn.sides.clone())
+    for under, over in ((drawn.picture, colour), (drawn.sides, sides)):
+        part = under[..., rows, columns]
+        part.copy_(torch.lerp(part, over, alpha))
+    return drawn
 
 
 def _resized(x: Tensor, size: Size) -> Tensor:

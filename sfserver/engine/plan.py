@@ -19,8 +19,9 @@ from ..model.rife import IFNet, Pair
 from ..model.ssim import ssim_map
 from .cutouts import Candidate, far_from, is_lost, is_one_thing, shapes_of
 from .flat import flat_shapes
+from .limbs import with_limbs
 from .path import Path, Size, size_of
-from .picture import Layers, between
+from .picture import Layers, between, staged
 
 PLANNED_PIXELS = 512 * 288
 """A larger pair is planned on a copy of about this size: what it tells does not get better with more."""
@@ -60,7 +61,7 @@ def plan(net: IFNet, pair: Pair) -> Plan:
 
     Raises FloatingPointError where the network makes values that are not finite.
     """
-    small = _at_most(pair.looks[:, :3, : pair.height, : pair.width], PLANNED_PIXELS)
+    small = at_most(pair.looks[:, :3, : pair.height, : pair.width], PLANNED_PIXELS)
     judge = Judge(net, small)
     on_cpu = small.cpu()
     found = motions(match(on_cpu))
@@ -73,7 +74,7 @@ def plan(net: IFNet, pair: Pair) -> Plan:
     return best
 
 
-def _at_most(pictures: Tensor, pixels: int) -> Tensor:
+def at_most(pictures: Tensor, pixels: int) -> Tensor:
     """[2, 3, H, W], or a smaller copy of about so many pixels."""
     height, width = pictures.shape[-2:]
     shrink = math.sqrt(pixels / (width * height))
@@ -89,10 +90,10 @@ class Judge:
     def __init__(self, net: IFNet, pictures: Tensor) -> None:
         self.net = net
         self.planned = net.pair(pictures)
-        self.pair = net.pair(_at_most(pictures, JUDGED_PIXELS))
+        self.pair = net.pair(at_most(pictures, JUDGED_PIXELS))
 
     def __call__(self, layers: Layers) -> Plan:
-        likeness = ssim_map(*between(self.net, self.pair, layers, 0.5).sides)
+        likeness = ssim_map(*between(self.net, staged(self.net, self.pair, layers), 0.5).sides)
         if not torch.isfinite(likeness).all():
             raise FloatingPointError("the network's pictures are not finite")
         return Plan(layers, 1 - likeness.mean().item(), (likeness < UNLIKE).float().mean().item())
@@ -108,7 +109,7 @@ class Judge:
 
 def _standing(pictures: Tensor, found: list[Motion]) -> Layers:
     """No camera; where the ground stands still, its own pixels may be shown."""
-    ground = _ground(found, size_of(pictures))
+    ground = ground_among(found, size_of(pictures))
     stands = ground is not None and moves_px(ground, size_of(pictures)) < STANDS_PX
     return Layers(pictures, is_exact=stands)
 
@@ -116,14 +117,14 @@ def _standing(pictures: Tensor, found: list[Motion]) -> Layers:
 def _camera(pictures: Tensor, found: list[Motion]) -> Layers | None:
     """The camera that moves, where there is one."""
     height, width = size_of(pictures)
-    ground = _ground(found, (height, width))
+    ground = ground_among(found, (height, width))
     if ground is None or moves_px(ground, (height, width)) <= MOVES_PX:
         return None
     middle = torch.tensor((width / 2, height / 2), dtype=torch.float64)
     return Layers(pictures, Path(ground, middle, True), moves=True, is_exact=True)
 
 
-def _ground(found: list[Motion], size: Size) -> Tensor | None:
+def ground_among(found: list[Motion], size: Size) -> Tensor | None:
     """Of the motions that are seen widely, the one that moves least."""
     cells = [spread(motion.a, CELL_PX) for motion in found]
     least = max(LEAST_CELLS, RIVAL * max(cells, default=0))
@@ -148,10 +149,11 @@ def _with_cut_outs(judge: Judge, layers: Layers, found: list[Motion]) -> Layers:
     candidates = far_from(ground, candidates)
     if not candidates:
         return layers
-    rigid = [one for one in shapes_of(pictures, ground, candidates) if is_one_thing(pictures, one)]
+    shapes = shapes_of(pictures, ground, candidates)
+    rigid = [with_limbs(pictures, ground, one) for one in shapes if is_one_thing(pictures, one)]
     if not rigid:
         return layers
-    middle = between(judge.net, judge.planned, layers, 0.5).picture.cpu()
+    middle = between(judge.net, staged(judge.net, judge.planned, layers), 0.5).picture.cpu()
     lost = tuple(one for one in rigid if is_lost(pictures, one, middle))
     return evolve(layers, cut_outs=lost) if lost else layers
 

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
+from .windows import widened
+
 SCALES = (1.0, 2**0.5, 2.0, 2 * 2**0.5, 4.0)
 PATCH_SIDE, PATCH_STEP_PX = 9, 3.0
-MARGIN_PX = 6
+MARGIN_PX, PEAK_REACH_PX = 6, 3
 LEAST_CORNER, LEAST_CONTRAST = 1e-5, 0.25
 ACROSS, DOWN, MOST_IN_CELL, LEAST_IN_CELL = 10, 6, 14, 3
 """Corners are spread: the best few of each cell of a grid, fewer where a pixel is larger."""
@@ -189,7 +191,7 @@ def _corner_strength(grey: Tensor) -> Tensor:
 def _strongest(strength: Tensor, most_in_cell: int) -> tuple[Tensor, Tensor]:
     """x and y, to a fraction of a pixel, of peaks: at most so many in each cell."""
     height, width = strength.shape
-    peak = (strength == F.max_pool2d(strength[None], 7, 1, 3)[0]) & (strength > LEAST_CORNER)
+    peak = (strength == widened(strength[None, None], PEAK_REACH_PX)[0, 0]) & (strength > LEAST_CORNER)
     inner = torch.zeros_like(peak)
     inner[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX] = True
     y, x = torch.nonzero(peak & inner, as_tuple=True)

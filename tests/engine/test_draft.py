@@ -59,9 +59,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The times for which the engine made a frame."""
     times: list[float] = []
 
-    def noted(net, pair, layers, t, *rest):
+    def noted(net, stage, t, *rest):
         times.append(t)
-        return between(net, pair, layers, t, *rest)
+        return between(net, stage, t, *rest)
 
     monkeypatch.setattr(flow, "between", noted)
     return times

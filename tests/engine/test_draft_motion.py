@@ -10,10 +10,10 @@ import torch
 from sfserver.bench import draft as bench
 from sfserver.bench import scenes
 from sfserver.config import ServerConfig
-from sfserver.engine import draft
+from sfserver.engine import draft, picture
 from sfserver.engine import plan as planning
 from sfserver.engine.base import FOUND, Chunk, Job, Keyframe, Step, checked
-from sfserver.engine.picture import between, ground_of
+from sfserver.engine.picture import between, staged
 from sfserver.engine.plan import plan
 from sfserver.model import rife
 
@@ -62,6 +62,28 @@ def test_cut_outs_are_found_and_carried(net, subjects, name):
     assert found.plan.layers.cut_outs
 
 
+def test_thin_legs_go_along(net, subjects, monkeypatch):
+    scene = subjects["figure against a pan"]
+    assert scored(net, scene).ssim["fast"] > 0.99
+    monkeypatch.setattr(planning, "with_limbs", lambda pictures, ground, cut_out: cut_out)
+    assert scored(net, scene).ssim["fast"] < 0.985
+
+
+def test_where_the_keyframes_agree_all_over_rife_is_not_asked(net, subjects, monkeypatch):
+    scene = subjects["street, pan 180"]
+    keyframes = bench.as_tensors(scene.at(0), scene.at(1))
+    pair = net.pair(keyframes)
+    stage = staged(net, pair, plan(net, pair).layers)
+    asked = []
+    monkeypatch.setattr(rife.IFNet, "estimate", lambda *_args: asked.append(1))
+    between(net, stage, 0.4)
+    assert asked == []
+    monkeypatch.setattr(picture, "ENOUGH", 1.0)
+    with pytest.raises(AttributeError):
+        between(net, stage, 0.4)
+    assert asked == [1]
+
+
 def test_without_its_outline_a_plain_disc_is_lost(net, subjects, monkeypatch):
     monkeypatch.setattr(planning, "flat_shapes", lambda pictures, known: [])
     assert not scored(net, subjects["disc 120 px, fox"]).plan.layers.cut_outs
@@ -95,7 +117,7 @@ def test_without_camera_and_cut_out_it_is_plain_rife_to_the_byte(net, subjects):
     assert not layers.is_exact
     assert layers.cut_outs == ()
     for t in (0.2, 0.5):
-        assert torch.equal(between(net, pair, layers, t).picture, net.between(pair, t))
+        assert torch.equal(between(net, staged(net, pair, layers), t).picture, net.between(pair, t))
 
 
 def test_a_plan_is_the_same_whatever_the_size(net, subjects):
@@ -105,25 +127,25 @@ def test_a_plan_is_the_same_whatever_the_size(net, subjects):
     one, other = (plan(net, net.pair(x)).layers for x in (keyframes, large))
     assert one.planned == other.planned == (288, 512)
     assert (one.ground.matrix - other.ground.matrix).abs()[:2, 2].max() < 1
-    pair = net.pair(large)
+    stage = staged(net, net.pair(large), other)
     true = bench.as_tensors(scene.at(0.5))
-    made = torch.nn.functional.interpolate(between(net, pair, other, 0.5).picture[None], size=(288, 512), mode="area")
+    made = torch.nn.functional.interpolate(between(net, stage, 0.5).picture[None], size=(288, 512), mode="area")
     assert bench.ssim(made[0], true[0]) > 0.95
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 300), (300, 16), (33, 65)])
 def test_any_size_can_be_planned(net, size):
     pair = net.pair(torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)))
-    assert between(net, pair, plan(net, pair).layers, 0.5).picture.shape == (3, *size)
+    assert between(net, staged(net, pair, plan(net, pair).layers), 0.5).picture.shape == (3, *size)
 
 
 def test_a_camera_starts_and_ends_at_its_keyframes(net, subjects):
     scene = subjects["rocks, pull and roll"]
     keyframes = bench.as_tensors(scene.at(0), scene.at(1))
     pair = net.pair(keyframes)
-    layers = plan(net, pair).layers
+    stage = staged(net, pair, plan(net, pair).layers)
     for t, keyframe in ((0.0, keyframes[0]), (1.0, keyframes[1])):
-        assert bench.ssim(between(net, pair, layers, t).picture, keyframe) > 0.99
+        assert bench.ssim(between(net, stage, t).picture, keyframe) > 0.99
 
 
 def test_behind_a_cut_out_that_left_no_ghost_of_it_stays(net, subjects):
@@ -131,8 +153,7 @@ def test_behind_a_cut_out_that_left_no_ghost_of_it_stays(net, subjects):
     scene = subjects["disc 120 px, fox"]
     keyframes = bench.as_tensors(scene.at(0), scene.at(1))
     pair = net.pair(keyframes)
-    layers = plan(net, pair).layers
-    ground = ground_of(net, pair, layers).looks[0, :3]
+    ground = staged(net, pair, plan(net, pair).layers).ground.looks[0, :3]
     red = keyframes[0, 0, 190, 80] - keyframes[0, 2, 190, 80]
     assert ground[0, 190, 80] - ground[2, 190, 80] < red / 2
     far = (slice(None), slice(0, 288), slice(200, 512))
