@@ -16,9 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import window as w  # first: it sets the folders that Blender reads when it is imported
+
+# isort: split
 import bpy
 import in_blender as b
-import window as w
 
 ticks_ms: list[float] = []
 
