@@ -15,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import IO, Literal
@@ -146,11 +146,14 @@ class Receipt:
 
 
 def read_receipt(home: Home) -> Receipt | None:
-    """None where there is none, or one that cannot be read: then nothing is installed."""
+    """None where there is none, or one that cannot be read: then nothing is installed. A later version may have written
+    more into it."""
     try:
-        return Receipt(**json.loads(home.receipt.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        written = json.loads(home.receipt.read_text("utf-8"))
+        values = [written[field.name] for field in fields(Receipt)]
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+    return Receipt(*values) if all(isinstance(value, str) for value in values) else None
 
 
 def _write_receipt(home: Home, receipt: Receipt) -> None:
