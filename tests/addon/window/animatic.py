@@ -33,7 +33,9 @@ def put_animatic(scene: bpy.types.Scene, folder: Path) -> None:
     for i, x in enumerate((0.25, 0.45, 0.65, 0.55, 0.35)):
         start = 1 + i * (PANEL + GAP)
         colour = (0.85, 0.30 + 0.1 * i, 0.22)
-        b.put_image(scene, w.draw_panel(folder / f"panel{i + 1}.png", x, colour), start, PANEL, name=f"Panel {i + 1}")
+        panel = w.draw_panel(folder / f"panel{i + 1}.png", x, colour)
+        strip = b.put_image(scene, panel, start, PANEL, name=f"Panel {i + 1}")
+        strip.directory = "//"  # as Blender's own file browser writes it
         if i < PANELS - 1:
             text = b.put_effect(scene, "TEXT", 2, start + PANEL, start + PANEL + GAP, PROMPTS[i])
             text.text, text.blend_alpha = PROMPTS[i], 0.0
