@@ -16,11 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import window as w  # first: it sets the folders that Blender reads when it is imported
-
-# isort: split
-import bpy
-import in_blender as b
+import window as w
+from window import b, bpy  # by way of the page that sets the folders which Blender reads when it is imported
 
 ticks_ms: list[float] = []
 

@@ -35,7 +35,8 @@ WIDTH, HEIGHT = 960, 540
 
 def shot(name: str) -> None:
     subprocess.run(
-        ["import", "-window", "root", SHOTS / f"{name}-{bpy.app.version[0]}{bpy.app.version[1]}.png"], check=True
+        ["import", "-window", "root", "-quality", "11", SHOTS / f"{name}-{bpy.app.version[0]}{bpy.app.version[1]}.png"],
+        check=True,
     )
 
 
@@ -88,6 +89,16 @@ def draw_panel(path: Path, x: float, colour: tuple[float, float, float]) -> Path
     image.save()
     bpy.data.images.remove(image)
     return path
+
+
+def zoom_in(steps: int) -> None:
+    """Have the channels of the timeline taller, from the lowest on."""
+    window = bpy.context.window_manager.windows[0]
+    region = next(r for r in area().regions if r.type == "WINDOW")
+    with bpy.context.temp_override(window=window, area=area(), region=region):
+        for _ in range(steps):
+            bpy.ops.view2d.zoom(deltax=0.0, deltay=0.3)
+        bpy.ops.view2d.pan(deltax=0, deltay=-10000)
 
 
 def run(scenario: Iterator[float]) -> None:
