@@ -25,6 +25,7 @@ import venv
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 OLDEST = (3, 11)
 ABANDONED = 3
@@ -95,9 +96,24 @@ def _create(folder: Path, **how: bool) -> None:
 
 
 def pip(wheel: str, *arguments: str) -> None:
+    sys.addaudithook(_set_aside)
     sys.argv = ["pip", *arguments]
     sys.path.insert(0, wheel)
     runpy.run_module("pip", run_name="__main__", alter_sys=True)
+
+
+def _set_aside(event: str, about: tuple[Any, ...]) -> None:
+    """What pip has downloaded stays where `keep` finds it when pip clears up, as it does when it fails too. Its own
+    cache keeps only what the index lets it keep."""
+    if event != "shutil.rmtree":
+        return
+    folder = Path(os.fsdecode(about[0]))
+    with contextlib.suppress(OSError):
+        if folder.name.startswith("pip-unpack-"):
+            for file in folder.glob("*.whl"):
+                aside = folder.parent / "aside"
+                aside.mkdir(exist_ok=True)
+                file.replace(aside / file.name)
 
 
 def check(*modules: str) -> None:

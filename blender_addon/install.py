@@ -15,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import IO, Literal
@@ -33,9 +33,8 @@ _BUILDS: dict[tuple[str, Backend], str] = {("linux", "cpu"): "cpu", ("win32", "n
 Windows, of one kind alone on macOS."""
 
 DOWNLOAD_BYTES: dict[Backend, int] = {"cpu": 300_000_000, "nvidia": 2_900_000_000}
-DISK_BYTES: dict[Backend, int] = {"cpu": 1_800_000_000, "nvidia": 11_000_000_000}
-"""On Linux, measured and rounded up: what comes; and what it takes at most, as it comes, kept for another try, and
-unpacked (1.1 and 5 GB, which remain)."""
+DISK_BYTES: dict[Backend, int] = {"cpu": 1_500_000_000, "nvidia": 8_000_000_000}
+"""On Linux, measured and rounded up: what comes; and what it takes with that, unpacked (1.1 and 5 GB, which remain)."""
 _MODULES = ("torch", "numpy", "zmq", "transformers", "sfserver")
 """Imported as the last step: what cannot be loaded is better known now."""
 _MOST_LOG_LINES = 400
@@ -101,11 +100,6 @@ class Home:
         return self.folder / "downloads"
 
     @property
-    def wheels(self) -> Path:
-        """Of the downloads, what an index does not let pip cache, as mirrors may."""
-        return self.downloads / "wheels"
-
-    @property
     def temp(self) -> Path:
         return self.folder / "temp"
 
@@ -146,11 +140,14 @@ class Receipt:
 
 
 def read_receipt(home: Home) -> Receipt | None:
-    """None where there is none, or one that cannot be read: then nothing is installed."""
+    """None where there is none, or one that cannot be read: then nothing is installed. A later version may have written
+    more into it."""
     try:
-        return Receipt(**json.loads(home.receipt.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        written = json.loads(home.receipt.read_text("utf-8"))
+        values = [written[field.name] for field in fields(Receipt)]
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+    return Receipt(*values) if all(isinstance(value, str) for value in values) else None
 
 
 def _write_receipt(home: Home, receipt: Receipt) -> None:
@@ -206,13 +203,12 @@ class Order:
         return not (self.source and Path(self.source).is_dir())
 
     def where(self) -> list[str]:
+        """For what comes from an index. Raises CannotInstall."""
         if not self.source:
             return []
-        if self.source.startswith(("https://", "http://", "file://")):
-            return ["--index-url", self.source]
-        if not Path(self.source).is_dir():
+        if not self.source.startswith(("https://", "http://", "file://")):
             raise CannotInstall(f"{self.source} is neither a folder nor an address: correct the Package Source")
-        return ["--no-index", "--find-links", self.source]
+        return ["--index-url", self.source]
 
     def build(self) -> str:
         """The address of PyTorch's index, where the usual place has another build than the one that was chosen."""
@@ -236,29 +232,41 @@ class Step:
 
 def steps_to_install(home: Home, payload: Payload, order: Order, anew: bool) -> list[Step]:
     """Raises CannotInstall."""
-    kept = ("keep", str(home.temp), str(home.wheels))
+    kept = ("keep", str(home.temp), str(home.downloads))
     steps = [Step("Looking at what has come", order.python, kept, 0.01)]
     if anew:
         steps.append(Step("Making the environment", order.python, ("environment", str(home.environment)), 0.02))
-    if order.build():
-        torch = _pip(home, payload, "--index-url", order.build(), "torch")
-        steps.append(Step("Installing PyTorch", home.python, torch, 0.5, DOWNLOAD_BYTES[order.backend] // 2))
-    rest = _pip(home, payload, *order.where(), str(payload.wheel))
-    steps.append(Step("Installing the server", home.python, rest, 0.9, DOWNLOAD_BYTES[order.backend]))
+    if order.needs_network:
+        steps += _steps_to_download(home, payload, order)
+    wheels = ("--no-index", "--find-links", str(home.downloads) if order.needs_network else order.source)
+    install = _pip(home, payload, "install", *wheels, str(payload.wheel))
+    steps.append(Step("Installing the server", home.python, install, 0.9))
     if not anew:  # the same version may have another content, which pip would not look at
-        again = _pip(home, payload, "--no-index", "--no-deps", "--force-reinstall", str(payload.wheel))
-        steps.append(Step("Updating the server", home.python, again, 0.95))
+        alone = _pip(home, payload, "install", "--no-deps", "--force-reinstall", *wheels, str(payload.wheel))
+        steps.append(Step("Updating the server", home.python, alone, 0.95))
     tidy = ("delete", str(home.downloads), str(home.temp))
     return [*steps, _check(home), Step("Tidying up", home.python, tidy, 1.0)]
 
 
-def _pip(home: Home, payload: Payload, *what: str) -> tuple[str, ...]:
+def _steps_to_download(home: Home, payload: Payload, order: Order) -> list[Step]:
+    """Into a folder: a file that lies there already, from an earlier try, is compared with the index and not had again.
+    A build of PyTorch that has a name of its own, as in 2.13.0+cpu, is preferred to the plain one."""
+    into, expected = ("--dest", str(home.downloads)), DOWNLOAD_BYTES[order.backend]
+    steps = []
+    if order.build():
+        torch = _pip(home, payload, "download", *into, "--index-url", order.build(), "torch")
+        steps.append(Step("Downloading PyTorch", home.python, torch, 0.4, expected * 2 // 3))
+    known = ("--find-links", str(home.downloads))
+    rest = _pip(home, payload, "download", *into, *known, *order.where(), str(payload.wheel))
+    return [*steps, Step("Downloading", home.python, rest, 0.7, expected)]
+
+
+def _pip(home: Home, payload: Payload, command: str, *what: str) -> tuple[str, ...]:
     """Wheels alone, none of which runs anything when it is installed; versions as they were tested together."""
-    always = ("--only-binary", ":all:", "--no-input", "--no-user", "--no-compile", "--no-warn-script-location")
-    shown = ("--progress-bar", "raw", "--disable-pip-version-check", "--cache-dir", str(home.downloads))
-    kept = ("--find-links", str(home.wheels))
-    logged = ("--log", str(home.details), "--constraint", str(payload.constraints))
-    return ("pip", str(payload.pip), "install", *always, *shown, *kept, *logged, *what)
+    wheels = ("--only-binary", ":all:", "--constraint", str(payload.constraints), "--no-cache-dir", "--no-input")
+    said = ("--progress-bar", "raw", "--disable-pip-version-check", "--log", str(home.details))
+    here = ("--no-user", "--no-compile", "--no-warn-script-location") if command == "install" else ()
+    return ("pip", str(payload.pip), command, *wheels, *said, *here, *what)
 
 
 def _check(home: Home) -> Step:

@@ -9,6 +9,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from . import installing, runtime
 from .install import CannotInstall
+from .refusals import fail, refuse
 
 _FETCH_GB = 18
 """Of the largest model with all it shares with others; what is there already is not downloaded again."""
@@ -16,23 +17,20 @@ _FETCH_GB = 18
 
 def _is_idle(cls: type[bpy.types.Operator]) -> bool:
     if installing.installer().busy:
-        cls.poll_message_set("Something is being installed: wait for it, or cancel it")
-        return False
+        return refuse(cls, "Something is being installed: wait for it, or cancel it")
     return True
 
 
 def _is_free(cls: type[bpy.types.Operator]) -> bool:
     """Nothing runs from what would be changed."""
     if runtime.server.running:
-        cls.poll_message_set("Stop the server first")
-        return False
+        return refuse(cls, "Stop the server first")
     return _is_idle(cls)
 
 
 def _may_go_online(cls: type[bpy.types.Operator]) -> bool:
     if not bpy.app.online_access:
-        cls.poll_message_set("Blender may not go online: allow it in Preferences, System")
-        return False
+        return refuse(cls, "Blender may not go online: allow it in Preferences, System")
     return True
 
 
@@ -100,8 +98,7 @@ class INBETWEEN_OT_cancel_installing(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not installing.installer().busy:
-            cls.poll_message_set("Nothing is being installed")
-            return False
+            return refuse(cls, "Nothing is being installed")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -119,8 +116,7 @@ class INBETWEEN_OT_open_install_log(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         log = installing.installer().home.log
         if not log.is_file():
-            self.report({"ERROR"}, iface_("{} is not there").format(log))
-            return {"CANCELLED"}
+            return fail(self, iface_("{} is not there").format(log))
         return bpy.ops.wm.path_open(filepath=str(log))
 
 
@@ -137,8 +133,7 @@ class INBETWEEN_OT_fetch_model(bpy.types.Operator):
         if not _is_idle(cls) or not _may_go_online(cls):
             return False
         if installing.state() not in ("ready", "old"):
-            cls.poll_message_set("Install the server here first, or run sfserver fetch where yours is")
-            return False
+            return refuse(cls, "Install the server here first, or run sfserver fetch where yours is")
         return True
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -163,8 +158,7 @@ def _undertake(operator: bpy.types.Operator, begin: Callable[[], None]) -> set[s
     try:
         begin()
     except CannotInstall as error:
-        operator.report({"ERROR"}, str(error))
-        return {"CANCELLED"}
+        return fail(operator, error)
     runtime.wake()
     return {"FINISHED"}
 

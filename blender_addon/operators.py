@@ -8,6 +8,7 @@ import bpy
 
 from . import begin, gaps, runtime, sequencer, settings, strips, summon
 from .plan import CannotFill, Gap
+from .refusals import fail, refuse
 
 _UNSAVED = "The file is not saved: its frames are in your user folder, and come beside the file when you save it"
 
@@ -27,8 +28,7 @@ def allows(
     try:
         check(scene_of(context))
     except CannotFill as error:
-        cls.poll_message_set(str(error))
-        return False
+        return refuse(cls, str(error))
     return True
 
 
@@ -43,8 +43,7 @@ def carry_out(
         else:
             operator.report({"INFO"}, summon.ask(summon.Wish(scene.name, operator.bl_label, fill)))
     except (CannotFill, runtime.Unavailable) as error:
-        operator.report({"ERROR"}, str(error))
-        return {"CANCELLED"}
+        return fail(operator, error)
     except summon.NotInstalled as error:
         operator.report({"WARNING"}, str(error))
         return bpy.ops.inbetween.show_install()
@@ -104,8 +103,7 @@ def _carry_out_in(
     try:
         found = find(scene_of(context))
     except CannotFill as error:
-        operator.report({"ERROR"}, str(error))
-        return {"CANCELLED"}
+        return fail(operator, error)
     waits = not summon.is_there()
 
     def fill(scene: bpy.types.Scene) -> None:
@@ -167,8 +165,7 @@ class INBETWEEN_OT_go_on(bpy.types.Operator):
             scene = scene_of(context)
             names = strips.broken_off(scene) if self.everywhere else [strips.active_job(scene)[0]]
         except CannotFill as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return fail(self, error)
         if self.everywhere:
             runtime.broken_off = 0
 
@@ -191,8 +188,7 @@ class INBETWEEN_OT_cancel(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         pump = runtime.running_pump()
         if pump is None or not pump.fills:
-            cls.poll_message_set("Nothing is being made")
-            return False
+            return refuse(cls, "Nothing is being made")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:

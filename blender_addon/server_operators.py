@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from . import runtime
+from .refusals import fail, refuse
 from .server import CannotStart
 
 
@@ -18,8 +19,7 @@ class INBETWEEN_OT_connect(bpy.types.Operator):
         try:
             runtime.connect()
         except runtime.Unavailable as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return fail(self, error)
         return {"FINISHED"}
 
 
@@ -32,16 +32,14 @@ class INBETWEEN_OT_start_server(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if runtime.server.running:
-            cls.poll_message_set("The server is running already")
-            return False
+            return refuse(cls, "The server is running already")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
             runtime.start_server()
         except (CannotStart, runtime.Unavailable) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return fail(self, error)
         return {"FINISHED"}
 
 
@@ -54,8 +52,7 @@ class INBETWEEN_OT_stop_server(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not runtime.server.running:
-            cls.poll_message_set("No server was started from here")
-            return False
+            return refuse(cls, "No server was started from here")
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import bpy
 
-from . import begin, frames, gaps, keep, runtime, settings, strips, takes
+from . import begin, frames, gaps, keep, runtime, settings, strips, summon, takes
 from .operators import allows, carry_out, scene_of
 from .plan import CannotFill, Gap
 from .record import Record
+from .refusals import fail, refuse
 
 
 class INBETWEEN_OT_new_take(bpy.types.Operator):
@@ -31,17 +32,23 @@ class INBETWEEN_OT_new_take(bpy.types.Operator):
         return allows(cls, context, lambda scene: _check_take(scene, strips.active_job(scene)[0]))
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        return carry_out(self, context, self._again)
+        try:
+            name = strips.active_job(scene_of(context))[0]
+        except CannotFill as error:
+            return fail(self, error)
+        new_seed = self.new_seed  # this operator is gone when a server has to come first
+        return carry_out(self, context, lambda scene: _again(scene, name, new_seed))
 
-    def _again(self, scene: bpy.types.Scene) -> None:
-        gap, record = _take(scene)
-        engine = begin.find_engine(record.engine)
-        seed = begin.new_seed() if self.new_seed else record.seed
-        name = strips.active_job(scene)[0]
-        take = begin.again(scene, record, gap, engine, seed, strips.next_prompt(scene, name, record.prompt))
-        take.gap = record.gap or record.job
-        fill = begin.begin(scene, gap, take, instead_of=name)
-        strips.make_active(scene, fill.place.strip)
+
+def _again(scene: bpy.types.Scene, name: str, new_seed: bool) -> None:
+    """Raises CannotFill."""
+    gap, record = _take(scene, name)
+    engine = begin.find_engine(record.engine)
+    seed = begin.new_seed() if new_seed else record.seed
+    take = begin.again(scene, record, gap, engine, seed, strips.next_prompt(scene, name, record.prompt))
+    take.gap = record.gap or record.job
+    fill = begin.begin(scene, gap, take, instead_of=name)
+    strips.make_active(scene, fill.place.strip)
 
 
 def _check_take(scene: bpy.types.Scene, name: str) -> None:
@@ -49,12 +56,12 @@ def _check_take(scene: bpy.types.Scene, name: str) -> None:
     drawing."""
     if strips.is_growing(scene, name):
         raise CannotFill("This strip is still growing: wait for it, or cancel it")
-    begin.find_engine("auto")
+    if summon.is_there():
+        begin.find_engine("auto")
 
 
-def _take(scene: bpy.types.Scene) -> tuple[Gap, Record]:
-    """The gap and the record of the active strip, to be made again. Raises CannotFill."""
-    name = strips.active_job(scene)[0]
+def _take(scene: bpy.types.Scene, name: str) -> tuple[Gap, Record]:
+    """The gap and the record of a strip, to be made again. Raises CannotFill."""
     record = strips.record_of(scene, name)
     if record is None:
         raise CannotFill("What is written on this strip cannot be read: fill the gap anew")
@@ -85,8 +92,7 @@ class INBETWEEN_OT_show_take(bpy.types.Operator):
         try:
             self.report({"INFO"}, takes.step(scene_of(context), self.by))
         except CannotFill as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return fail(self, error)
         return {"FINISHED"}
 
 
@@ -105,8 +111,7 @@ class INBETWEEN_OT_use_settings(bpy.types.Operator):
         scene = scene_of(context)
         record = strips.record_of(scene, strips.active_job(scene)[0])
         if record is None:
-            self.report({"ERROR"}, "What is written on this strip cannot be read")
-            return {"CANCELLED"}
+            return fail(self, "What is written on this strip cannot be read")
         pump = runtime.running_pump()
         settings.adopt(scene, record, pump.engine(record.engine) if pump is not None else None)
         return {"FINISHED"}
@@ -127,8 +132,7 @@ class INBETWEEN_OT_open_folder(bpy.types.Operator):
         name, job = strips.active_job(scene)
         folder = strips.folder_of(job, strips.Place(scene.name, name))
         if folder is None or not folder.is_dir():
-            self.report({"ERROR"}, f"{folder} is not there")
-            return {"CANCELLED"}
+            return fail(self, f"{folder} is not there")
         return bpy.ops.wm.path_open(filepath=str(folder))
 
 
@@ -184,8 +188,7 @@ class INBETWEEN_OT_clean_unused(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if not bpy.data.is_saved:
-            cls.poll_message_set("Save the file first: until then its frames are among those of unsaved files")
-            return False
+            return refuse(cls, "Save the file first: until then its frames are among those of unsaved files")
         return True
 
     def _parents(self) -> tuple[Path, ...]:
@@ -208,8 +211,7 @@ class INBETWEEN_OT_clean_unused(bpy.types.Operator):
         try:
             freed = sum(frames.delete_folder(parent, job) for parent, job, _ in _unused(self._parents()))
         except OSError as error:
-            self.report({"ERROR"}, f"Frames could not be deleted: {error.strerror}")
-            return {"CANCELLED"}
+            return fail(self, f"Frames could not be deleted: {error.strerror}")
         self.report({"INFO"}, f"{freed / 1e6:.0f} MB freed")
         return {"FINISHED"}
 

@@ -192,7 +192,7 @@ def test_the_page_says_what_it_costs_and_offers_what_can_be_done(own_server, pre
     assert layout.texts("operator") == ["inbetween.install_server"]
     bpy.ops.inbetween.install_server()
     assert page().texts("operator") == ["inbetween.cancel_installing"]
-    assert page().texts("progress") == ["Making the environment"]
+    assert page().texts("progress") == ["Looking at what has come"]
     assert bpy.ops.inbetween.cancel_installing() == {"FINISHED"}
     b.turn_until(lambda: not own_server.busy)
     assert "Cancelled: what was downloaded is kept" in page().said()

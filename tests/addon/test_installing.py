@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import shutil
@@ -213,6 +214,14 @@ def test_the_lock_outlives_blender_as_long_as_its_process_does(new, order, insta
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "{", '{"version": 1, "evil": 2}', "\0"])
 def test_a_damaged_receipt_is_none(installed, text):
     installed.home.receipt.write_text(text)
+    assert installed.state == "half"
+
+
+def test_a_receipt_of_a_later_version_is_read(installed):
+    written = json.loads(installed.home.receipt.read_text())
+    installed.home.receipt.write_text(json.dumps(written | {"news": 1}))
+    assert installed.state == "ready"
+    installed.home.receipt.write_text(json.dumps(written | {"base": 1}))
     assert installed.state == "half"
 
 
