@@ -353,7 +353,8 @@ def test_a_strip_without_a_draft_has_no_bar(scene, pump, fake):
 
 
 def test_what_the_engine_saw_stands_on_the_strip(scene, pump, fake, tmp_path):
-    fake.behave(drafts=False, hold_at=2, found="a camera that pans, a cut-out")
+    scene.inbetween.draft_first = False
+    fake.behave(hold_at=2, found="a camera that pans, a cut-out")
     fill = b.fill()
     b.turn_until(lambda: len(fill.names) == 1)
     b.turn()
