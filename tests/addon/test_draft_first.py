@@ -113,12 +113,16 @@ def test_every_gap_has_its_draft_before_anything_takes_its_time(scene, pump, fak
     b.select(scene, "A", "B", *(f"panel {i}" for i in range(4)))
     fake.behave(draft_hold_at=3)
     bpy.ops.inbetween.fill_all_gaps()
-    b.turn_for(0.3)
+    b.turn_until(lambda: all(fill.draft.request for fill in pump.fills))
+    for _ in range(20):
+        b.turn()
     assert [fill.final.stream for fill in pump.fills] == [None] * 5
     assert [fill.draft.stream is not None for fill in pump.fills] == [True, True, False, False, False]
     fake.behave(draft_hold_at=None)
     b.turn_until(lambda: all(len(fill.names) == fill.record.frames_wanted for fill in pump.fills))
     assert [fill.final_frames for fill in pump.fills] == [0] * 5
+    for _ in range(20):
+        b.turn()
     assert [fill.final.stream is not None for fill in pump.fills] == [True, True, False, False, False]
     finish(pump, fake)
     assert all(strip["inbetween"]["state"] == "finished" for strip in b.ours(scene))
@@ -353,7 +357,8 @@ def test_a_strip_without_a_draft_has_no_bar(scene, pump, fake):
 
 
 def test_what_the_engine_saw_stands_on_the_strip(scene, pump, fake, tmp_path):
-    fake.behave(drafts=False, hold_at=2, found="a camera that pans, a cut-out")
+    scene.inbetween.draft_first = False
+    fake.behave(hold_at=2, found="a camera that pans, a cut-out")
     fill = b.fill()
     b.turn_until(lambda: len(fill.names) == 1)
     b.turn()

@@ -275,7 +275,9 @@ def test_the_pump_hands_the_server_few_requests_and_keeps_the_rest(saved, pump, 
         b.put_image(saved, tmp_path / "A.png", 30 + 10 * i, 3, name=f"panel {i}")
     b.select(saved, "A", "B", *(f"panel {i}" for i in range(5)))
     bpy.ops.inbetween.fill_all_gaps()
-    b.turn_for(0.2)
+    b.turn_until(lambda: all(fill.final.request for fill in pump.fills))
+    for _ in range(20):
+        b.turn()
     assert [fill.final.stream is not None for fill in pump.fills] == [True, True, False, False, False, False]
     fake.behave(hold_at=None)
     b.turn_until(lambda: not pump.fills)
