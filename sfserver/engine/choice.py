@@ -6,6 +6,7 @@ window and then the whole clip at once are tried. Arithmetic only; imports no to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from attrs import field, frozen
@@ -30,6 +31,11 @@ class Wanted:
     keyframes: int = 2
     is_exact: bool = False
     """The pictures have this size already; otherwise they are fitted to the engine's."""
+
+    def size_in(self, info: EngineInfo) -> tuple[int, int]:
+        """About the size that the engine will make of it: what is too large is made smaller."""
+        shrink = min(1.0, math.sqrt(info.max_pixels / (self.width * self.height)))
+        return round(self.width * shrink), round(self.height * shrink)
 
 
 @frozen
@@ -91,7 +97,7 @@ def _fitting(info: EngineInfo, memory_bytes: int, clip: Wanted) -> Choice | str:
         return Choice(info.id, f"needs about {least / 1e9:.1f} of {gpu}") if fits else _too_large(info, least, gpu)
     for strategy, window in _ways(preset):
         need = capacity.need_of(preset, strategy, window, latent_of(clip.num_frames - 1) + 1, clip.keyframes)
-        taken = need.at(clip.width, clip.height)
+        taken = need.at(*clip.size_in(info))
         least = min(least, taken)
         if taken <= memory_bytes:
             settings = _settings(preset, strategy, window)
