@@ -26,11 +26,14 @@ from sfwire.errors import ErrorCode, RequestError, ServerUnavailable, WireError
 from sfwire.limits import AUTO
 from sfwire.request import Ended, Interrupted, Picture, Request
 
+from . import recipe as recipes
 from .config import ServerConfig
 from .engine import base, table, wan
 from .engine.choice import Wanted
+from .engine.provenance import weights_of
 from .errors import UserError
 from .media import ClipShape, FitRule, Outputs, check_name, clip_size, fit_all, read_picture
+from .recipe import Recipe
 from .serve import endpoint
 
 Event = base.Step | base.Frame
@@ -70,6 +73,10 @@ class Order:
     fps: Fraction = Fraction(24)
     between_only: bool = False
     connect: bool = False
+    keeps_recipe: bool = True
+    """Recipes hold the prompts; some must not leave them in files."""
+    again: Recipe | None = None
+    """What this order was taken from: it is followed to the byte, or refused with what is another here."""
 
 
 @frozen(eq=False)
@@ -133,13 +140,18 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
         clip = Wanted(first[0], first[1], order.num_frames, len(loaded))
         choice, settings = choose_engine(order, clip, config, client, watcher)
         order = evolve(order, settings={**settings, **order.settings})
-        plan = plan_for(order, {at: one.image for at, one in loaded.items()}, choice.info, watcher)
+        images = {at: one.image for at, one in loaded.items()}
+        plan = plan_for(order, images, choice.info, watcher)
+        recipe = recipes.recipe_of(order, plan, images, _weights(order, choice, config))
+        if order.again:
+            recipe = recipes.same(order.again, recipe)
         outputs = Outputs(
             order.out,
             ClipShape(plan.job.width, plan.job.height, order.num_frames, tuple(loaded), order.fps),
+            recipe.text() if order.keeps_recipe else "",
         )
         source = frames_from_server(client, plan.request) if client else frames_from_here(choice, plan.job)
-        return _write_all(order, plan, source, outputs, watcher)
+        return _write_all(order, plan, recipe, source, outputs, watcher)
 
 
 # Planning
@@ -193,6 +205,14 @@ def choose_engine(
         raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {wanted!r}; there are: {known}", "engine")
     _note_what_is_ignored(order, choice.info, watcher)
     return choice, settings
+
+
+def _weights(order: Order, choice: Choice, config: ServerConfig) -> Mapping[str, str]:
+    """Hashes for the recipe. A server's engine is known where the one of that name here says the same of itself."""
+    folder = Path(order.engine) if Path(order.engine).is_dir() else None
+    if order.connect and choice.info not in table.describe_all(config):
+        return {}
+    return weights_of(choice.info.id, config, folder)
 
 
 def _engine_of(folder: Path, config: ServerConfig, served: Sequence[m.EngineInfo] | None) -> Choice:
@@ -307,7 +327,12 @@ def heard(event: Picture | m.Progress | m.Accepted | Interrupted) -> Event:
 
 
 def _write_all(
-    order: Order, plan: Plan, source: Generator[Event, None, None], outputs: Outputs, watcher: Watcher
+    order: Order,
+    plan: Plan,
+    recipe: Recipe,
+    source: Generator[Event, None, None],
+    outputs: Outputs,
+    watcher: Watcher,
 ) -> Result:
     """Keyframes and in-betweens in order of position, each on disk before the next one is asked for."""
     began = time.monotonic()
@@ -335,6 +360,8 @@ def _write_all(
         assert cancelled or failure or clip.made == clip.wanted, "an engine ended early"
         clip.finish()
         outputs.close(*_captions(order, plan, clip))
+        if outputs.written and order.keeps_recipe and order.out.is_dir():
+            recipes.write(recipe, order.out / recipes.FILE)
     except BaseException:  # a full disk, a second Ctrl-C or a mistake of ours: no half-written file may stay
         outputs.abort()
         raise
