@@ -7,6 +7,7 @@ torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from attrs import field, frozen
@@ -30,6 +31,11 @@ class Wanted:
     keyframes: int = 2
     is_exact: bool = False
     """The pictures have this size already; otherwise they are fitted to the engine's."""
+
+    def size_in(self, info: EngineInfo) -> tuple[int, int]:
+        """About the size that the engine will make of it: what is too large is made smaller."""
+        shrink = min(1.0, math.sqrt(info.max_pixels / (self.width * self.height)))
+        return round(self.width * shrink), round(self.height * shrink)
 
 
 @frozen
@@ -89,16 +95,16 @@ def _fitting(info: EngineInfo, memory_bytes: int, clip: Wanted) -> Choice | str:
     if preset is None:  # a folder of one's own
         fits = least <= memory_bytes
         return Choice(info.id, f"needs about {least / 1e9:.1f} of {gpu}") if fits else _too_large(info, least, gpu)
-    has_tae = any(parameter.name == "decoder" for parameter in info.parameters)
+    has_tae, size = any(parameter.name == "decoder" for parameter in info.parameters), clip.size_in(info)
     for strategy, window, decoder in ways(preset, has_tae):
         need = capacity.need_of(preset, strategy, window, latent_of(clip.num_frames - 1) + 1, clip.keyframes, decoder)
-        taken = need.at(clip.width, clip.height)
+        taken = need.at(*size)
         least = min(least, taken)
         if taken <= memory_bytes:
             settings = _settings(preset, strategy, window, decoder)
             how = f" with {', '.join(f'{name} {value}' for name, value in settings.items())}" if settings else ""
             return Choice(info.id, f"needs about {taken / 1e9:.1f} of {gpu}{how}", settings)
-    smaller = way_on(preset, memory_bytes, clip.width, clip.height, clip.num_frames, clip.keyframes, has_tae)
+    smaller = way_on(preset, memory_bytes, *size, clip.num_frames, clip.keyframes, has_tae)
     instead = f"; {smaller.width}x{smaller.height} would fit" if smaller else ""
     return f"{_too_large(info, least, gpu)}{instead}"
 

@@ -100,7 +100,12 @@ class Preset:
     @property
     def release(self) -> int:
         """Passes in which a still at a keyframe is let go, so that it moves like what is around it: the last one, where
-        another pass has seen the picture before. The first begins with nothing but noise and cannot."""
+        another pass has seen the picture before. The first begins with nothing but noise and cannot.
+
+        In the small world (`sfserver bench --world`) the last in-betweens then move 1.04 times as much as they should
+        instead of 1.26 times, and stray .77 times as far as those before instead of 1.18 times; what it costs is a last
+        step to the picture that is 2.2 times as long as it should be instead of .86 times.
+        """
         return 1 if max(len(self.steps), self.even_steps) > 2 else 0
 
     @property

@@ -301,6 +301,7 @@ _SEEN_AT_ONCE = (
 )
 
 
+# Copies by default: in the small world both come out the same, while the draft engine has to be loaded and to look.
 _ANCHOR_SHOWS = Parameter(
     "anchor_shows",
     "choice",

@@ -59,14 +59,15 @@ def attend_in_groups(q: Tensor, k: Tensor, v: Tensor, groups: Sequence[Group]) -
     """Attention of q [B, L, N, D] to the groups of k, v [B, K, N, D], each with its bias: [B, L, N, D].
 
     Exact, and without a mask that would rule out the fast kernels: each group is attended to by itself, and the answers
-    are weighted by their shares of the softmax. Has no gradient.
+    are blended by their shares of the softmax, one after the other. Has no gradient.
     """
-    answers, shares = zip(*(_attend_to_group(q, k, v, group) for group in groups), strict=True)
-    weights = torch.stack(shares).softmax(dim=0).transpose(-1, -2)[..., None].to(q.dtype)  # [G, B, L, N, 1]
-    merged = weights[0] * answers[0]
-    for weight, answer in zip(weights[1:], answers[1:], strict=True):
-        merged = torch.addcmul(merged, weight, answer)
-    return merged
+    answer, normaliser = _attend_to_group(q, k, v, groups[0])
+    for group in groups[1:]:
+        other, its_own = _attend_to_group(q, k, v, group)
+        weight = (its_own - normaliser).sigmoid().transpose(-1, -2)[..., None]  # [B, L, N, 1]
+        answer = torch.lerp(answer, other, weight.to(q.dtype))
+        normaliser = torch.logaddexp(normaliser, its_own)
+    return answer
 
 
 def _attend_to_group(q: Tensor, k: Tensor, v: Tensor, group: Group) -> tuple[Tensor, Tensor]:

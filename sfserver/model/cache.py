@@ -108,15 +108,28 @@ class KvCache:
         free = sorted(set(range(self.shape.seats)) - set(self._seats.values()))
         assert len(coming) <= len(free), f"{len(coming)} latents come, {len(free)} seats are free: {self.shape}"
         self._seats |= zip(coming, free, strict=False)
-        assert sorted(self._seats.values()) == list(range(len(self._seats))), (
-            "a hole among the seats would be attended to"
-        )
+        self._close_up()
 
         kept = set() if pin or final else self._pinned
         self._writes = self._plan_writes([position for position in block if position not in kept], start)
         if final and not pin:
             self._raw = {position: layers for position, layers in self._raw.items() if position not in block}
         self._plan_rotations(start, count, pin)
+
+    def _close_up(self) -> None:
+        """A hole among the seats would be attended to: who sits beyond moves into it. It comes about where a window is
+        made anew and none of the first seats is the sink's or a keyframe's."""
+        count = len(self._seats)
+        holes = sorted(set(range(count)) - set(self._seats.values()))
+        beyond = [position for position, seat in self._seats.items() if seat >= count]
+        for position, hole in zip(beyond, holes, strict=True):
+            self._move(self._seats[position], hole)
+            self._seats[position] = hole
+
+    def _move(self, seat: int, to: int) -> None:
+        tokens = self.shape.tokens_per_latent
+        for tensor in (*self._keys, *self._values):
+            tensor[:, to * tokens : (to + 1) * tokens] = tensor[:, seat * tokens : (seat + 1) * tokens]
 
     def _evict(self, coming: int) -> None:
         rolling = [position for position in self.positions if position not in self._pinned]
@@ -218,6 +231,11 @@ class GraphCache(KvCache):
             first = place.start // tokens
             pairs = zip(k[:, source].split(tokens, 1), v[:, source].split(tokens, 1), strict=True)
             self._latents[layer].update(enumerate(pairs, start=first))
+
+    def _move(self, seat: int, to: int) -> None:
+        for latents in self._latents:
+            if seat in latents:
+                latents[to] = latents[seat]
 
     def _held(self, layer: int) -> tuple[Tensor, Tensor]:
         keys, values = zip(*(self._latents[layer][seat] for seat in range(len(self._seats))), strict=True)

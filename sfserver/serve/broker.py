@@ -216,12 +216,25 @@ class Broker:
         """Raises RequestError for what is well-formed and cannot be done."""
         if why := self._why_no_worker():
             raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)
-        if request.engine == L.AUTO:
-            return  # the worker knows the device's memory: it chooses, and then checks as we do
-        info = self._engines.get(request.engine)
+        if request.engine != L.AUTO:
+            return self._check_of(request.engine, request)
+        refused: list[RequestError] = []
+        for engine in sorted(self._engines, key=lambda engine: engine != self._default):
+            try:
+                return self._check_of(engine, request)  # the worker, which knows the device's memory, chooses
+            except RequestError as error:
+                refused.append(error)
+        raise refused[0] if refused else RequestError(ErrorCode.ENGINE_UNAVAILABLE, "there is no engine here", "engine")
+
+    @property
+    def _default(self) -> str:
+        return self._ready.default_engine if self._ready else ""
+
+    def _check_of(self, engine: str, request: m.Generate) -> None:
+        info = self._engines.get(engine)
         if info is None:
             known = ", ".join(self._engines) or "none yet, the server is starting"
-            message = f"there is no engine {request.engine!r}; there are: {known}"
+            message = f"there is no engine {engine!r}; there are: {known}"
             raise RequestError(ErrorCode.UNKNOWN_ENGINE, message, "engine")
         places = [Place(k.at, k.width, k.height) for k in request.keyframes]
         switches = [prompt.at for prompt in request.prompts]

@@ -66,6 +66,20 @@ def test_without_a_gpu_the_draft_engine_is_taken_and_says_why() -> None:
     assert "there is no GPU" in chosen.reason
 
 
+def test_pictures_larger_than_a_model_makes_are_planned_as_large_as_it_makes_them() -> None:
+    large = choose(complete("self-forcing"), 24 * 10**9, Wanted(3840, 2160, 33))
+    assert large.engine == "self-forcing"
+    assert choose(complete("self-forcing"), 24 * 10**9, Wanted(1280, 720, 33)).reason == large.reason
+
+
+def test_a_size_that_is_settled_must_be_one_that_the_engine_makes() -> None:
+    odd, huge = (Wanted(width, height, 33, is_exact=True) for width, height in ((830, 480), (3840, 2160)))
+    assert "multiples of 16" in choose(complete("self-forcing"), 80 * 10**9, odd).reason
+    chosen = choose(complete("self-forcing"), 80 * 10**9, huge)
+    assert chosen.engine == "draft"
+    assert "at most 921600 pixels" in chosen.reason
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     memory=st.integers(6, 40).map(lambda gb: gb * 10**9),

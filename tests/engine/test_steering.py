@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import toy
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sfwire.errors import ErrorCode, RequestError
 from torch import Tensor
@@ -278,6 +278,7 @@ def test_a_window_that_is_made_anew_has_forgotten_the_words_before() -> None:
     at=st.sets(st.integers(1, 15), max_size=2),
     pinned=st.integers(1, 15),
 )
+@example(num_frames=26, window=4, sink=0, at={5}, pinned=1)  # the first seat is empty when the window is made anew
 def test_passes_are_counted_whatever_changes(
     num_frames: int, window: int, sink: int, at: set[int], pinned: int
 ) -> None:
