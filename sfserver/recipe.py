@@ -24,7 +24,8 @@ from sfwire.messages import Value
 from . import __version__
 from .errors import UserError
 from .media.files import Picture, appearing
-from .media.sequence import TEXT_KEY
+from .media.outputs import USUAL, Keeping
+from .media.stills import TEXT_KEY
 
 if TYPE_CHECKING:
     from .generate import Order, Plan
@@ -112,6 +113,7 @@ def recipe_of(order: Order, plan: Plan, images: Mapping[int, Picture], weights: 
         ("--engine", plan.info.id),
         *(("--set", f"{name}={value}") for name, value in sorted(job.params.items())),
         ("--seed", str(order.seed)),
+        *((f"--{name.replace('_', '-')}", value) for name, value in _files(order.keeping).items()),
         ("--prompt", order.prompt),
         ("--negative-prompt", order.negative_prompt),
         *(("--prompt-at", f"{at}:{text}") for at, text in order.prompts),
@@ -133,8 +135,24 @@ def recipe_of(order: Order, plan: Plan, images: Mapping[int, Picture], weights: 
         fit=order.fit,
         fps=fps,
         between_only=order.between_only,
+        files=_files(order.keeping),
         command=command([*words, *(["--between-only"] if order.between_only else [])], options),
     )
+
+
+def _files(keeping: Keeping) -> dict[str, str]:
+    """What of it is not usual, by the name of the option."""
+    asked = attrs.asdict(keeping)
+    return {name: str(value) for name, value in asked.items() if value != getattr(USUAL, name)}
+
+
+def keeping_of(recipe: Recipe) -> Keeping:
+    """How the recipe's files were kept. Raises RecipeError."""
+    try:
+        numbers = {name: int(recipe.files[name]) for name in ("depth", "start_number") if name in recipe.files}
+        return Keeping(**{**recipe.files, **numbers})
+    except (TypeError, ValueError):
+        raise RecipeError(f"the recipe keeps files in ways that are not known here: {dict(recipe.files)}") from None
 
 
 def libraries() -> dict[str, str]:

@@ -35,6 +35,7 @@ def animatic(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter of the engine", metavar="NAME=VALUE")
     ] = None,
+    codec: Annotated[str, typer.Option(help="Of the new clips: h264, prores (4444), ffv1 or png (lossless)")] = "h264",
     seed: Annotated[int, typer.Option(help="The same seed gives the same frames")] = 0,
     connect: Annotated[
         bool, typer.Option("--connect", help="Let the running server do it, with all its workers")
@@ -49,6 +50,7 @@ def animatic(
     """Fill the gaps of a timeline, and write it with the new clips in place."""
     from ..cli import setting_of, size_of
     from ..config import load_config
+    from ..media.codecs import codec_named
     from .jobs import Wish
     from .run import Job, run
 
@@ -59,6 +61,7 @@ def animatic(
         fit=fit,
         settings=dict(setting_of(text) for text in settings or ()),
         seed=seed,
+        codec=codec_named(codec),
         keeps_recipe=not no_recipe,
     )
     style = "" if relative is None else "relative" if relative else "absolute"
