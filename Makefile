@@ -6,6 +6,7 @@
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
 # make lint, make bench, make bench-world
 # make node-client    the libraries of the client in JavaScript, so that its test runs
+# make bench-files    codecs: errors, tags as ffprobe reads them
 # make bench-draft    the draft engine against true in-betweens, sheets under demo/draft
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo animatic-demo node-client test test-server test-blender libraries lint bench bench-draft bench-world torture extension clean
+.PHONY: demo animatic-demo node-client test test-server test-blender libraries lint bench bench-draft bench-files bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -60,6 +61,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	$(BIN)/sfserver bench --out bench.json
+
+bench-files: $(VENV)/.run
+	$(BIN)/python -m sfserver.bench.files examples
 
 bench-draft: $(VENV)/.run
 	$(BIN)/python -m sfserver.bench.draft examples --sheets demo/draft
