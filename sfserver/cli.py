@@ -147,7 +147,7 @@ def generate(
         engine=engine,
         settings=dict(setting_of(text) for text in settings or ()),
         seed=seed,
-        fps=_fps(fps),
+        fps=fps_of(fps),
         between_only=between_only,
         connect=connect,
         keeping=Keeping(codec, depth, start_number, timecode),
@@ -280,13 +280,14 @@ _NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001)} | {
 """What people write for the rates of NTSC, which no decimal number hits."""
 
 
-def _fps(text: str) -> Fraction:
+def fps_of(text: str, option: str = "--fps") -> Fraction:
+    """A rate that was typed, NTSC's by their usual names."""
     try:
         fps = _NTSC.get(text) or Fraction(text).limit_denominator(1001)
     except (ValueError, ZeroDivisionError):
-        raise typer.BadParameter(f"{text!r} is not a rate, as in 24 or 30000/1001", param_hint="--fps") from None
+        raise typer.BadParameter(f"{text!r} is not a rate, as in 24 or 30000/1001", param_hint=option) from None
     if not 1 <= fps <= 240:
-        raise typer.BadParameter(f"{text} is outside 1 to 240", param_hint="--fps")
+        raise typer.BadParameter(f"{text} is outside 1 to 240", param_hint=option)
     return fps
 
 

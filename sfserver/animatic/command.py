@@ -17,7 +17,7 @@ USER_ERROR = 2
 
 
 def animatic(
-    board: Annotated[Path, typer.Argument(help="A timeline: .otio or .otioz", metavar="BOARD")],
+    board: Annotated[Path, typer.Argument(help="A timeline: .otio, .otioz, .kdenlive, .xml or .edl", metavar="BOARD")],
     out: Annotated[Path, typer.Option(help="The filled timeline; its movies lie beside it in NAME_inbetween/")],
     prompt: Annotated[str, typer.Option(help="What happens where neither a marker nor a note says it")] = "",
     negative_prompt: Annotated[str, typer.Option(help="What shall not be seen")] = "",
@@ -44,11 +44,12 @@ def animatic(
         bool | None,
         typer.Option("--relative/--absolute", help="How the timeline names the movies; as the clips beside them are"),
     ] = None,
+    rate: Annotated[str, typer.Option(help="Frames a second of an EDL, which does not say it: 24, 29.97")] = "24",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a timeline that is another's")] = False,
     no_recipe: Annotated[bool, typer.Option("--no-recipe", help="Leave prompts out of movies and timeline")] = False,
 ) -> int:
     """Fill the gaps of a timeline, and write it with the new clips in place."""
-    from ..cli import setting_of, size_of
+    from ..cli import fps_of, setting_of, size_of
     from ..config import load_config
     from ..media.codecs import codec_named
     from .jobs import Wish
@@ -65,7 +66,9 @@ def animatic(
         keeps_recipe=not no_recipe,
     )
     style = "" if relative is None else "relative" if relative else "absolute"
-    job = Job(board, out, wish, hold, tuple(track or ()), engine, connect, style, overwrite)
+    job = Job(
+        board, out, wish, hold, tuple(track or ()), engine, connect, style, overwrite, float(fps_of(rate, "--rate"))
+    )
     with Bars() as bars:
         report = run(job, load_config(), bars)
     for one in report.unfilled:
