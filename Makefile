@@ -83,7 +83,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install $(PIP_FLAGS) -e '.[test,lint]'
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[test,lint,editors]'
 	touch $(VENV)/.run $@
 
 $(VENV)/.torture: pyproject.toml constraints.txt | $(VENV)/.dev

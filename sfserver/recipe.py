@@ -19,13 +19,15 @@ import cattrs
 import numpy as np
 from attrs import field, frozen
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from sfwire.messages import Value
 
 from . import __version__
 from .errors import UserError
+from .media.exr import is_exr, text_of
 from .media.files import Picture, appearing
 from .media.outputs import USUAL, Keeping
-from .media.stills import TEXT_KEY
+from .media.stills import TEXT_KEY, TIFF_DESCRIPTION
 
 if TYPE_CHECKING:
     from .generate import Order, Plan
@@ -197,21 +199,26 @@ def read(path: Path) -> Recipe:
             beginning = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
-    if beginning.startswith(b"\x89PNG"):
+    if beginning.startswith((b"\x89PNG", b"II*\0", b"MM\0*")):
         text = _of_picture(path)
+    elif is_exr(path):
+        text = text_of(path, TAG)
     elif beginning.lstrip()[:1] == b"{":
         text = beginning.decode("utf-8", "replace") if len(beginning) <= _MAX_BYTES else None
     else:
         text = _of_movie(path)
     if not text:
-        raise RecipeError(f"{path}: carries no recipe; name a recipe.json, or a PNG, MP4, MOV or MKV made with one")
+        raise RecipeError(f"{path}: carries no recipe; name a recipe.json, or a picture or movie made with one")
     return _parsed(text, path)
 
 
 def _of_picture(path: Path) -> str | None:
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return picture.info.get(TAG)
+        with Image.open(path, formats=["PNG", "TIFF"]) as picture:
+            found = (
+                picture.tag_v2.get(TIFF_DESCRIPTION) if isinstance(picture, TiffImageFile) else picture.info.get(TAG)
+            )
+            return found if isinstance(found, str) else None
     except Exception:  # a boundary: decoders raise whatever they like about damaged files
         return None
 

@@ -33,6 +33,16 @@ def is_exr(path: Path) -> bool:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
+def text_of(path: Path, name: str) -> str | None:
+    """An attribute of the header that is a text; None where there is none, or no header that can be read."""
+    try:
+        with quiet():
+            found = OpenEXR.File(str(path), header_only=True).header().get(name)
+    except Exception:  # a boundary: the library raises what it likes about damaged files
+        return None
+    return found if isinstance(found, str) else None
+
+
 def read_linear(path: Path, max_pixels: int, background: float) -> tuple[NDArray[np.float32], list[str]]:
     """The picture over grey of `background` in linear light, [H, W, 3], and notes for its owner.
 

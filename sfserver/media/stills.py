@@ -25,7 +25,7 @@ SUFFIXES = (".png", ".tif", ".tiff", ".exr")
 DEPTHS = (8, 16)
 _COMPRESS_LEVEL = 3
 """zlib: half the time of the default 6 for files a few percent larger."""
-_TIFF_DESCRIPTION = 270
+TIFF_DESCRIPTION = 270
 _BEFORE_CHUNKS = 33
 """Bytes of a PNG: its signature and the header chunk, which is the first."""
 
@@ -51,7 +51,7 @@ def _write_8(path: Path, image: NDArray[np.uint8], suffix: str, text: str) -> No
             info.add_text(TEXT_KEY, text)
         picture.save(path, format="PNG", compress_level=_COMPRESS_LEVEL, pnginfo=info)
     else:
-        tags = {_TIFF_DESCRIPTION: text} if text else {}
+        tags = {TIFF_DESCRIPTION: text} if text else {}
         picture.save(path, format="TIFF", compression="tiff_adobe_deflate", tiffinfo=tags)
 
 

@@ -112,7 +112,7 @@ def test_an_adapter_that_is_missing_is_one_line_with_the_remedy(
 
 @pytest.mark.skipif(shutil.which("melt") is None, reason="there is no melt on this machine")
 @pytest.mark.parametrize("suffix", SUFFIXES[:1])
-@pytest.mark.parametrize("rate_name", ["24", "23.976", "29.97"])
+@pytest.mark.parametrize("rate_name", RATES)
 def test_melt_shows_the_right_picture_on_every_frame(
     suffix: str, rate_name: str, engine: CountingEngine, tmp_path: Path
 ) -> None:
