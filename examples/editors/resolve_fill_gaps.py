@@ -3,8 +3,8 @@
 Copy this file into Resolve's folder of scripts (Fusion/Scripts/Edit), or run it from Resolve's console. It exports the
 timeline as OpenTimelineIO, runs `sfserver animatic` and imports what came out as a new timeline.
 
-Tried: the command that it runs, on timelines of the same kind. Not tried: Resolve itself, which was not at hand; the calls
-are those of its scripting documentation. Licence of this script: CC0.
+Tried: the command that it runs, on timelines of the same kind. Not tried: Resolve itself, which was not at hand; the
+calls are those of its scripting documentation. Licence of this script: CC0.
 """
 
 from __future__ import annotations
