@@ -7,6 +7,7 @@
 # make lint, make bench, make bench-world
 # make node-client    the libraries of the client in JavaScript, so that its test runs
 # make bench-files    codecs: errors, tags as ffprobe reads them
+# make speed    docs/speed.md from the figures in docs/figures
 # make bench-draft    the draft engine against true in-betweens, sheets under demo/draft
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo animatic-demo node-client test test-server test-blender libraries lint bench bench-draft bench-files bench-world torture extension clean
+.PHONY: demo animatic-demo node-client test test-server test-blender libraries lint bench speed bench-draft bench-files bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -64,6 +65,9 @@ bench: $(VENV)/.run
 
 bench-files: $(VENV)/.run
 	$(BIN)/python -m sfserver.bench.files examples
+
+speed: $(VENV)/.run
+	$(BIN)/python -m sfserver.bench.speed $(sort $(wildcard docs/figures/*.json)) > docs/speed.md
 
 bench-draft: $(VENV)/.run
 	$(BIN)/python -m sfserver.bench.draft examples --sheets demo/draft

@@ -24,6 +24,7 @@ from typer.exceptions import Abort, TyperException
 
 from .animatic.command import animatic
 from .bars import Bar, bytes_bar
+from .benching import bench
 from .config import ConfigError, load_config
 from .errors import UserError
 from .training import train
@@ -196,8 +197,11 @@ def compare(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter, for engines that have it", metavar="NAME=VALUE")
     ] = None,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="One clip for each value of a parameter", metavar="NAME=VALUE,VALUE")
+    ] = None,
 ) -> int:
-    """Two pictures through every combination of engines, strategies and seeds, on one page to judge by."""
+    """Two pictures through every combination of engines, strategies, settings and seeds, on one page to judge by."""
     from .compare import run as comparing
 
     numbers = _words(seeds)
@@ -216,6 +220,7 @@ def compare(
         size=size_of(size),
         fit=fit,
         settings=dict(setting_of(text) for text in settings or ()),
+        varied={name: _words(values) for name, values in map(setting_of, vary or ())},
     )
     rows = comparing.compare(wish, load_config(), lambda sentence: typer.echo(sentence, err=True))
     if not rows:
@@ -381,7 +386,7 @@ def fetch(
     for licence in fetching.licences(preset):
         console.print(f"licence of {licence}", markup=False, soft_wrap=True)
     with bytes_bar(console) as show:
-        notes = fetching.fetch(preset, load_config().models_dir, accept_license, show)
+        notes = fetching.fetch(preset, load_config().models_dir, accept_license, show, on_plan=console.print)
     for note in notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     typer.echo(f"{model} is complete")
@@ -451,40 +456,7 @@ app.command()(animatic)
 app.add_typer(train, name="train")
 
 
-@app.command()
-def bench(
-    out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON")] = None,
-    gpu: Annotated[bool, typer.Option("--gpu", help="The 1.3B model on the GPU instead, with random weights")] = False,
-    world: Annotated[bool, typer.Option("--world", help="How well the small world's model obeys instead")] = False,
-) -> int:
-    """Measure this installation, each figure as a ratio to a yardstick of the same run."""
-    import os
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for the server's workers, before torch is imported
-    from .bench.report import as_table, write_json
-
-    console = Console(stderr=True, highlight=False)
-
-    def on_stage(stage: str) -> None:
-        console.print(f"measuring: {stage}")
-
-    if gpu:
-        from .bench import gpu as on_gpu
-
-        measures = on_gpu.measure(on_stage)
-    elif world:
-        from .bench import ends
-        from .bench import world as of_world
-
-        measures = of_world.measure(on_stage) + ends.measure(on_stage)
-    else:
-        from .bench import engine, road
-
-        measures = road.measure(on_stage) + engine.measure(on_stage)
-    Console(highlight=False).print(as_table(measures))
-    if out:
-        write_json(measures, out)
-    return 0 if all(m.met for m in measures) else 1
+app.command()(bench)
 
 
 @app.command()

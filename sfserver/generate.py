@@ -23,6 +23,7 @@ from attrs import evolve, field, frozen
 from sfwire import messages as m
 from sfwire.client import Client
 from sfwire.errors import ErrorCode, RequestError, ServerUnavailable, WireError
+from sfwire.limits import AUTO
 from sfwire.request import Ended, Interrupted, Picture, Request
 
 from . import recipe as recipes
@@ -38,6 +39,8 @@ from .serve import endpoint
 
 Event = base.Step | base.Frame
 """What a source of frames yields: a sign of life, or one in-between frame."""
+UNKNOWN_MEMORY_BYTES = 2**62
+"""Of a server's device."""
 DISSOLVE_CONFIDENCE = 0.5
 """The draft engine halves its confidence at the difference from which on it dissolves; others may have none."""
 
@@ -190,18 +193,14 @@ def choose_engine(
 ) -> tuple[Choice, Mapping[str, str]]:
     """The engine that is meant, and what `auto` would set. Raises RequestError where there is none of that name."""
     welcome = client.wait_ready() if client else None
+    infos, wanted = welcome.engines if welcome else table.describe_all(config), order.engine
     settings: Mapping[str, str] = {}
-    if welcome:
-        infos, wanted, reason = welcome.engines, welcome.default_engine, welcome.default_reason
-    else:
-        infos, wanted, reason = table.describe_all(config), order.engine, ""
-        if order.engine == "auto":
-            chosen = table.choose_for(infos, config, clip)
-            wanted, reason, settings = chosen.engine, chosen.reason, chosen.settings
-    if order.engine == "auto":
-        watcher.note(reason)
-    else:
-        wanted = order.engine
+    if wanted == AUTO and welcome:  # the server chooses, and says why; until then, whichever could make the clip
+        wanted = table.choose_of(infos, UNKNOWN_MEMORY_BYTES, clip).engine
+    elif wanted == AUTO:
+        chosen = table.choose_for(infos, config, clip)
+        wanted, settings = chosen.engine, {name: str(value) for name, value in chosen.settings.items()}
+        watcher.note(chosen.reason)
     choice = next((Choice(info, partial(table.load, info.id, config)) for info in infos if info.id == wanted), None)
     if choice is None and Path(wanted).is_dir():
         choice = _engine_of(Path(wanted), config, welcome.engines if welcome else None)
@@ -243,6 +242,7 @@ def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInf
     """Raises RequestError for what this engine cannot do, and messages.Refused for what no request may say."""
     width, height = order.size or clip_size(images[0], info.size_multiple, info.min_side_px, info.max_pixels)
     given = {name: typed(text, name, info) for name, text in order.settings.items()}
+    is_servers_choice = order.connect and order.engine == AUTO
     places = [base.Place(at, width, height) for at in images]
     switches = [at for at, _ in order.prompts]
     params = base.check(info, width, height, order.num_frames, places, given, switches=switches)
@@ -257,8 +257,8 @@ def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInf
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,
         seed=order.seed,
-        engine=info.id,
-        params=params,
+        engine=AUTO if is_servers_choice else info.id,
+        params=given if is_servers_choice else params,
         prompts=order.prompts,
     )
     request.generate("check", info.id)  # the wire's limits hold here too, so that both roads refuse alike
@@ -350,6 +350,9 @@ def _write_all(
                     if isinstance(event, base.Frame):
                         with interrupts.deferred():
                             clip.add(event)
+                    elif event.stage.startswith(base.CHOSEN):
+                        watcher.note(event.stage.removeprefix(base.CHOSEN))
+                        continue
                     elif event.stage.startswith(base.FOUND):
                         watcher.note(clip.found(event.stage.removeprefix(base.FOUND)))
                         continue

@@ -74,7 +74,7 @@ def _installed(path: Path) -> Format:
     return form
 
 
-def _options(form: Format, rate: float) -> dict[str, float]:
+def _options(form: Format, rate: float) -> dict[str, Any]:
     return {"rate": rate} if form.needs_rate else {}
 
 
