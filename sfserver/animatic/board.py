@@ -144,12 +144,9 @@ def check_out(board: Path, out: Path, overwrite: bool) -> None:
         raise BoardError(f"{out}: {what}; choose another name with --out")
     if not out.exists() or overwrite:
         return
-    try:
-        sums = json.loads((media_folder(out) / _SUM).read_text("utf-8"))
-    except (OSError, ValueError):
-        sums = None
-    if not isinstance(sums, dict) or sums.get(out.name) != _sum(out):
-        whose = "was changed since it was written" if sums else "is there already"
+    known_sum = _sums(out).get(out.name)
+    if known_sum != _sum(out):
+        whose = "was changed since it was written" if known_sum else "is there already"
         raise BoardError(f"{out}: {whose}; choose another name with --out, or write over it with --overwrite")
 
 
@@ -185,12 +182,21 @@ def write(board: Board, out: Path, rate: float = 24.0) -> list[str]:
         with appearing(out) as part:
             part.write_text(board.timeline.to_json_string(indent=4), "utf-8")
     with appearing(media_folder(out) / _SUM) as part:
-        part.write_text(json.dumps({out.name: _sum(out)}), "utf-8")
+        part.write_text(json.dumps({**_sums(out), out.name: _sum(out)}), "utf-8")
     return notes
 
 
 def is_bundle(path: Path) -> bool:
     return path.suffix.lower() == bundle.SUFFIX
+
+
+def _sums(out: Path) -> dict[str, Any]:
+    """Of the timelines that share this folder of movies, in several formats perhaps, by their names."""
+    try:
+        sums = json.loads((media_folder(out) / _SUM).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return sums if isinstance(sums, dict) else {}
 
 
 def _sum(path: Path) -> str:

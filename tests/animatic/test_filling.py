@@ -257,6 +257,13 @@ def test_bundles_hold_their_media(first: str, second: str, engine: CountingEngin
     assert played(out) == played_of_pairs()
 
 
+def test_two_formats_share_their_movies_and_are_both_known(engine: CountingEngine, board: Path) -> None:
+    for _ in range(2):
+        assert fill(board) == 0
+        assert fill(board, out="filled.otioz") == 0
+    assert len(engine.jobs) == 2
+
+
 def test_one_track_alone(engine: CountingEngine, board: Path) -> None:
     made = load(board)
     made.tracks.append(made.tracks[0].deepcopy())
