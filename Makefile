@@ -6,6 +6,7 @@
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
 # make lint, make bench, make bench-world
 # make node-client    the libraries of the client in JavaScript, so that its test runs
+# make bench-files    codecs: errors, tags as ffprobe reads them
 # make speed    docs/speed.md from the figures in docs/figures
 # make bench-draft    the draft engine against true in-betweens, sheets under demo/draft
 
@@ -22,7 +23,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo animatic-demo node-client test test-server test-blender libraries lint bench speed bench-draft bench-world torture extension clean
+.PHONY: demo animatic-demo node-client test test-server test-blender libraries lint bench speed bench-draft bench-files bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -62,6 +63,9 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.run
 	$(BIN)/sfserver bench --out bench.json
 
+bench-files: $(VENV)/.run
+	$(BIN)/python -m sfserver.bench.files examples
+
 speed: $(VENV)/.run
 	$(BIN)/python -m sfserver.bench.speed $(sort $(wildcard docs/figures/*.json)) > docs/speed.md
 
@@ -83,7 +87,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install $(PIP_FLAGS) -e '.[test,lint]'
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[test,lint,editors]'
 	touch $(VENV)/.run $@
 
 $(VENV)/.torture: pyproject.toml constraints.txt | $(VENV)/.dev

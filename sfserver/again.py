@@ -37,6 +37,7 @@ def order_of(path: Path, out: Path, start: Path | None, end: Path | None, connec
         seed=recipe.seed,
         fps=_fps(recipe, path),
         between_only=recipe.between_only,
+        keeping=recipes.keeping_of(recipe),
         connect=connect,
         keeps_recipe=keeps_recipe,
         again=recipe,

@@ -88,7 +88,10 @@ def _help_command(arguments: Sequence[str] | None) -> str:
 @app.command()
 def generate(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="A folder for frames, clip and contact sheet, or a file that ends in .mp4")],
+    out: Annotated[
+        Path,
+        typer.Option(help="A folder for frames, clip and contact sheet; a movie: .mp4, .mov, .mkv; or shot.%04d.exr"),
+    ],
     start: Annotated[
         Path | None, typer.Argument(help="The first picture: PNG, JPEG, WebP, TIFF or EXR", metavar="START")
     ] = None,
@@ -116,6 +119,10 @@ def generate(
         list[str] | None, typer.Option(help="Another prompt from frame I of the clip on", metavar="I:TEXT")
     ] = None,
     connect: Annotated[bool, typer.Option("--connect", help="Let the running server do it")] = False,
+    codec: Annotated[str, typer.Option(help="Of the movie: h264, prores (4444), ffv1 or png (lossless)")] = "",
+    depth: Annotated[int, typer.Option(help="Bits a sample of PNG and TIFF: 8 or 16; an EXR has half floats")] = 8,
+    start_number: Annotated[int, typer.Option(help="Of the first frame's file, as in 1001", min=0, max=9999999)] = 0,
+    timecode: Annotated[str, typer.Option(help="Of the movie's first frame, as in 01:00:00:00")] = "",
     recipe: Annotated[
         Path | None, typer.Option(help="Make again, byte for byte, what this recipe.json, picture or movie tells of")
     ] = None,
@@ -124,6 +131,7 @@ def generate(
     """Make the frames between two pictures."""
     from .generate import Order
     from .generate import generate as run
+    from .media.outputs import Keeping
 
     if recipe is not None:
         return _again(context, recipe, out, start, end, connect, not no_recipe)
@@ -144,9 +152,10 @@ def generate(
         engine=engine,
         settings=dict(setting_of(text) for text in settings or ()),
         seed=seed,
-        fps=_fps(fps),
+        fps=fps_of(fps),
         between_only=between_only,
         connect=connect,
+        keeping=Keeping(codec, depth, start_number, timecode),
         keeps_recipe=not no_recipe,
     )
     with Bar() as bar:
@@ -283,15 +292,16 @@ _NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001)} | {
 _RATE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?|[0-9]{1,9}/[0-9]{1,9}")
 
 
-def _fps(text: str) -> Fraction:
+def fps_of(text: str, option: str = "--fps") -> Fraction:
+    """A rate that was typed, NTSC's by their usual names."""
     try:
         if not _RATE.fullmatch(text):  # Fraction("1e99999999") would be worked out for hours
             raise ValueError
         fps = _NTSC.get(text) or Fraction(text).limit_denominator(1001)
     except (ValueError, ZeroDivisionError):
-        raise typer.BadParameter(f"{text!r} is not a rate, as in 24 or 30000/1001", param_hint="--fps") from None
+        raise typer.BadParameter(f"{text!r} is not a rate, as in 24 or 30000/1001", param_hint=option) from None
     if not 1 <= fps <= 240:
-        raise typer.BadParameter(f"{text} is outside 1 to 240", param_hint="--fps")
+        raise typer.BadParameter(f"{text} is outside 1 to 240", param_hint=option)
     return fps
 
 

@@ -33,6 +33,7 @@ from .engine.choice import Wanted
 from .engine.provenance import weights_of
 from .errors import UserError
 from .media import ClipShape, FitRule, Outputs, check_name, clip_size, fit_all, read_picture
+from .media.outputs import USUAL, Keeping
 from .recipe import Recipe
 from .serve import endpoint
 
@@ -73,6 +74,8 @@ class Order:
     fps: Fraction = Fraction(24)
     between_only: bool = False
     connect: bool = False
+    keeping: Keeping = USUAL
+    """How frames are kept in files."""
     keeps_recipe: bool = True
     """Recipes hold the prompts; some must not leave them in files."""
     again: Recipe | None = None
@@ -149,6 +152,7 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
             order.out,
             ClipShape(plan.job.width, plan.job.height, order.num_frames, tuple(loaded), order.fps),
             recipe.text() if order.keeps_recipe else "",
+            order.keeping,
         )
         source = frames_from_server(client, plan.request) if client else frames_from_here(choice, plan.job)
         return _write_all(order, plan, recipe, source, outputs, watcher)
@@ -159,7 +163,7 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
 
 def _check_order(order: Order) -> None:
     """What can be said before any file is opened."""
-    check_name(order.out)
+    check_name(order.out, order.keeping, order.fps)
     if order.num_frames < 3:
         raise OrderError(
             f"--frames {order.num_frames}: START and END count, so there is nothing between; 3 is the least"

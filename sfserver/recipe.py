@@ -19,12 +19,15 @@ import cattrs
 import numpy as np
 from attrs import field, frozen
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from sfwire.messages import Value
 
 from . import __version__
 from .errors import UserError
+from .media.exr import is_exr, text_of
 from .media.files import Picture, appearing
-from .media.sequence import TEXT_KEY
+from .media.outputs import USUAL, Keeping
+from .media.stills import TEXT_KEY, TIFF_DESCRIPTION
 
 if TYPE_CHECKING:
     from .generate import Order, Plan
@@ -112,6 +115,7 @@ def recipe_of(order: Order, plan: Plan, images: Mapping[int, Picture], weights: 
         ("--engine", plan.info.id),
         *(("--set", f"{name}={value}") for name, value in sorted(job.params.items())),
         ("--seed", str(order.seed)),
+        *((f"--{name.replace('_', '-')}", value) for name, value in _files(order.keeping).items()),
         ("--prompt", order.prompt),
         ("--negative-prompt", order.negative_prompt),
         *(("--prompt-at", f"{at}:{text}") for at, text in order.prompts),
@@ -133,8 +137,24 @@ def recipe_of(order: Order, plan: Plan, images: Mapping[int, Picture], weights: 
         fit=order.fit,
         fps=fps,
         between_only=order.between_only,
+        files=_files(order.keeping),
         command=command([*words, *(["--between-only"] if order.between_only else [])], options),
     )
+
+
+def _files(keeping: Keeping) -> dict[str, str]:
+    """What of it is not usual, by the name of the option."""
+    asked = attrs.asdict(keeping)
+    return {name: str(value) for name, value in asked.items() if value != getattr(USUAL, name)}
+
+
+def keeping_of(recipe: Recipe) -> Keeping:
+    """How the recipe's files were kept. Raises RecipeError."""
+    try:
+        numbers = {name: int(recipe.files[name]) for name in ("depth", "start_number") if name in recipe.files}
+        return Keeping(**{**recipe.files, **numbers})
+    except (TypeError, ValueError):
+        raise RecipeError(f"the recipe keeps files in ways that are not known here: {dict(recipe.files)}") from None
 
 
 def libraries() -> dict[str, str]:
@@ -179,21 +199,26 @@ def read(path: Path) -> Recipe:
             beginning = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
-    if beginning.startswith(b"\x89PNG"):
+    if beginning.startswith((b"\x89PNG", b"II*\0", b"MM\0*")):
         text = _of_picture(path)
+    elif is_exr(path):
+        text = text_of(path, TAG)
     elif beginning.lstrip()[:1] == b"{":
         text = beginning.decode("utf-8", "replace") if len(beginning) <= _MAX_BYTES else None
     else:
         text = _of_movie(path)
     if not text:
-        raise RecipeError(f"{path}: carries no recipe; name a recipe.json, or a PNG, MP4, MOV or MKV made with one")
+        raise RecipeError(f"{path}: carries no recipe; name a recipe.json, or a picture or movie made with one")
     return _parsed(text, path)
 
 
 def _of_picture(path: Path) -> str | None:
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return picture.info.get(TAG)
+        with Image.open(path, formats=["PNG", "TIFF"]) as picture:
+            found = (
+                picture.tag_v2.get(TIFF_DESCRIPTION) if isinstance(picture, TiffImageFile) else picture.info.get(TAG)
+            )
+            return found if isinstance(found, str) else None
     except Exception:  # a boundary: decoders raise whatever they like about damaged files
         return None
 

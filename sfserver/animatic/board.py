@@ -19,7 +19,7 @@ from opentimelineio import schema
 
 from ..errors import UserError
 from ..media.files import appearing
-from . import bundle
+from . import adapters, bundle
 
 MAX_BYTES = 256 * 1024**2
 """A timeline of 10,000 clips has about 20 MB."""
@@ -43,21 +43,23 @@ class Board:
     """What relative names of media are relative to."""
 
 
-def read(path: Path, scratch: Path) -> Board:
-    """`scratch`: an empty folder for what a bundle holds. Raises BoardError."""
+def read(path: Path, scratch: Path, rate: float = 24.0) -> Board:
+    """`scratch`: an empty folder for what a bundle holds; `rate`: of files that say none. Raises BoardError."""
     try:
         if not path.is_file():
             missing = "there is no such file" if not path.exists() else "is no file"
             raise BoardError(f"{path}: {missing}; name a timeline, as in board.otio")
         if path.stat().st_size > MAX_BYTES and not is_bundle(path):
             raise BoardError(f"{path}: is {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
+        if adapters.is_known(path):
+            return Board(_timeline(adapters.read(path, rate), path), path, path.parent)
         if is_bundle(path):
             text, folder = bundle.unpack(path, scratch, MAX_BYTES), scratch
         else:
             text, folder = path.read_bytes(), path.parent
     except OSError as error:
         raise BoardError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
-    except bundle.NoBundle as error:
+    except (bundle.NoBundle, adapters.AdapterError) as error:
         raise BoardError(f"{path}: {error}") from None
     return Board(_parsed(text, path), path, folder)
 
@@ -78,6 +80,10 @@ def _parsed(text: bytes, path: Path) -> schema.Timeline:
         found = otio.adapters.read_from_string(decoded, "otio_json")
     except Exception as error:  # a boundary: pybind turns whatever C++ throws into whatever it likes
         raise BoardError(f"{path}: cannot be read ({_reason(error)}); export it again") from None
+    return _timeline(found, path)
+
+
+def _timeline(found: Any, path: Path) -> schema.Timeline:
     if isinstance(found, schema.SerializableCollection):
         timelines = [one for one in found if isinstance(one, schema.Timeline)]
         if len(timelines) != 1:
@@ -131,19 +137,16 @@ def media_folder(out: Path) -> Path:
 
 def check_out(board: Path, out: Path, overwrite: bool) -> None:
     """Raises BoardError where `out` must not be written: what is there is another's, or was changed since."""
-    if out.suffix.lower() not in (".otio", bundle.SUFFIX):
-        raise BoardError(f"{out}: timelines are written as .otio or .otioz; choose a name that ends so with --out")
+    if out.suffix.lower() not in (known := (".otio", bundle.SUFFIX, *adapters.FORMATS)):
+        raise BoardError(f"{out}: timelines are written as {', '.join(known)}; choose such a name with --out")
     if out.exists() and (out.is_dir() or (board.exists() and os.path.samefile(board, out))):
         what = "is a folder" if out.is_dir() else "is the timeline that is read, which stays as it is"
         raise BoardError(f"{out}: {what}; choose another name with --out")
     if not out.exists() or overwrite:
         return
-    try:
-        known = json.loads((media_folder(out) / _SUM).read_text("utf-8"))
-    except (OSError, ValueError):
-        known = None
-    if not isinstance(known, dict) or known.get(out.name) != _sum(out):
-        whose = "was changed since it was written" if known else "is there already"
+    known_sum = _sums(out).get(out.name)
+    if known_sum != _sum(out):
+        whose = "was changed since it was written" if known_sum else "is there already"
         raise BoardError(f"{out}: {whose}; choose another name with --out, or write over it with --overwrite")
 
 
@@ -151,23 +154,35 @@ def settle(board: Board, out: Path) -> None:
     """What the timeline names is found from where `out` will be. To be done before our own movies are put into it."""
     if is_bundle(out):
         return  # packing finds everything from where it is
-    if is_bundle(board.path):
+    if adapters.is_known(out):
+        _rebase(board.timeline, board.folder, None)
+    elif is_bundle(board.path):
         bundle.take_out(board.timeline, board.folder, media_folder(out))
     elif not os.path.samefile(board.folder, out.parent):
         _rebase(board.timeline, board.folder, out.parent)
 
 
-def write(board: Board, out: Path) -> list[str]:
-    """Write the timeline and what `check_out` goes by. Returns notes. Raises MediaError."""
+def write(board: Board, out: Path, rate: float = 24.0) -> list[str]:
+    """Write the timeline and what `check_out` goes by. Returns notes. Raises MediaError and BoardError."""
     notes: list[str] = []
     if is_bundle(out):
         within = (board.folder, media_folder(out)) if is_bundle(board.path) else None
         notes = bundle.pack(board.timeline, board.folder, out, within)
+    elif adapters.is_known(out):
+        part = out.with_name(f".part-{out.name}")  # adapters go by the suffix
+        try:
+            adapters.write(board.timeline, out, part, rate)
+            os.replace(part, out)
+        except adapters.AdapterError as error:
+            raise BoardError(f"{out}: {error}") from None
+        finally:
+            part.unlink(missing_ok=True)
+        notes = [f"{out.name}: the format keeps no {adapters.FORMATS[out.suffix.lower()].loses}"]
     else:
         with appearing(out) as part:
             part.write_text(board.timeline.to_json_string(indent=4), "utf-8")
     with appearing(media_folder(out) / _SUM) as part:
-        part.write_text(json.dumps({out.name: _sum(out)}), "utf-8")
+        part.write_text(json.dumps({**_sums(out), out.name: _sum(out)}), "utf-8")
     return notes
 
 
@@ -175,13 +190,22 @@ def is_bundle(path: Path) -> bool:
     return path.suffix.lower() == bundle.SUFFIX
 
 
+def _sums(out: Path) -> dict[str, Any]:
+    """Of the timelines that share this folder of movies, in several formats perhaps, by their names."""
+    try:
+        sums = json.loads((media_folder(out) / _SUM).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return sums if isinstance(sums, dict) else {}
+
+
 def _sum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _rebase(timeline: schema.Timeline, old: Path, new: Path) -> None:
-    """Relative names lead to the same files from the new place."""
+def _rebase(timeline: schema.Timeline, old: Path, new: Path | None) -> None:
+    """Relative names lead to the same files from the new place; without one they are made absolute."""
     for media in bundle.references(timeline):
         if isinstance(media, schema.ExternalReference) and _is_relative(media.target_url):
             media.target_url = _moved(media.target_url, old, new)
@@ -193,9 +217,11 @@ def _is_relative(url: str) -> bool:
     return bool(url) and ":" not in url.partition("/")[0] and not url.startswith(("/", "\\"))
 
 
-def _moved(url: str, old: Path, new: Path) -> str:
+def _moved(url: str, old: Path, new: Path | None) -> str:
     found = old / url if (old / url).exists() else old / unquote(url)
-    return _relative(found, new) if found.exists() else url
+    if not found.exists():
+        return url
+    return _relative(found, new) if new else found.absolute().as_posix()
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -208,7 +234,7 @@ def _relative(path: Path, folder: Path) -> str:
 def url_of(movie: Path, out: Path, beside: str, style: str) -> str:
     """How the timeline names a movie: `style` is relative, absolute, or empty for as the clip beside it is named."""
     is_url = beside.startswith("file:") and not is_bundle(out)  # a bundle is packed from plain names
-    if is_bundle(out):
+    if is_bundle(out) or adapters.is_known(out):
         style = "absolute"
     if style == "relative" or (not style and _is_relative(beside)):
         return _relative(movie, out.parent)

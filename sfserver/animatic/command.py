@@ -17,7 +17,7 @@ USER_ERROR = 2
 
 
 def animatic(
-    board: Annotated[Path, typer.Argument(help="A timeline: .otio or .otioz", metavar="BOARD")],
+    board: Annotated[Path, typer.Argument(help="A timeline: .otio, .otioz, .kdenlive, .xml or .edl", metavar="BOARD")],
     out: Annotated[Path, typer.Option(help="The filled timeline; its movies lie beside it in NAME_inbetween/")],
     prompt: Annotated[str, typer.Option(help="What happens where neither a marker nor a note says it")] = "",
     negative_prompt: Annotated[str, typer.Option(help="What shall not be seen")] = "",
@@ -35,6 +35,7 @@ def animatic(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter of the engine", metavar="NAME=VALUE")
     ] = None,
+    codec: Annotated[str, typer.Option(help="Of the new clips: h264, prores (4444), ffv1 or png (lossless)")] = "h264",
     seed: Annotated[int, typer.Option(help="The same seed gives the same frames")] = 0,
     connect: Annotated[
         bool, typer.Option("--connect", help="Let the running server do it, with all its workers")
@@ -43,12 +44,14 @@ def animatic(
         bool | None,
         typer.Option("--relative/--absolute", help="How the timeline names the movies; as the clips beside them are"),
     ] = None,
+    rate: Annotated[str, typer.Option(help="Frames a second of an EDL, which does not say it: 24, 29.97")] = "24",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a timeline that is another's")] = False,
     no_recipe: Annotated[bool, typer.Option("--no-recipe", help="Leave prompts out of movies and timeline")] = False,
 ) -> int:
     """Fill the gaps of a timeline, and write it with the new clips in place."""
-    from ..cli import setting_of, size_of
+    from ..cli import fps_of, setting_of, size_of
     from ..config import load_config
+    from ..media.codecs import codec_named
     from .jobs import Wish
     from .run import Job, run
 
@@ -59,10 +62,13 @@ def animatic(
         fit=fit,
         settings=dict(setting_of(text) for text in settings or ()),
         seed=seed,
+        codec=codec_named(codec),
         keeps_recipe=not no_recipe,
     )
     style = "" if relative is None else "relative" if relative else "absolute"
-    job = Job(board, out, wish, hold, tuple(track or ()), engine, connect, style, overwrite)
+    job = Job(
+        board, out, wish, hold, tuple(track or ()), engine, connect, style, overwrite, float(fps_of(rate, "--rate"))
+    )
     with Bars() as bars:
         report = run(job, load_config(), bars)
     for one in report.unfilled:

@@ -202,7 +202,9 @@ class Filling:
                 watcher.ended(hole.name, hole.num_frames)
             elif key in self._live:
                 self._live[key].tasks.append(task)
-            elif (path := self._paths.get(key) or made_already(task, self._folder)) is not None:
+            elif (
+                path := self._paths.get(key) or made_already(task, self._folder, self._wish.codec.suffixes[0])
+            ) is not None:
                 self._finish(task, path, watcher)
             else:
                 reel = Reel(task, self._folder, self._wish)

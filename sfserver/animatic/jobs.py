@@ -17,13 +17,14 @@ from .. import recipe as recipes
 from ..engine import base
 from ..generate import Choice, Notes, Order, Plan, plan_for
 from ..media import ClipWriter, FitRule, Loaded, MediaError, read_picture
+from ..media.codecs import H264, Codec
 from ..media.movie import read_movie
+from ..media.outputs import Keeping
 from ..recipe import Recipe
 from . import rates
 from .holes import MARK, Hole
 from .moments import Moment
 
-SUFFIX = ".mp4"
 _KEY_LETTERS = 12
 """Of the recipe's hash in a movie's name: what is there under a name was made by its recipe."""
 _SLUG_LETTERS = 24
@@ -40,6 +41,7 @@ class Wish:
     fit: FitRule = "crop"
     settings: Mapping[str, str] = field(factory=dict[str, str])
     seed: int = 0
+    codec: Codec = H264
     keeps_recipe: bool = True
     """Recipes hold the prompts; some must not leave them in files."""
 
@@ -95,6 +97,7 @@ def task_of(
         seed=wish.seed,
         fps=rates.exact(hole.rate),
         between_only=True,
+        keeping=Keeping(codec="" if wish.codec is H264 else wish.codec.name),
     )
     plan = plan_for(order, images, choice.info, watcher)
     recipe = recipes.recipe_of(order, plan, images, weights)
@@ -128,10 +131,10 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:_SLUG_LETTERS] or "picture"
 
 
-def made_already(task: Task, folder: Path) -> Path | None:
+def made_already(task: Task, folder: Path, suffix: str) -> Path | None:
     """The movie of the same recipe that is there and whole, whatever the pictures were called then."""
     with suppress(OSError):
-        for path in sorted(folder.glob(f"*_{task.recipe.key[:_KEY_LETTERS]}{SUFFIX}")):
+        for path in sorted(folder.glob(f"*_{task.recipe.key[:_KEY_LETTERS]}{suffix}")):
             if _is_whole(path, task.hole.num_frames):
                 return path
     return None
@@ -140,7 +143,8 @@ def made_already(task: Task, folder: Path) -> Path | None:
 def _is_whole(path: Path, num_frames: int) -> bool:
     try:
         with av.open(str(path)) as container:
-            return container.streams.video[0].frames == num_frames
+            video = container.streams.video[0]
+            return (video.frames or sum(1 for _ in container.demux(video)) - 1) == num_frames
     except (OSError, ValueError, IndexError):  # av's errors are among the first two
         return False
 
@@ -165,11 +169,11 @@ class Reel:
     def __init__(self, task: Task, folder: Path, wish: Wish) -> None:
         """Raises MediaError."""
         self.task = task
-        self.path = folder / f"{task.name}{SUFFIX}"
+        self.path = folder / f"{task.name}{wish.codec.suffixes[0]}"
         self.made = 0
         job = task.plan.job
         comment = task.recipe.text() if wish.keeps_recipe else ""
-        self._writer = ClipWriter(self.path, job.width, job.height, rates.exact(task.hole.rate), comment)
+        self._writer = ClipWriter(self.path, job.width, job.height, rates.exact(task.hole.rate), comment, wish.codec)
 
     def add(self, frame: base.Frame) -> None:
         self._writer.write(frame.image)

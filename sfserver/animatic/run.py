@@ -38,6 +38,8 @@ class Job:
     style: str = ""
     """relative, absolute, or as the clips beside them."""
     overwrite: bool = False
+    rate: float = 24.0
+    """Of timelines that do not say theirs: an EDL."""
 
 
 @frozen
@@ -68,7 +70,7 @@ def run(job: Job, config: ServerConfig, watcher: Watcher) -> Report:
     began = time.monotonic()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sfserver-")))
-        board = boards.read(job.board, scratch)
+        board = boards.read(job.board, scratch, job.rate)
         holes, unfilled = find(board.timeline, board.folder, job.hold, job.tracks)
         if not holes:
             return Report(0, 0, 0, 0, tuple(unfilled), "", time.monotonic() - began, is_written=False)
@@ -129,5 +131,5 @@ def _write(job: Job, board: boards.Board, filled: Filled, title: str, watcher: W
         )
         for task, path in filled.done
     )
-    for note in boards.write(board, job.out):
+    for note in boards.write(board, job.out, job.rate):
         watcher.note(note)

@@ -1,7 +1,7 @@
-"""An MP4 written while the frames arrive: H.264, yuv420p, BT.709 in limited range, index at the front.
+"""A movie written while the frames arrive: usually H.264 in MP4, yuv420p, BT.709 in limited range, index at the front.
 
-Every player and editor reads that. The colours are converted with the matrix of BT.709 and tagged so; untagged files
-are guessed at by their size, and small ones get the wrong matrix.
+Every player and editor reads that; `codecs.py` has the others. Colours are tagged on the stream and on every frame:
+ProRes keeps primaries and transfer only from frames.
 """
 
 from __future__ import annotations
@@ -14,57 +14,69 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 
+from . import codecs
+from .codecs import Codec, codec_for
 from .files import PART_SUFFIX, MediaError, Picture, write_error
 
-_ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf")
-"""In order of preference; the wheels of PyAV hold the first, builds of distributions one of the others."""
-_X264_OPTIONS = {"crf": "16", "preset": "medium", "x264-params": "no-mbtree=1"}
-"""Visually lossless; this is a working copy of frames that go on to an edit. Without the macroblock tree, whose AVX-512
-code gives other bits from run to run: 681 encodings of five frames were of 51 kinds; without it 498 were alike."""
 _BITS_PER_PIXEL = 0.25
 """For encoders without a constant quality mode."""
 
 
 def h264_encoder() -> str | None:
     """Name of the best H.264 encoder in this PyAV, or None."""
-    return next((name for name in _ENCODERS if name in av.codecs_available), None)
+    return codecs.H264.encoder()
 
 
 class ClipWriter:
     """Takes frames one by one; the file appears, whole, at `close`. `abort` leaves nothing.
 
-    An odd side gets its last row or column twice, since yuv420p has only even ones; nothing of the picture is lost.
-    Every method raises MediaError for what the disk or the installation is to blame for, and leaves nothing then.
+    Where colours are subsampled an odd side gets its last row or column twice; nothing of the picture is lost. Every
+    method raises MediaError for what the disk or the installation is to blame for, and leaves nothing then.
     """
 
-    def __init__(self, path: Path, width: int, height: int, fps: Fraction, comment: str = "") -> None:
-        encoder = h264_encoder()
+    def __init__(
+        self,
+        path: Path,
+        width: int,
+        height: int,
+        fps: Fraction,
+        comment: str = "",
+        codec: Codec | None = None,
+        timecode: str = "",
+    ) -> None:
+        """`comment`: text for the file's metadata. `timecode`: of the first frame, as in 01:00:00:00."""
+        codec = codec or codec_for(path)
+        encoder = codec.encoder()
         if encoder is None:
+            name = "H.264" if codec is codecs.H264 else codec.name
             raise MediaError(
-                f"{path}: this PyAV has no H.264 encoder; install it with: pip install --force-reinstall av"
+                f"{path}: this PyAV has no {name} encoder; install it with: pip install --force-reinstall av"
             )
         self.path = path
         self.frames = 0
+        self._codec = codec
         self._part = path.with_name(path.name + PART_SUFFIX)
-        self._pad = ((0, height % 2), (0, width % 2), (0, 0))
+        self._pad = ((0, height % 2), (0, width % 2), (0, 0)) if codec.is_subsampled else ((0, 0),) * 3
         self._reformatter = VideoReformatter()
+        form = codecs.FORMAT_OF[path.suffix.lower()]
+        options = {} if form == "matroska" else {"movflags": "faststart"}
         with self._writing():
             self._part.touch()  # so that a folder that cannot be written is told now and not after the first frame
-            self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
+            self._container = av.open(str(self._part), "w", format=form, options=options)
         if comment:
             self._container.metadata["comment"] = comment
         stream = self._container.add_stream(encoder, rate=fps)
         assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-        if encoder == "libx264":
-            stream.options = dict(_X264_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = width + self._pad[1][1], height + self._pad[0][1], codec.pixels
+        if encoder == codec.encoders[0]:
+            stream.options = dict(codec.options)
         else:
             stream.bit_rate = round(width * height * float(fps) * _BITS_PER_PIXEL)
-        context = stream.codec_context
-        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        if timecode:
+            stream.metadata["timecode"] = timecode
+        _tag(stream.codec_context, codec)
         self._stream = stream
 
     def write(self, image: Picture) -> None:
@@ -73,11 +85,12 @@ class ClipWriter:
             image = np.pad(image, self._pad, mode="edge")
         frame = self._reformatter.reformat(
             av.VideoFrame.from_ndarray(image, format="rgb24"),
-            format="yuv420p",
+            format=self._codec.pixels,
             src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=self._codec.tags.range,
+            dst_colorspace=None if self._codec.is_rgb else self._codec.tags.matrix,
         )
+        _tag(frame, self._codec)
         frame.pts = self.frames
         with self._writing():
             self._container.mux(self._stream.encode(frame))
@@ -107,3 +120,8 @@ class ClipWriter:
             with contextlib.suppress(OSError):
                 self._part.unlink()
             raise write_error(self.path, error) from error
+
+
+def _tag(what: av.VideoCodecContext | av.VideoFrame, codec: Codec) -> None:
+    what.colorspace, what.color_range = codec.tags.matrix, codec.tags.range
+    what.color_primaries, what.color_trc = codec.tags.primaries, codec.tags.transfer

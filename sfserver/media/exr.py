@@ -23,7 +23,7 @@ _MAX_DECODED_BYTES = 1024**3
 """All channels of a file are decoded at once, the render passes that nobody asked for too."""
 _BYTES_PER_SAMPLE = 4
 """At most: the samples are half, float or uint."""
-_REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
+REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 """Chromaticities of red, green, blue and white: also what a file without that attribute has."""
 
 
@@ -33,12 +33,22 @@ def is_exr(path: Path) -> bool:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
+def text_of(path: Path, name: str) -> str | None:
+    """An attribute of the header that is a text; None where there is none, or no header that can be read."""
+    try:
+        with quiet():
+            found = OpenEXR.File(str(path), header_only=True).header().get(name)
+    except Exception:  # a boundary: the library raises what it likes about damaged files
+        return None
+    return found if isinstance(found, str) else None
+
+
 def read_linear(path: Path, max_pixels: int, background: float) -> tuple[NDArray[np.float32], list[str]]:
     """The picture over grey of `background` in linear light, [H, W, 3], and notes for its owner.
 
     Raises MediaError, and what OpenEXR raises. Sizes are checked from the header, before pixels are decoded.
     """
-    with _quiet():
+    with quiet():
         header_file = OpenEXR.File(str(path), header_only=True)
         for i in range(len(header_file.parts)):
             _check_header(header_file.header(i), max_pixels)
@@ -57,7 +67,7 @@ def read_linear(path: Path, max_pixels: int, background: float) -> tuple[NDArray
         opacity = np.clip(channels[prefix + "A"].pixels.astype(np.float32), 0, 1)[..., None]
         linear += background * (1 - opacity)
         notes.append("its transparency was filled with grey; flatten it yourself for another background")
-    if "chromaticities" in header and not np.allclose(header["chromaticities"], _REC709, atol=2e-3):
+    if "chromaticities" in header and not np.allclose(header["chromaticities"], REC709, atol=2e-3):
         notes.append("its primaries are not Rec.709, so colours will look wrong; export it as linear Rec.709 (sRGB)")
     return _display_window(linear, header), notes
 
@@ -110,7 +120,7 @@ def _display_window(linear: NDArray[np.float32], header: dict[str, Any]) -> NDAr
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """OpenEXR writes about damaged files on both standard streams, below Python's too; our own sentence is enough."""
     kept = os.dup(2)
     try:

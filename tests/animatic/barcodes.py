@@ -54,3 +54,12 @@ def movie(path: Path, numbers: Iterable[int], rate: Fraction, gop: int = 12) -> 
 def read_numbers(path: Path) -> list[int]:
     with av.open(str(path)) as container:
         return [number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def read_letterboxed(path: Path) -> list[int]:
+    """Of pictures that a renderer put between black bars above and below: the bars are cut, then read."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    height = round(frames[0].shape[1] * HEIGHT / WIDTH)
+    top = (frames[0].shape[0] - height) // 2
+    return [number(frame[top : top + height]) for frame in frames]

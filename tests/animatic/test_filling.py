@@ -160,6 +160,17 @@ def test_no_recipe_leaves_the_prompt_nowhere(engine: CountingEngine, board: Path
     assert len(engine.jobs) == 2, "it is known again by its hash all the same"
 
 
+@pytest.mark.parametrize(("codec", "suffix"), [("prores", ".mov"), ("ffv1", ".mkv"), ("png", ".mov")])
+def test_clips_may_be_kept_in_other_codecs(codec: str, suffix: str, engine: CountingEngine, board: Path) -> None:
+    assert fill(board, "--codec", codec) == 0
+    assert {path.suffix for path in board.with_name("filled_inbetween").iterdir()} == {suffix, ".json"}
+    assert played(board.with_name("filled.otio")) == played_of_pairs()
+    assert fill(board, "--codec", codec) == 0
+    assert len(engine.jobs) == 2
+    assert fill(board) == 0
+    assert len(engine.jobs) == 4, "another codec is another movie"
+
+
 # Broken off
 
 
@@ -244,6 +255,13 @@ def test_bundles_hold_their_media(first: str, second: str, engine: CountingEngin
         for movie in movies(board):
             movie.unlink()
     assert played(out) == played_of_pairs()
+
+
+def test_two_formats_share_their_movies_and_are_both_known(engine: CountingEngine, board: Path) -> None:
+    for _ in range(2):
+        assert fill(board) == 0
+        assert fill(board, out="filled.otioz") == 0
+    assert len(engine.jobs) == 2
 
 
 def test_one_track_alone(engine: CountingEngine, board: Path) -> None:

@@ -243,7 +243,7 @@ BAD = {
     "no server": (["{start}", "{end}", "--connect"], "no server is running"),
     "unknown option": (["{start}", "{end}", "--frame", "9"], "No such option"),
     "missing end": (["{start}"], "Missing argument 'END'"),
-    "foreign file": (["{start}", "{end}", "--out", "{folder}/clip.mov"], ".mov is not written"),
+    "foreign file": (["{start}", "{end}", "--out", "{folder}/clip.webm"], ".webm is not written"),
     "folder named as a clip": (["{start}", "{end}", "--out", "{clip}"], "is a folder"),
     "file in the way": (["{start}", "{end}", "--out", "{text}"], "a file stands where a folder is needed"),
     "file on the way": (

@@ -38,6 +38,27 @@ def test_a_recipe_makes_every_file_again_byte_for_byte(made: Path, carrier: str,
     assert len(files(made)) == 12
 
 
+@pytest.mark.parametrize(
+    ("out", "more"),
+    [
+        ("clip.mov", ["--codec", "png", "--timecode", "01:00:00:00"]),
+        ("clip.mov", []),
+        ("shot.%04d.exr", ["--start-number", "1001"]),
+        ("shot.%03d.png", ["--depth", "16"]),
+        ("shot.%03d.tif", []),
+    ],
+)
+def test_files_of_every_kind_are_made_again(
+    out: str, more: list[str], engine: DissolvingEngine, pair, tmp_path: Path
+) -> None:
+    assert main(["generate", *pair, "--frames", "5", *more, "--out", str(tmp_path / "first" / out)]) == 0
+    carrier = next(
+        path for path in sorted((tmp_path / "first").iterdir()) if path.suffix in (".mov", ".png", ".exr", ".tif")
+    )
+    assert main(["generate", "--recipe", str(carrier), "--out", str(tmp_path / "second" / out)]) == 0
+    assert files(tmp_path / "first") == files(tmp_path / "second")
+
+
 def test_it_holds_what_decides_the_bytes(made: Path, pair) -> None:
     table = json.loads((made / "recipe.json").read_text())
     assert table["prompts"] == [[5, "it rains — ü"]]

@@ -1,0 +1,183 @@
+"""Files that keep what they are: read back by ffprobe where it is there, and by decoders that are not ours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import OpenEXR
+import pytest
+from PIL import Image
+
+from sfserver.media import MediaError, SequenceWriter
+from sfserver.media.clip import ClipWriter
+from sfserver.media.codecs import CODECS, FORMAT_OF
+from sfserver.media.outputs import ClipShape, Keeping, Outputs, check_name
+from sfserver.media.read import read_picture
+from sfserver.media.sequence import numbering_of
+from sfserver.media.stills import linear_from_srgb, write_still
+
+PAIRS = [(codec, suffix) for codec in CODECS.values() for suffix in codec.suffixes]
+WORST = {"h264": 60, "prores": 3, "ffv1": 0, "png": 0}
+"""Of 8 bit, on a picture with detail; 4:2:0 has colours for every second pixel alone."""
+
+
+def detail() -> np.ndarray:
+    """[96, 128, 3]: a photograph's worth of edges and slopes, sides that are not all round numbers of blocks."""
+    with Image.open(Path(__file__).parents[2] / "examples" / "toy_start.png") as picture:
+        return np.asarray(picture.convert("RGB"))[200:298, 300:430]
+
+
+def write(path: Path, codec=None, fps: Fraction = Fraction(24000, 1001), timecode: str = "") -> np.ndarray:
+    image = detail()
+    clip = ClipWriter(path, image.shape[1], image.shape[0], fps, "how it was made", codec, timecode)
+    for _ in range(3):
+        clip.write(image)
+    clip.close()
+    return image
+
+
+@pytest.mark.parametrize(("codec", "suffix"), PAIRS, ids=lambda value: getattr(value, "name", value))
+def test_a_movie_errs_by_no_more_than_its_codec(codec, suffix: str, tmp_path: Path) -> None:
+    image = write(tmp_path / f"clip{suffix}", codec)
+    with av.open(str(tmp_path / f"clip{suffix}")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 3
+    for frame in frames:
+        assert np.abs(frame.astype(int) - image).max() <= WORST[codec.name]
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="there is no ffprobe on this machine")
+@pytest.mark.parametrize(("codec", "suffix"), PAIRS, ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize("fps", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25)])
+def test_an_independent_reader_sees_rate_tags_timecode_and_text(
+    codec, suffix: str, fps: Fraction, tmp_path: Path
+) -> None:
+    code = "01:00:00;02" if fps == Fraction(30000, 1001) else "01:00:00:02"
+    write(tmp_path / f"clip{suffix}", codec, fps, code)
+    command = [
+        "ffprobe",
+        "-v",
+        "error",
+        "-show_streams",
+        "-show_format",
+        "-of",
+        "json",
+        str(tmp_path / f"clip{suffix}"),
+    ]
+    seen = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+    video = seen["streams"][0]
+    assert Fraction(video["r_frame_rate"]) == fps
+    rgb = codec.is_rgb
+    assert video["color_space"] == ("gbr" if rgb else "bt709")
+    assert video["color_range"] == ("pc" if rgb else "tv")
+    assert video["color_transfer"] == ("iec61966-2-1" if rgb else "bt709")
+    assert video["color_primaries"] == "bt709"
+    tags = {name.lower(): value for name, value in video["tags"].items()}
+    assert tags["timecode"] == code
+    assert {k.lower(): v for k, v in seen["format"]["tags"].items()}["comment"] == "how it was made"
+
+
+def test_the_same_frames_give_the_same_movie(tmp_path: Path) -> None:
+    for codec, suffix in PAIRS:
+        if suffix == ".mkv":
+            continue  # Matroska draws a random number for each file
+        for name in ("a", "b"):
+            write(tmp_path / f"{name}{suffix}", codec)
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes(), (codec.name, suffix)
+
+
+@pytest.mark.parametrize(
+    ("name", "keeping", "sentence"),
+    [
+        ("x.mp4", Keeping(codec="prores"), "prores is kept in .mov or .mkv"),
+        ("x.mov", Keeping(codec="ffv1"), "ffv1 is kept in .mkv"),
+        ("x.mov", Keeping(codec="dnxhd"), "there are h264, prores, ffv1, png"),
+        ("folder", Keeping(codec="dnxhd"), "there are h264, prores, ffv1, png"),
+        ("x.webm", Keeping(), ".webm is not written"),
+        ("x.exr", Keeping(), "shot.%04d.exr"),
+        ("shot.%04d.jpg", Keeping(), "pictures end in .png"),
+        ("shot.%04d.%04d.png", Keeping(), "needs one number"),
+        ("shot.%04d.png", Keeping(depth=12), "8 or 16 bits"),
+        ("x.mov", Keeping(timecode="1 o'clock"), "is none, as in 01:00:00:00"),
+        ("x.mov", Keeping(timecode="01:00:00;00"), "drop-frame is for 29.97"),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(name: str, keeping: Keeping, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=sentence.replace("(", r"\(").replace(".", r"\.").replace("%", "%")):
+        check_name(tmp_path / name, keeping, Fraction(24))
+
+
+# Pictures
+
+
+def every_value(depth: int) -> np.ndarray:
+    """[H, W, 3]: every value that a sample of so many bits can have, in every channel."""
+    values = np.arange(2**depth, dtype=np.uint8 if depth == 8 else np.uint16)
+    side = 2 ** (depth // 2)
+    return np.stack([values, values[::-1], np.roll(values, 7)], -1).reshape(side, side, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_pictures_are_exact_to_their_depth(suffix: str, depth: int, tmp_path: Path) -> None:
+    image = every_value(depth)
+    write_still(tmp_path / "x.part", image, suffix, depth, "how it was made")
+    with av.open(str(tmp_path / "x.part"), format="png_pipe" if suffix == ".png" else "tiff_pipe") as container:
+        (frame,) = container.decode(video=0)
+        back = frame.to_ndarray(format="rgb24" if depth == 8 else "rgb48le")
+    assert np.array_equal(back, image)
+
+
+def test_eight_bits_in_a_file_of_sixteen_are_the_same_colours(tmp_path: Path) -> None:
+    image = every_value(8)
+    write_still(tmp_path / "x.png", np.tile(image, (4, 4, 1)), ".png", 16)
+    assert np.array_equal(read_picture(tmp_path / "x.png").image, np.tile(image, (4, 4, 1)))
+
+
+def test_an_exr_is_linear_half_and_comes_back_to_the_same_eight_bits(tmp_path: Path) -> None:
+    image = np.tile(every_value(8), (4, 4, 1))
+    write_still(tmp_path / "x.exr", image, ".exr", text="how it was made")
+    file = OpenEXR.File(str(tmp_path / "x.exr"), separate_channels=True)
+    assert file.channels()["R"].pixels.dtype == np.float16
+    linear = np.stack([file.channels()[c].pixels for c in "RGB"], -1)
+    assert np.array_equal(linear, linear_from_srgb(image).astype(np.float16))
+    assert np.allclose(file.header()["chromaticities"], (0.64, 0.33, 0.3, 0.6, 0.15, 0.06, 0.3127, 0.329))
+    assert file.header()["sfserver"] == "how it was made"
+    assert np.array_equal(read_picture(tmp_path / "x.exr").image, image)
+
+
+def test_sixteen_bits_in_an_exr_err_by_half_a_half(tmp_path: Path) -> None:
+    image = every_value(16)
+    write_still(tmp_path / "x.exr", image, ".exr")
+    file = OpenEXR.File(str(tmp_path / "x.exr"), separate_channels=True)
+    linear = np.stack([file.channels()[c].pixels for c in "RGB"], -1).astype(np.float32)
+    exact = linear_from_srgb(image)
+    assert np.abs(linear / np.maximum(exact, 1e-4) - 1)[exact > 1e-4].max() <= 2**-11 * 1.001
+
+
+def test_pictures_are_numbered_as_asked(tmp_path: Path) -> None:
+    shape = ClipShape(128, 96, 3, (0, 2), Fraction(24))
+    out = Outputs(tmp_path / "new" / "shot.%05d.exr", shape, "text", Keeping(start_number=1001))
+    for i in range(3):
+        out.write(i, np.full((96, 128, 3), i, np.uint8))
+    out.close("", "")
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [f"shot.{i:05}.exr" for i in (1001, 1002, 1003)]
+
+
+def test_a_sequence_beside_another_is_written_and_over_its_own_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a.0001.png").touch()
+    SequenceWriter(tmp_path, numbering=numbering_of("b.%04d.png")).write(0, np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(MediaError, match="already holds pictures"):
+        SequenceWriter(tmp_path, numbering=numbering_of("a.%04d.png"))
+
+
+def test_every_container_has_a_usual_codec(tmp_path: Path) -> None:
+    for suffix in FORMAT_OF:
+        write(tmp_path / f"usual{suffix}")
+        assert (tmp_path / f"usual{suffix}").stat().st_size
