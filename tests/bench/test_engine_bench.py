@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from sfserver.bench import engine, speed
+from sfserver.bench import engine, full, speed
 from sfserver.bench.flops import decode_flops, pass_flops
 from sfserver.bench.goals import GOALS
 from sfserver.bench.gpu import Scale, measure_on
@@ -101,6 +101,15 @@ def test_gpu_measures_run_at_toy_size_on_a_cpu_and_fill_their_rows_of_the_page(t
     assert rows.keys() == {goal.id for goal in GOALS}
     assert all(("not measured" in row) == (name not in answered) for name, row in rows.items())
     assert "a CPU in its place" in page
+
+
+def test_the_first_picture_of_a_model_with_random_weights_comes_through_a_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(full, "MEASURED", 1)
+    measured = full.first_picture(32, 32, 9, "toy")
+    assert measured.goal == "G5"
+    assert measured.value > 0
 
 
 def test_a_file_that_holds_no_figures_is_one_sentence(tmp_path: Path) -> None:
