@@ -72,6 +72,9 @@ class Step:
 FOUND = "found: "
 """Begins a stage that says what an engine saw in the keyframes on both sides of the next frame."""
 
+CHOSEN = "auto: "
+"""Begins a stage that says which engine `auto` is for this clip, and why."""
+
 
 @frozen(eq=False)
 class Frame:

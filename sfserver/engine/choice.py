@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from attrs import field, frozen
 from sfwire.errors import ErrorCode, RequestError
-from sfwire.messages import EngineInfo
+from sfwire.messages import EngineInfo, Value
 
 from . import capacity
 from .capacity import Decoder
@@ -28,6 +28,8 @@ class Wanted:
     height: int
     num_frames: int
     keyframes: int = 2
+    is_exact: bool = False
+    """The pictures have this size already; otherwise they are fitted to the engine's."""
 
 
 @frozen
@@ -36,7 +38,7 @@ class Choice:
 
     engine: str
     reason: str
-    settings: dict[str, str] = field(factory=dict[str, str])
+    settings: dict[str, Value] = field(factory=dict[str, Value])
 
 
 def choose(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted) -> Choice:
@@ -69,6 +71,10 @@ def _cannot(info: EngineInfo, clip: Wanted) -> str | None:
         return f"{info.title} makes clips of {info.min_frames} to {info.max_frames} frames"
     if clip.keyframes > info.max_keyframes:
         return f"{info.title} takes {info.max_keyframes} keyframes"
+    if clip.is_exact and clip.width * clip.height > info.max_pixels:
+        return f"{info.title} makes at most {info.max_pixels} pixels"
+    if clip.is_exact and (clip.width % info.size_multiple or clip.height % info.size_multiple):
+        return f"{info.title} makes sides that are multiples of {info.size_multiple}"
     return None
 
 
@@ -91,7 +97,7 @@ def _fitting(info: EngineInfo, memory_bytes: int, clip: Wanted) -> Choice | str:
         if taken <= memory_bytes:
             settings = _settings(preset, strategy, window, decoder)
             how = f" with {', '.join(f'{name} {value}' for name, value in settings.items())}" if settings else ""
-            return Choice(info.id, f"the best that is complete; needs about {taken / 1e9:.1f} of {gpu}{how}", settings)
+            return Choice(info.id, f"needs about {taken / 1e9:.1f} of {gpu}{how}", settings)
     smaller = way_on(preset, memory_bytes, clip.width, clip.height, clip.num_frames, clip.keyframes, has_tae)
     instead = f"; {smaller.width}x{smaller.height} would fit" if smaller else ""
     return f"{_too_large(info, least, gpu)}{instead}"
@@ -101,7 +107,7 @@ def _too_large(info: EngineInfo, least: int, gpu: str) -> str:
     return f"{info.title} needs {least / 1e9:.1f} GB at the least, the GPU has {gpu}"
 
 
-def _settings(preset: Preset, strategy: str, window: int, decoder: Decoder) -> dict[str, str]:
-    settings = {"strategy": strategy} if strategy != preset.strategies[0] else {}
-    settings |= {"window": str(window)} if window != preset.window else {}
+def _settings(preset: Preset, strategy: str, window: int, decoder: Decoder) -> dict[str, Value]:
+    settings: dict[str, Value] = {"strategy": strategy} if strategy != preset.strategies[0] else {}
+    settings |= {"window": window} if window != preset.window else {}
     return settings | ({"decoder": decoder} if decoder != "wan" else {})

@@ -26,7 +26,8 @@ from sfwire.errors import RETRYABLE, ErrorCode, RequestError
 
 from .. import __version__
 from ..config import ServerConfig, load_config
-from ..engine.base import Engine, Frame, Job, Keyframe, Step, checked
+from ..engine.base import CHOSEN, Engine, Frame, Job, Keyframe, Step, checked
+from ..engine.choice import Choice, Wanted
 from . import link
 from .leash import hold_to_parent
 from .road import Cancelled, Road, encoders
@@ -44,6 +45,7 @@ class Engines(Protocol):
     def describe_all(self, config: ServerConfig) -> tuple[m.EngineInfo, ...]: ...
     def load(self, engine_id: str, config: ServerConfig) -> Engine: ...
     def choose(self, infos: Iterable[m.EngineInfo], config: ServerConfig) -> tuple[str, str]: ...
+    def choose_for(self, infos: Iterable[m.EngineInfo], config: ServerConfig, clip: Wanted) -> Choice: ...
 
 
 class Request:
@@ -161,6 +163,7 @@ class Worker:
         return m.Done(message.id, outcome, request.sent, message.seed, message.engine, version)
 
     def _work(self, request: Request) -> None:
+        self._settle(request)
         info = self._infos.get(request.message.engine)
         if info is None:
             raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {request.message.engine!r}", "engine")
@@ -180,6 +183,16 @@ class Worker:
 
     def _road(self, request: Request) -> Road:
         return Road(partial(self._send_frame, request), self._send, request.message.encoding, self._encoders)
+
+    def _settle(self, request: Request) -> None:
+        """`auto` becomes an engine and what it needs for this clip, and why is told; what was asked for stays."""
+        message = request.message
+        if message.engine != L.AUTO:
+            return
+        clip = Wanted(message.width, message.height, message.num_frames, len(message.keyframes), is_exact=True)
+        choice = self._engines.choose_for(self._infos.values(), self._config, clip)
+        request.message = attrs.evolve(message, engine=choice.engine, params={**choice.settings, **message.params})
+        self._send(m.Progress(message.id, m.fit(f"{CHOSEN}{choice.reason}", L.MAX_NAME_CHARS), 0, 1))
 
     def _engine(self, info: m.EngineInfo) -> Engine:
         """The loaded engine; a large one makes room for another large one."""
