@@ -64,7 +64,7 @@ def published(folder: Path, config: DitConfig, device: torch.device, dtype: torc
         raise UserError(f"{folder}: is no checkout of Self-Forcing, it lacks {missing[0]}; clone its repository")
     with _importable(folder):
         try:
-            wrapper = importlib.import_module("utils.wan_wrapper")
+            wrapper: Any = importlib.import_module("utils.wan_wrapper")
             pipeline = importlib.import_module("pipeline.causal_inference")
             vae = importlib.import_module("wan.modules.vae")
         except ImportError as error:
