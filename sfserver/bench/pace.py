@@ -19,6 +19,8 @@ SIZE = 832, 480
 BLOCKS = 6
 ROUNDS = 3
 WORTH = 0.97
+PATIENCE = 5
+"""On a machine so busy that the device must be this many times as slow, one round is all that anybody waits for."""
 
 
 def measure() -> list[Measure]:
@@ -27,7 +29,7 @@ def measure() -> list[Measure]:
     shares: dict[tuple[str, bool], list[float]] = {}
     firsts: list[float] = []
     with road.server("sfserver.bench.paced") as now, road.server("sfserver.bench.paced", ONE_THREAD) as before:
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS if slower < PATIENCE else 1):
             for encoding in ("png", "raw"):
                 for served, in_turn in ((now, False), (before, True)):
                     share, first = share_of_pace(served.client, encoding, slower, in_turn)
