@@ -18,13 +18,18 @@ def bench(
     profile: Annotated[
         Path | None, typer.Option(help="With --gpu: also write a chrome trace of two blocks here")
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="With --gpu: a checkout of Self-Forcing, whose code then runs in turns with ours"),
+    ] = None,
 ) -> int:
     """Measure this installation, each figure as a ratio to a yardstick of the same run."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for the server's workers, before torch is imported
     from .bench.report import as_table, write_json
 
-    if profile and not gpu:
-        raise typer.BadParameter("is of the GPU: give --gpu as well", param_hint="--profile")
+    for given, name in ((profile, "--profile"), (against, "--against")):
+        if given and not gpu:
+            raise typer.BadParameter("is of the GPU: give --gpu as well", param_hint=name)
     console = Console(stderr=True, highlight=False)
 
     def on_stage(stage: str) -> None:
@@ -34,7 +39,7 @@ def bench(
     if gpu:
         from .bench import gpu as on_gpu
 
-        measures = on_gpu.measure(on_stage, profile)
+        measures = on_gpu.measure(on_stage, profile, against)
         facts = on_gpu.facts(["sfserver", *sys.argv[1:]])
     elif world:
         from .bench import ends

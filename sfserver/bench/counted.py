@@ -2,14 +2,16 @@
 
 Nothing is computed. Counted is what eager torch would ask its allocator for on CUDA, where a norm and an attention are
 one kernel each and make nothing but their answer; not what libraries take for themselves, nor what the allocator
-cannot join together again.
+cannot join together again. `python -m sfserver.bench.counted docs/figures/memory.json` keeps the figures for the page.
 """
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -28,7 +30,7 @@ from ..model.positions import Positions
 from ..model.rope import RopeTable
 from ..model.tae import Tae, TaeConfig
 from ..model.vae import StreamState, VaeConfig, WanVae
-from .report import Measure
+from .report import Measure, write_json
 
 DTYPE = torch.bfloat16
 LAYERS_SAID = "2 layers of the 1.3B model at 832x480, beside weights and text"
@@ -146,3 +148,8 @@ def measure(on_stage: Callable[[str], None]) -> list[Measure]:
                 how = f"planned {planned / 1e9:.2f} GB over counted {counted / 1e9:.2f} GB, {LAYERS_SAID}"
                 measures.append(Measure(f"memory plan, {where}", planned / counted, 1.1, "low", "x", how))
     return measures
+
+
+if __name__ == "__main__":
+    facts = {"counted on": "the meta device", "torch": torch.__version__}
+    write_json(measure(lambda stage: None), Path(sys.argv[1]), facts)

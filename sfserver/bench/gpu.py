@@ -33,7 +33,9 @@ from ..model.dit import Dit, How
 from ..model.rope import RopeTable
 from ..model.tae import Tae, TaeConfig
 from ..model.vae import VaeConfig, WanVae
+from .against import compare, published
 from .flops import decode_flops, pass_flops
+from .full import first_picture
 from .report import Measure
 from .tiny import randomised
 
@@ -65,11 +67,15 @@ class Scale:
     """Side of the matrices that set the yardstick."""
 
 
-def measure(on_stage: Callable[[str], None], profile: Path | None = None) -> list[Measure]:
-    """All measures of the GPU; `profile` is where a chrome trace of two blocks goes. Raises UserError without one."""
+def measure(on_stage: Callable[[str], None], profile: Path | None = None, against: Path | None = None) -> list[Measure]:
+    """All measures of the GPU. `profile` is where a chrome trace of two blocks goes, `against` a checkout of the
+    published pipeline. Raises UserError where there is no GPU, or no such checkout.
+    """
     if not torch.cuda.is_available():
         raise UserError("bench --gpu needs a GPU that torch can use through CUDA; without --gpu, the CPU is measured")
-    return measure_on(torch.device("cuda"), torch.bfloat16, Scale(), on_stage, profile)
+    measures = measure_on(torch.device("cuda"), torch.bfloat16, Scale(), on_stage, profile, against)
+    on_stage("first picture, through a server")
+    return [*measures, first_picture(*Scale().sizes[0], 81)]
 
 
 @torch.no_grad()
@@ -79,6 +85,7 @@ def measure_on(
     scale: Scale,
     on_stage: Callable[[str], None],
     profile: Path | None = None,
+    against: Path | None = None,
 ) -> list[Measure]:
     """The same on any device and at any scale, for the tests."""
     bench = Bench(device, dtype, scale)
@@ -100,6 +107,9 @@ def measure_on(
     measures.append(bench.growth(*usual))
     if len(scale.sizes) > 1:
         measures.append(previews(measures, *scale.sizes[:2]))
+    if against:
+        on_stage("the published pipeline, in turns")
+        measures += bench.against(against, *usual)
     if profile:
         on_stage("profile")
         bench.profile(profile, *usual)
@@ -276,6 +286,19 @@ class Bench:
         early, late = (statistics.median(times[max(0, i - 2) : i + 2]) for i in self._scale.compared)
         how = f"block {self._scale.compared[1]} over block {self._scale.compared[0]}, each the median of four"
         return Measure("growth", late / early, None, "low", "x", f"{how}, window {self._scale.window}", goal="G9")
+
+    def against(self, folder: Path, width: int, height: int) -> list[Measure]:
+        """Whole clips, as the published pipeline makes them and as we do."""
+        latents = self._scale.latents
+        geometry = plan(width, height, FRAMES_PER_LATENT * (latents - 1) + 1, PER_BLOCK)
+        theirs = published(folder, self._scale.dit, self._device, self._dtype)
+
+        def clip(decoder: Decoder) -> None:
+            for _ in self._block_times(decoder, width, height):
+                pass
+
+        ours = {goal: partial(clip, self.decoders[name]) for goal, name in (("G1", "TAE"), ("G3", "Wan VAE"))}
+        return compare(theirs, geometry.latent_shape(latents), ours, self._wait, self._scale.repeats)
 
     def profile(self, path: Path, width: int, height: int) -> None:
         """Two blocks of a clip as a chrome trace."""

@@ -210,6 +210,8 @@ def server(worker_module: str, *arguments: str) -> Iterator[Served]:
         finally:
             process.terminate()
             process.wait(15)
+            if process.stdout:
+                process.stdout.close()
 
 
 def _request(width: int, height: int, num_frames: int, engine: str) -> Request:

@@ -82,7 +82,8 @@ def ways(preset: Preset, has_tae: bool) -> Iterator[tuple[str, int, Decoder]]:
         windows += range(preset.window - preset.per_block, least - 1, -preset.per_block)
     decoders: list[Decoder] = ["wan", "tae"] if has_tae else ["wan"]
     for decoder in decoders:
-        yield from ((usual, window, decoder) for window in windows)
+        for window in windows:
+            yield usual, window, decoder
         if "joint" in preset.strategies and usual != "joint":
             yield "joint", preset.window, decoder
 

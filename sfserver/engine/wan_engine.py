@@ -106,7 +106,7 @@ class WanEngine:
         seam = Seam()
         for still in stills:
             if params["seam"] and still.at not in given:  # the rollout itself decodes what is given
-                seam.learn(still.errors(decoder.decode(still.latents, decoder.new_decoder_state())))
+                self._line.beside(partial(_learn, seam, still, decoder))  # and beside the first block's passes
         decode = partial(decoder.decode, state=decoder.new_decoder_state())
         rollout = Rollout(
             Networks(weights.dit, weights.vace, self._how(job), weights.clean),
@@ -278,6 +278,10 @@ class WanEngine:
         if self._compiled is None:
             self._compiled = How.compiled(self._attend)
         return self._compiled
+
+
+def _learn(seam: Seam, still: Still, decoder: WanVae | Tae) -> None:
+    seam.learn(still.errors(decoder.decode(still.latents, decoder.new_decoder_state())))
 
 
 def out_of_memory_explained(

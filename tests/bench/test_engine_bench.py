@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from sfserver.bench import engine, speed
+from sfserver.bench import engine, full, pace, speed
 from sfserver.bench.flops import decode_flops, pass_flops
 from sfserver.bench.goals import GOALS
 from sfserver.bench.gpu import Scale, measure_on
@@ -101,6 +101,30 @@ def test_gpu_measures_run_at_toy_size_on_a_cpu_and_fill_their_rows_of_the_page(t
     assert rows.keys() == {goal.id for goal in GOALS}
     assert all(("not measured" in row) == (name not in answered) for name, row in rows.items())
     assert "a CPU in its place" in page
+
+
+def test_the_first_picture_of_a_model_with_random_weights_comes_through_a_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(full, "MEASURED", 1)
+    measured = full.first_picture(32, 32, 9, "toy")
+    assert measured.goal == "G5"
+    assert measured.value > 0
+
+
+def test_a_paced_device_is_measured_through_a_server_by_the_road_and_by_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """How fast is for `make bench`; here, that both workers deliver every picture in both encodings."""
+    monkeypatch.setattr(pace, "SIZE", (32, 32))
+    monkeypatch.setattr(pace, "BLOCKS", 2)
+    monkeypatch.setattr(pace, "ROUNDS", 1)
+    monkeypatch.setattr(pace, "slower_than_the_real_thing", lambda: 0.05)
+    measures = {measure.name: measure for measure in pace.measure()}
+    assert len(measures) == 5
+    assert measures["road at a device's pace, png"].target == 0.97
+    assert measures["one thread at a device's pace, raw"].target is None
+    assert all(measure.value > 0 for measure in measures.values())
 
 
 def test_a_file_that_holds_no_figures_is_one_sentence(tmp_path: Path) -> None:

@@ -132,9 +132,9 @@ def test_a_rollout_asks_the_device_for_nothing() -> None:
     with torch.no_grad():
         run = clip(preset, plan(*SIZE, 81, 3, [1]), AT_REST, [dit], vae)
         made = [event for event in run.run() if isinstance(event, Made)]
-        assert len(made) == 8
-        with pytest.raises(RuntimeError, match="meta"):
-            bool(made[-1].latents.isfinite().all())
+    assert len(made) == 8
+    with pytest.raises(RuntimeError, match="meta"):
+        bool(made[-1].latents.isfinite().all())
 
 
 def test_keys_that_are_turned_anew_are_planned() -> None:

@@ -197,7 +197,7 @@ def test_conversion_that_breaks_off_leaves_no_half_file(tmp_path: Path, monkeypa
     def full_disk(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sfserver.weights.convert.save_file", full_disk)
+    monkeypatch.setattr("sfserver.weights.convert.write_safetensors", full_disk)
     source = save(tmp_path / "tae.safetensors", published.tae_tensors())
     with pytest.raises(OSError, match="No space left"):
         convert(source, tmp_path / "model")
