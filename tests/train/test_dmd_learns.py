@@ -26,14 +26,16 @@ PACE = Pace(40, 1e-3, 1, decay_from=1.0, betas=(0.9, 0.99), checkpoint_steps=100
 
 @frozen(eq=False)
 class Knows(Teacher):
-    """A teacher to whom one clip alone is likely: the true one."""
+    """A teacher to whom one clip alone is likely: the true one of the caption, or of the next caption."""
+
+    off: int = 0
 
     def estimate(self, noisy: Noised, text: Tensor, how: How) -> Tensor:
         which = (text[:, 0] @ sentences()[:, 0].T).argmax(-1)
         detours = torch.randn(SENTENCES, 1, 16, 1, 1, generator=Generator().manual_seed(99))  # as in `tiny_clips`
         t = torch.linspace(0, 1, LATENTS)[None, :, None, None, None]
         straight = noisy.x[:, :1] * (1 - t) + noisy.x[:, -1:] * t
-        return straight + 2 * (torch.pi * t).sin() * detours[which]
+        return straight + 2 * (torch.pi * t).sin() * detours[(which + self.off) % SENTENCES]
 
 
 def finish(reports: Iterator[Report]) -> None:
@@ -55,8 +57,9 @@ def held_out_error(dit: Dit) -> float:
 
 
 @pytest.mark.slow
-def test_a_model_comes_nearer_to_what_its_teacher_finds_likely(tmp_path: Path) -> None:
-    """0.907 before and 0.854 after."""
+@pytest.mark.parametrize("off", [0, 1])
+def test_a_model_comes_nearer_to_what_its_teacher_finds_likely(off: int, tmp_path: Path) -> None:
+    """0.907 before, 0.854 after; the control, by a teacher to whom another caption's clip is likely: 6.84."""
     clips = (tiny_clips(256),)
     rolling = Rolling(clips, sentences(), SCHEDULE, batch=8, end_share=1.0, dtype=torch.float32)
     dit, critic = tiny_dit(0), tiny_dit(3)
@@ -65,7 +68,8 @@ def test_a_model_comes_nearer_to_what_its_teacher_finds_likely(tmp_path: Path) -
     learn(CriticStage(critic, dit, rolling), Pace(60, 4e-3, 10, checkpoint_steps=1000), tmp_path / "critic")
     before = held_out_error(dit)
     rolling = evolve(rolling, batch=16)
-    stage = GeneratorStage(dit, rolling, Knows(dit, torch.zeros(4, 8)), critic)
+    stage = GeneratorStage(dit, rolling, Knows(dit, torch.zeros(4, 8), off=off), critic)
     beside = Beside(CriticStage(critic, dit, rolling), evolve(PACE, learning_rate=2e-3), 4)
     learn(stage, PACE, tmp_path / "dmd", beside)
-    assert held_out_error(dit) < 0.97 * before
+    after = held_out_error(dit)
+    assert after < 0.97 * before if off == 0 else after > 2 * before
