@@ -94,10 +94,10 @@ def build_stage(recipe: Recipe, stage: StageRecipe, folder: Path, words: Words) 
     return SelfRolloutStage(dit, **drawn(schedule=small_schedule(), graph=stage.graph))
 
 
+@torch.no_grad()
 def sentence_table(words: Words) -> Tensor:
     """Embeddings of every caption [S, text_len, text_dim], in their order."""
-    table = words.table(every_caption())
-    return torch.stack([table[sentence] for sentence in every_caption()])
+    return words.table(every_caption())
 
 
 def small_schedule() -> Schedule:

@@ -100,8 +100,19 @@ class SelfRolloutStage:
                 self.graph,
                 self.dtype,
             )
-        error = made.float() - latents.clean[:, 1:-1]
-        return (error**2 * near_weights(latents, self.near_weight)).mean()
+        return nearest_error(made.float(), latents, self.near_weight)
+
+
+def nearest_error(made: Tensor, latents: Latents, near_weight: float) -> Tensor:
+    """Squared error of what lies between the keyframes, of each clip against the nearer of what its sentence allows.
+
+    The mean of what is allowed is not allowed itself; against the nearest, the noise may decide which one it becomes.
+    """
+    weights = near_weights(latents, near_weight)
+    apart = [
+        ((made - allowed[:, 1:-1]) ** 2 * weights).flatten(1).mean(1) for allowed in (latents.clean, latents.other)
+    ]
+    return torch.minimum(*apart).mean()
 
 
 def ends_after(schedule: Schedule, passes: int) -> Schedule:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Literal
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from einops import rearrange
 from torch import Generator, Tensor
 
@@ -152,4 +152,4 @@ def draw_latents(
     rows = torch.randint(len(pool), (count,), generator=random)
     latents = pool.pick(rows)
     with_end = bool(torch.rand((), generator=random) < end_share)
-    return Latents(latents.clean.float(), latents.near, latents.sentence), with_end
+    return evolve(latents, clean=latents.clean.float(), other=latents.other.float()), with_end
