@@ -33,6 +33,8 @@ class StageRecipe:
     """Clips in a step, of the shortest; longer ones come in smaller batches."""
     graph: Graph = "exit+memory"
     """Of a rollout: which passes gradient goes through."""
+    control: bool = False
+    """Not on the way to the model: its transformer is left beside the model, to compare with."""
 
 
 @frozen

@@ -17,7 +17,7 @@ from ..engine.presets import SMALL_WORLD
 from ..model.tae import Tae
 from . import loop
 from .codec import SMALL_TAE, CodecStage, new_tae
-from .export import export
+from .export import export, export_transformer
 from .latents import read_shards, write_shards
 from .loop import Stage, averages_of, step_random
 from .recipe import Recipe, StageRecipe
@@ -58,11 +58,13 @@ def train(recipe: Recipe, folder: Path, only: str = "") -> Generator[Progressed,
 
 
 def write_model(recipe: Recipe, folder: Path, words: Words | None = None) -> Path:
-    """The folder that `sfserver models` lists, of what the last stages have left."""
-    last = {stage.kind: stage for stage in recipe.stage}
+    """The folder that `sfserver models` lists, of what the last stages have left; controls lie beside it."""
+    last = {stage.kind: stage for stage in recipe.stage if not stage.control}
     codec = averages_of(folder / last["decoder"].name)
     dit = averages_of(folder / (last.get("rollout") or last["teacher"]).name)
     export(folder / MODEL_FOLDER, dit, SMALL_DIT, codec, words or new_words())
+    for control in (stage.name for stage in recipe.stage if stage.control):
+        export_transformer(folder / f"{MODEL_FOLDER}-{control}", averages_of(folder / control), SMALL_DIT)
     return folder / MODEL_FOLDER
 
 
