@@ -46,7 +46,7 @@ def held_out(num_frames: int, count: int) -> HeldOut:
     embed = loading.load_text_encoder(FOLDER, FOLDER / "tokenizer", _CPU, torch.bfloat16, SMALL_DIT.text_len)
     clips = world.clips(count, num_frames, torch.Generator().manual_seed(SEED + num_frames))
     said = [world.caption(clips.scenes, row, VERB_NAMES[v], row % 3) for row, v in enumerate(clips.verbs.tolist())]
-    rows = {sentence: embed(sentence) for sentence in sorted(set(said))}
+    rows = {sentence: embed.encode(sentence) for sentence in sorted(set(said))}
     text = torch.stack([torch.nn.functional.pad(rows[s], (0, 0, 0, SMALL_DIT.text_len - len(rows[s]))) for s in said])
     return HeldOut(encode_clips(tae, clips, said), text.float())
 
