@@ -1,4 +1,5 @@
 # make demo   two pictures in, in-betweens out, under demo/
+# make animatic-demo   five drawn panels as an OTIO storyboard, filled and rendered, under demo/animatic
 # make test   the tests of everything but the three other Blenders
 # make test-blender   the extension inside all four Blenders
 # make extension      the extension's zips, under dist/
@@ -19,10 +20,13 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo test test-server test-blender libraries lint bench bench-draft bench-world torture extension clean
+.PHONY: demo animatic-demo test test-server test-blender libraries lint bench bench-draft bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
+
+animatic-demo: $(VENV)/.run
+	$(BIN)/python examples/animatic.py
 
 test: libraries test-server test-blender-50
 

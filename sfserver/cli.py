@@ -22,6 +22,7 @@ from sfwire.limits import MAX_SIDE_PX
 from sfwire.messages import EngineInfo, Refused, fit
 from typer.exceptions import Abort, TyperException
 
+from .animatic.command import animatic
 from .bars import Bar, bytes_bar
 from .config import ConfigError, load_config
 from .errors import UserError
@@ -72,6 +73,7 @@ def _complain(error: object, code: int = USER_ERROR) -> int:
 def _help_command(arguments: Sequence[str] | None) -> str:
     words = sys.argv[1:] if arguments is None else arguments
     names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    names |= {group.name for group in app.registered_groups if group.name}
     return " ".join(["sfserver", *[word for word in words[:1] if word in names], "--help"])
 
 
@@ -120,10 +122,10 @@ def generate(
         negative_prompt=negative_prompt,
         prompts=tuple(sorted(_later_prompt(text) for text in prompt_at or ())),
         num_frames=frames,
-        size=_size(size),
+        size=size_of(size),
         fit=fit,
         engine=engine,
-        settings=dict(_setting(text) for text in settings or ()),
+        settings=dict(setting_of(text) for text in settings or ()),
         seed=seed,
         fps=_fps(fps),
         between_only=between_only,
@@ -169,9 +171,9 @@ def compare(
         prompt=prompt,
         negative_prompt=negative_prompt,
         num_frames=frames,
-        size=_size(size),
+        size=size_of(size),
         fit=fit,
-        settings=dict(_setting(text) for text in settings or ()),
+        settings=dict(setting_of(text) for text in settings or ()),
     )
     rows = comparing.compare(wish, load_config(), lambda sentence: typer.echo(sentence, err=True))
     if not rows:
@@ -207,7 +209,8 @@ def _later_prompt(text: str) -> tuple[int, str]:
     return int(index), prompt.strip()
 
 
-def _size(text: str) -> tuple[int, int] | None:
+def size_of(text: str) -> tuple[int, int] | None:
+    """(width, height), or None for auto."""
     if text == "auto":
         return None
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
@@ -219,7 +222,8 @@ def _size(text: str) -> tuple[int, int] | None:
     return width, height
 
 
-def _setting(text: str) -> tuple[str, str]:
+def setting_of(text: str) -> tuple[str, str]:
+    """NAME=VALUE of a --set."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise typer.BadParameter(f"{text!r} is not a name and a value, as in easing=in-out", param_hint="--set")
@@ -400,7 +404,8 @@ def _lora(text: str) -> tuple[Path, float]:
     raise typer.BadParameter(f"{strength!r} is not a strength, as in style.safetensors=0.8", param_hint="--lora")
 
 
-app.command()(train)
+app.command()(animatic)
+app.add_typer(train, name="train")
 
 
 @app.command()
@@ -425,9 +430,10 @@ def bench(
 
         measures = on_gpu.measure(on_stage)
     elif world:
+        from .bench import ends
         from .bench import world as of_world
 
-        measures = of_world.measure(on_stage)
+        measures = of_world.measure(on_stage) + ends.measure(on_stage)
     else:
         from .bench import engine, road
 

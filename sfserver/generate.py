@@ -99,12 +99,14 @@ class Result:
     engine: str
 
 
-class Watcher(Protocol):
-    """Who is told what happens: the command line's progress bar."""
+class Notes(Protocol):
+    """Who is told what the user should know."""
 
-    def note(self, sentence: str) -> None:
-        """Something the user should know."""
-        ...
+    def note(self, sentence: str) -> None: ...
+
+
+class Watcher(Notes, Protocol):
+    """Who is told what happens: the command line's progress bar."""
 
     def planned(self, wanted: int) -> None: ...
 
@@ -123,12 +125,12 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
         for note in one.notes:
             watcher.note(note)
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(_client(config)) if order.connect else None
+        client = stack.enter_context(connected(config)) if order.connect else None
         first = order.size or loaded[0].image.shape[1::-1]
         clip = Wanted(first[0], first[1], order.num_frames, len(loaded))
-        choice, settings = _choose_engine(order, clip, config, client, watcher)
+        choice, settings = choose_engine(order, clip, config, client, watcher)
         order = evolve(order, settings={**settings, **order.settings})
-        plan = _plan(order, {at: one.image for at, one in loaded.items()}, choice.info, watcher)
+        plan = plan_for(order, {at: one.image for at, one in loaded.items()}, choice.info, watcher)
         outputs = Outputs(
             order.out,
             ClipShape(plan.job.width, plan.job.height, order.num_frames, tuple(loaded), order.fps),
@@ -159,14 +161,16 @@ def _check_order(order: Order) -> None:
             raise OrderError(f"--prompt-at {at}:{text}: another prompt begins at frame {at}; choose another frame")
 
 
-def _client(config: ServerConfig) -> Client:
-    """Raises NoConnectionFile at once where no server runs: whoever types a command wants to know, not to wait."""
+def connected(config: ServerConfig, name: str = "sfserver generate") -> Client:
+    """A client of the running server.
+
+    Raises NoConnectionFile at once where no server runs: whoever types a command wants to know, not to wait."""
     endpoint.require_running(endpoint.connection_path(config))
-    return Client(config.connection_file, name="sfserver generate")
+    return Client(config.connection_file, name=name)
 
 
-def _choose_engine(
-    order: Order, clip: Wanted, config: ServerConfig, client: Client | None, watcher: Watcher
+def choose_engine(
+    order: Order, clip: Wanted, config: ServerConfig, client: Client | None, watcher: Notes
 ) -> tuple[Choice, Mapping[str, str]]:
     """The engine that is meant, and what `auto` would set. Raises RequestError where there is none of that name."""
     welcome = client.wait_ready() if client else None
@@ -204,14 +208,14 @@ def _engine_of(folder: Path, config: ServerConfig, served: Sequence[m.EngineInfo
     return Choice(info, partial(table.load, info.id, config))
 
 
-def _note_what_is_ignored(order: Order, info: m.EngineInfo, watcher: Watcher) -> None:
+def _note_what_is_ignored(order: Order, info: m.EngineInfo, watcher: Notes) -> None:
     if (order.prompt or order.prompts) and not info.uses_prompt:
         watcher.note(f"engine {info.id} ignores the prompt")
     if order.negative_prompt and not info.uses_negative_prompt:
         watcher.note(f"engine {info.id} ignores the negative prompt")
 
 
-def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, watcher: Watcher) -> Plan:
+def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, watcher: Notes) -> Plan:
     """Raises RequestError for what this engine cannot do, and messages.Refused for what no request may say."""
     width, height = order.size or clip_size(images[0], info.size_multiple, info.min_side_px, info.max_pixels)
     given = {name: typed(text, name, info) for name, text in order.settings.items()}
@@ -282,20 +286,24 @@ def frames_from_server(client: Client, request: Request) -> Generator[Event, Non
     """The same from a running server. Closing the generator cancels it."""
     with client.submit(request) as stream:
         for event in stream.events():
-            match event:
-                case Picture():
-                    pixels = np.frombuffer(event.data, np.uint8).reshape(event.height, event.width, 3)
-                    yield base.Frame(event.index, pixels, event.confidence)
-                case m.Progress():
-                    yield base.Step(event.stage, event.step, event.of)
-                case m.Accepted():
-                    yield base.Step(f"queued, {event.position} before" if event.position else "starting", 0, 0)
-                case Interrupted():
-                    yield base.Step("reconnecting", 0, 0)
-                case Ended():  # `events` keeps the last one to itself
-                    pass
+            if not isinstance(event, Ended):  # `events` keeps the last one to itself
+                yield heard(event)
         if stream.done is not None and stream.done.outcome == "cancelled":
             raise ServerUnavailable("the server cancelled the request, for it is shutting down; start it and try again")
+
+
+def heard(event: Picture | m.Progress | m.Accepted | Interrupted) -> Event:
+    """What a server says, as an engine in this process would say it."""
+    match event:
+        case Picture():
+            pixels = np.frombuffer(event.data, np.uint8).reshape(event.height, event.width, 3)
+            return base.Frame(event.index, pixels, event.confidence)
+        case m.Progress():
+            return base.Step(event.stage, event.step, event.of)
+        case m.Accepted():
+            return base.Step(f"queued, {event.position} before" if event.position else "starting", 0, 0)
+        case Interrupted():
+            return base.Step("reconnecting", 0, 0)
 
 
 def _write_all(

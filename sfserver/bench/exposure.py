@@ -61,8 +61,9 @@ def transformers() -> Mapping[str, Dit]:
 def rolled_out(dit: Dit, clips: HeldOut, seed: int = 0) -> Tensor:
     """What the transformer makes between the keyframes, [B, F - 2, C, H, W]."""
     clean = clips.latents.clean
-    noise = batch_noise(clean, torch.Generator().manual_seed(seed))
-    return roll_out(dit, clips.text, (clean[:, :1], clean[:, -1:]), clip_geometry(clean), small_schedule(), noise)
+    geometry, known = clip_geometry(clean), {0: clean[:, :1], clean.shape[1] - 1: clean[:, -1:]}
+    noise = batch_noise(clean, geometry, torch.Generator().manual_seed(seed))
+    return roll_out(dit, clips.text, known, geometry, small_schedule(), noise)
 
 
 def error_by_latent(dit: Dit, clips: HeldOut) -> Tensor:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from attrs import frozen
+from sfwire.messages import Value
 from torch import Tensor
 
 from ..config import ServerConfig
@@ -34,6 +35,7 @@ SCENES = {18: 18, 34: 5}
 OPEN_SCENES, OPEN_SEEDS = 6, 6
 """For sentences that leave something open: each of three in so many scenes, with so many seeds."""
 OnStage = Callable[[str], None]
+USUAL: Mapping[str, Value] = {}
 
 
 @frozen(eq=False)
@@ -133,28 +135,39 @@ def _open_sentences(engine: Engine) -> list[Measure]:
     ]
 
 
-def show(engine: Engine, exact: Clips, with_end: bool = True, seed: int = 0) -> Shown:
+def show(
+    engine: Engine, exact: Clips, with_end: bool = True, seed: int = 0, params: Mapping[str, Value] = USUAL
+) -> Shown:
     """The engine's clips between the same keyframes, under captions that name the verbs."""
     began = time.perf_counter()
     said = [
         world.caption(exact.scenes, row, VERB_NAMES[verb], row % 3) for row, verb in enumerate(exact.verbs.tolist())
     ]
-    return Shown(exact, _clips(engine, exact, said, with_end, seed), time.perf_counter() - began)
+    return Shown(exact, _clips(engine, exact, said, with_end, seed, params), time.perf_counter() - began)
 
 
-def _clips(engine: Engine, exact: Clips, said: Sequence[str], with_end: bool = True, seed: int = 0) -> Tensor:
+def _clips(
+    engine: Engine,
+    exact: Clips,
+    said: Sequence[str],
+    with_end: bool = True,
+    seed: int = 0,
+    params: Mapping[str, Value] = USUAL,
+) -> Tensor:
     """[B, T, 3, H, W] 0 to 1: what comes of the clips' keyframes under these sentences."""
     asked = zip(exact.pixels, said, strict=True)
-    return torch.stack([_clip(engine, pixels, caption, with_end, seed) for pixels, caption in asked])
+    return torch.stack([_clip(engine, pixels, caption, with_end, seed, params) for pixels, caption in asked])
 
 
-def _clip(engine: Engine, pixels: Tensor, caption: str, with_end: bool, seed: int) -> Tensor:
+def _clip(
+    engine: Engine, pixels: Tensor, caption: str, with_end: bool, seed: int, params: Mapping[str, Value]
+) -> Tensor:
     """[T, 3, H, W] 0 to 1. What is given is as it is; a frame that was not asked for is the exact one."""
     pictures = (pixels * 255).round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
     last = len(pictures) - 1
     keyframes = tuple(Keyframe(at, pictures[at]) for at in ((0, last) if with_end else (0,)))
     side = pictures.shape[1]
-    job = checked(Job(side, side, len(pictures), keyframes, caption, seed=seed), engine.info)
+    job = checked(Job(side, side, len(pictures), keyframes, caption, seed=seed, params=params), engine.info)
     made: dict[int, np.ndarray] = {k.at: k.image for k in keyframes}
     for event in engine.open(job):
         if isinstance(event, Chunk):

@@ -37,6 +37,8 @@ class Need:
     element_bytes: int
     transformers: int = 1
     """Two where clean passes have one of their own."""
+    raw: int = 0
+    """Latents in all caches whose keys are kept a second time, not rotated: those that seem nearer than they are."""
     encoder_states: int = 0
     """Of the VAE's encoder, that wait between blocks for the next part of the VACE context."""
 
@@ -46,7 +48,8 @@ class Need:
 
     def cache_bytes(self, width: int, height: int) -> int:
         """Of keys and values, exactly."""
-        return 2 * self.config.layers * self.seats * tokens_of(width, height) * self.config.dim * self.element_bytes
+        held = 2 * self.seats + self.raw
+        return held * self.config.layers * tokens_of(width, height) * self.config.dim * self.element_bytes
 
     def at(self, width: int, height: int) -> int:
         """Bytes of everything, about, at a size in pixels."""

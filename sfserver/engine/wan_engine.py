@@ -19,12 +19,13 @@ from ..model.text import PromptTooLong
 from ..model.vace import Vace
 from ..model.vae import WanVae
 from . import conditioning
-from .base import Chunk, Event, Frame, Job, Step
+from .approach import drafted
+from .base import Chunk, Engine, Event, Frame, Job, Keyframe, Step
 from .capacity import Need, largest_size
 from .conditioning import ClipContext, GreyClip, Still, Strategy
 from .geometry import Geometry, frames_of, latent_of
-from .guide import Context, Pull
-from .noise import Schedule, even_schedule, make_schedule, seeded_noise
+from .guide import Context, Focus, Pull
+from .noise import Schedule, even_schedule, make_schedule, seeded_noise, unipc_schedule
 from .presets import TRAINED_LATENTS, Preset
 from .rollout import Memory, Networks, Rollout, Sampling
 from .script import Prompt, Script, Switch
@@ -43,6 +44,8 @@ class Weights:
     tae: Tae | None = None
     clean: Dit | None = None
     """Makes the clean passes, where a model has another transformer for them."""
+    draft: Callable[[], Engine] | None = None
+    """The draft engine, loaded when it is first asked for."""
 
 
 class WanEngine:
@@ -84,7 +87,8 @@ class WanEngine:
         yield Step("text", 0, 1)
         script = self._script(job, geometry)
         yield Step("text", 1, 1)
-        stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
+        around = yield from self._around_keyframes(job, strategy)
+        stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device, around)
         context = self._context(job, geometry, strategy)
         decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
         given = {position for block in geometry.blocks if block.given for position in block.latents}
@@ -106,6 +110,13 @@ class WanEngine:
             switches=script.switches,
         )
         yield from self._deliver(job, rollout, seam, {still.at: still for still in stills})
+
+    def _around_keyframes(self, job: Job, strategy: Strategy) -> Generator[Step, None, Mapping[int, Keyframe]]:
+        """Frames that are not given but shown to the model all the same, beside keyframes that are anchored."""
+        if not strategy.anchor or job.params.get("anchor_shows") != "draft":
+            return conditioning.NOTHING
+        assert self._weights.draft
+        return (yield from drafted(self._weights.draft(), job.keyframes))
 
     def _deliver(
         self, job: Job, rollout: Rollout, seam: Seam, stills: Mapping[int, Still]
@@ -176,6 +187,10 @@ class WanEngine:
                 fade=float(params.get("anchor_fade", plain.pull.fade)),
                 reach=reach if reach < TRAINED_LATENTS else None,
             ),
+            focus=Focus(
+                strength=float(params.get("keyframe_focus", plain.focus.strength)),
+                time_scale=float(params.get("keyframe_nearness", plain.focus.time_scale)),
+            ),
         )
 
     def _context(self, job: Job, geometry: Geometry, strategy: Strategy) -> Context | None:
@@ -188,11 +203,15 @@ class WanEngine:
     def _sampling(self, job: Job) -> Sampling:
         preset = self._preset
         return Sampling(
-            schedule=even_schedule(preset.even_steps, preset.shift) if preset.even_steps else self._steps(preset.steps),
+            schedule=self._even_steps(job) if preset.even_steps else self._steps(preset.steps),
             first_schedule=self._steps(preset.first_steps) if preset.first_steps else None,
             context_t=preset.context_t,
             guidance=float(job.params.get("guidance", 1.0)),
         )
+
+    def _even_steps(self, job: Job) -> Schedule:
+        make = unipc_schedule if job.params.get("sampler") == "unipc" else even_schedule
+        return make(self._preset.even_steps, self._preset.shift)
 
     def _steps(self, steps: Sequence[float]) -> Schedule:
         return make_schedule(steps, self._preset.shift, self._preset.warp)
@@ -210,6 +229,7 @@ class WanEngine:
         caches = 2 if float(job.params.get("guidance", 1.0)) > 1 else 1
         pinned = len({latent_of(k.at) for k in job.keyframes}) if strategy.anchor else 0
         seats = min(memory.window, geometry.latents) + pinned if memory else 0
+        is_turned = self._dials(job).pull.reach is not None and self._preset.policy == "absolute"
         return Need(
             config=self._weights.dit.config,
             per_pass=block,
@@ -217,6 +237,7 @@ class WanEngine:
             vace_span=min(geometry.latents, TRAINED_LATENTS if strategy.lookahead else block) if strategy.vace else 0,
             element_bytes=self._weights.dit.compute_dtype.itemsize,
             transformers=self._preset.transformers,
+            raw=caches * pinned if memory and is_turned else 0,
             encoder_states=int(strategy.vace and conditioning.is_encoded_in_parts(strategy, geometry, job.keyframes)),
         )
 

@@ -20,6 +20,7 @@ from sfwire.codec import Buffer
 from sfwire.errors import RETRYABLE, BadMessage, ErrorCode, RequestError
 
 from ..engine.base import Place, check
+from . import credit
 from .ends import pause_s
 from .jobs import Job, Jobs, State, Terminal
 
@@ -88,14 +89,20 @@ class _Worker:
 class Broker:
     """One run of the server. `now` is an argument everywhere: seconds of any monotonic clock."""
 
-    def __init__(self, boot: str, server: str, workers: int, beat_timeout_s: float, now: float) -> None:
+    def __init__(
+        self, boot: str, server: str, workers: int, beat_timeout_s: float, now: float, *, counts: bool = False
+    ) -> None:
+        """`counts`: `on_waiting` will say what is on its way to each client."""
         self.boot = boot
+        self._counts = counts
         self._server = server
         self._beat_timeout_s = beat_timeout_s
         self._started_at = now
         self._jobs = Jobs()
         self._clients: dict[bytes, _Client] = {}
         self._waiting_hellos: dict[bytes, m.Hello] = {}
+        self._waiting_bytes: dict[bytes, int] = {}
+        """Sent to a connection and not taken by its computer yet, where that is counted."""
         self._workers = [_Worker(since=now, beat_at=now) for _ in range(workers)]
         self._ready: m.Welcome | None = None
         """What the workers last said of their engines."""
@@ -159,6 +166,14 @@ class Broker:
         log.info("client gone", client=client.name)
         return [a for job in self._jobs.of(client.session) for a in self._stop(job, now)]
 
+    def on_waiting(self, peer: bytes, waiting_bytes: int) -> list[Action]:
+        """So much of what was sent to this connection is still on its way: frames may follow what has arrived."""
+        self._waiting_bytes[peer] = waiting_bytes
+        if not waiting_bytes:
+            del self._waiting_bytes[peer]
+        client = self._clients.get(peer)
+        return [a for job in self._jobs.of(client.session) for a in self._grant(job)] if client else []
+
     def _on_hello(self, peer: bytes, hello: m.Hello, now: float) -> list[Action]:
         if not L.OLDEST_PROTOCOL <= hello.protocol <= L.PROTOCOL:
             return [_refusal(peer, ErrorCode.PROTOCOL_VERSION, f"the server speaks protocol {L.PROTOCOL}")]
@@ -211,13 +226,24 @@ class Broker:
         size, params = (request.width, request.height), request.params
         check(info, *size, request.num_frames, places, params, request.resume_from, switches)
 
-    def _on_credit(self, job: Job, credit: m.Credit) -> list[Action]:
-        if credit.total <= job.credit:
+    def _on_credit(self, job: Job, message: m.Credit) -> list[Action]:
+        job.credit = max(job.credit, message.total)
+        return self._grant(job)
+
+    def _grant(self, job: Job) -> list[Action]:
+        """Tell its worker of further frames that the client may be sent, if there are any."""
+        if job.state is not State.RUNNING or job.worker is None:
             return []
-        job.credit = min(credit.total, job.sent + L.MAX_CREDIT_AHEAD)
-        if job.worker is None:
+        total = self._may_send(job)
+        if total == job.given:
             return []
-        return [ToWorker(job.worker, m.Credit(job.key, job.credit))]
+        job.given = total
+        return [ToWorker(job.worker, m.Credit(job.key, total))]
+
+    def _may_send(self, job: Job) -> int:
+        client = self._owner(job)
+        waiting_bytes = self._waiting_bytes.get(client.peer, 0) if client else 0
+        return credit.total(job, self._jobs.of(job.owner), waiting_bytes)
 
     # Workers
 
@@ -236,8 +262,9 @@ class Broker:
             case m.Progress() if job.state is State.RUNNING:
                 return self._to_owner(job, evolve(message, id=job.request.id))
             case m.Frame() if job.state is State.RUNNING:
-                job.sent += 1
-                return self._to_owner(job, evolve(message, id=job.request.id), tuple(buffers))
+                job.sent, job.moved_at = job.sent + 1, now
+                frame = self._to_owner(job, evolve(message, id=job.request.id), tuple(buffers))
+                return [*frame, *self._grant(job)]
             case m.Done() | m.Failed():
                 worker.state, worker.since = "idle", now
                 return [*self._end(job, message, now), *self._dispatch(now)]
@@ -323,7 +350,16 @@ class Broker:
                 log.warning("worker hangs", worker=index, pid=worker.pid, silent_s=round(silent))
                 why = f"the worker showed no sign of life for {silent:.0f} s and was replaced"
                 actions += self._replace(index, ErrorCode.WORKER_HUNG, why, now)
+        for job in self._jobs:
+            if self._holds_up_others(job, now):
+                log.info("no frame taken", job=job.key, frames=job.sent)
+                actions += self._stop(job, now)
         return actions
+
+    def _holds_up_others(self, job: Job, now: float) -> bool:
+        """Whether its worker waits for a client that takes nothing, and another client for a worker."""
+        stands_still = job.state is State.RUNNING and job.sent == job.given and now - job.moved_at > L.MAX_UNTAKEN_S
+        return stands_still and any(other.state is State.QUEUED and other.owner != job.owner for other in self._jobs)
 
     def _ignores_cancel(self, index: int, now: float) -> bool:
         job = self._jobs.on(index)
@@ -337,7 +373,7 @@ class Broker:
     # Steps that the above share
 
     def _dispatch(self, now: float) -> list[Action]:
-        """Hand waiting requests to idle workers, and tell the others that they have moved up."""
+        """Hand waiting requests to idle workers, and tell the others how many come before them now."""
         actions: list[Action] = []
         for index, worker in enumerate(self._workers):
             if worker.state != "idle":
@@ -346,13 +382,10 @@ class Broker:
             if job is None:
                 break
             worker.state, worker.since, worker.beat_at = "busy", now, now
-            actions.append(
-                ToWorker(
-                    index, evolve(job.request, id=job.key, credit=min(job.credit, L.MAX_CREDIT_AHEAD)), job.buffers
-                )
-            )
+            job.given, job.moved_at = self._may_send(job), now
+            actions.append(ToWorker(index, evolve(job.request, id=job.key, credit=job.given), job.buffers))
             job.buffers = ()
-        for job in self._jobs.moved_up():
+        for job in self._jobs.moved():
             actions += self._to_owner(job, m.Accepted(job.request.id, job.position))
         return actions
 
@@ -378,8 +411,15 @@ class Broker:
         return m.Done(job.key, "cancelled", job.sent, job.request.seed, job.request.engine, version)
 
     def _to_owner(self, job: Job, message: m.ToClient, buffers: tuple[Buffer, ...] = ()) -> list[Action]:
-        owner = next((c for c in self._clients.values() if c.session == job.owner), None)
-        return [ToClient(owner.peer, message, buffers)] if owner else []
+        owner = self._owner(job)
+        if owner is None:
+            return []
+        if self._counts and buffers:
+            self._waiting_bytes[owner.peer] = self._waiting_bytes.get(owner.peer, 0) + sum(map(len, buffers))
+        return [ToClient(owner.peer, message, buffers)]
+
+    def _owner(self, job: Job) -> _Client | None:
+        return next((c for c in self._clients.values() if c.session == job.owner), None)
 
     def _pong(self, client: _Client | None, nonce: int) -> m.Pong:
         jobs = self._jobs.of(client.session) if client else []

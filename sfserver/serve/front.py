@@ -21,6 +21,7 @@ from uuid import uuid4
 import structlog
 import zmq
 from attrs import frozen
+from sfwire import limits as L
 from sfwire.channel import Context, ServerKeys, Socket, listen
 from sfwire.codec import Buffer, decode_to_server, encode
 from sfwire.errors import BadMessage
@@ -29,6 +30,7 @@ from .. import __version__
 from ..config import ServerConfig, load_config
 from .broker import Action, Broker, Replace, ToClient, ToWorker
 from .leash import hold_to_parent
+from .lines import Lines
 from .logs import log_to_file
 from .order import InOrder
 from .pool import Pool, Said
@@ -42,6 +44,8 @@ BEAT_S = 1.0
 END_TIMEOUT_S = 10.0
 MESSAGES_A_TURN = 32
 """From clients, before workers get their turn again."""
+READING_A_TURN_S = 0.02
+"""And no longer than this, however long they take to decode. ZeroMQ takes one from each client in turn."""
 
 log = structlog.get_logger("front")
 
@@ -74,8 +78,9 @@ class Setup:
 class Front:
     """One run of the server, from the first worker's start to the last one's end."""
 
-    def __init__(self, socket: Socket, pool: Pool, broker: Broker, workers: int) -> None:
+    def __init__(self, socket: Socket, lines: Lines, pool: Pool, broker: Broker, workers: int) -> None:
         self._socket = socket
+        self._lines = lines
         self._pool = pool
         self._broker = broker
         self._poller = zmq.Poller()
@@ -94,8 +99,9 @@ class Front:
         """Until `stop`: clients' messages, workers' messages, time."""
         said_ready, beat_at = False, 0.0
         while not self._stopping.is_set():
-            self._poller.poll(int(TICK_S * 1000))
+            self._poller.poll(int(min(TICK_S, self._lines.pause_s) * 1000))
             self._read_clients()
+            self._look_at_lines()
             self._read_workers()
             self._in_order.do(lambda: self._broker.tick(time.monotonic()))
             if self._broker.ready and not said_ready:
@@ -107,15 +113,19 @@ class Front:
         self._in_order.do(lambda: self._broker.shut_down(time.monotonic()))
 
     def _read_clients(self) -> None:
+        enough_at = time.monotonic() + READING_A_TURN_S
         for _ in range(MESSAGES_A_TURN):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            message = receive(self._socket, self._lines)
+            if message is None:
                 return
-            now, peer = time.monotonic(), frames[0].bytes
-            # Headers are small and copied; pictures stay where ZeroMQ put them until the worker has them.
-            parts: list[Buffer] = [frame.buffer for frame in frames[1:]]
+            (peer, parts), now = message, time.monotonic()
             self._in_order.do(partial(self._hear, peer, parts, now), partial(self._broker.on_mistake, peer, now))
+            if now > enough_at:
+                return
+
+    def _look_at_lines(self) -> None:
+        for peer, waiting_bytes in self._lines.look(time.monotonic()):
+            self._in_order.do(partial(self._broker.on_waiting, peer, waiting_bytes))
 
     def _hear(self, peer: bytes, parts: list[Buffer], now: float) -> list[Action]:
         try:
@@ -153,13 +163,15 @@ class Front:
 
     def _send(self, action: ToClient) -> Sequence[Action]:
         """A client that cannot take what credit allowed it, or is gone, is forgotten: nothing is dropped in silence."""
-        parts = [action.peer, *encode(action.message, action.buffers)]
+        parts: list[Buffer] = [action.peer, *encode(action.message, action.buffers)]
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
         except (zmq.Again, zmq.ZMQError) as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
+            self._lines.shut(action.peer)
             return self._broker.on_client_gone(action.peer, time.monotonic())
+        self._lines.handed(action.peer, parts[1:])
         return ()
 
     def _start(self, worker: int) -> Sequence[Action]:
@@ -168,6 +180,28 @@ class Front:
         except OSError as error:  # no process, no descriptor, no disk: it may be over in a while
             return self._broker.on_worker_gone(worker, f"it could not be started: {error.strerror}", time.monotonic())
         return ()
+
+
+def receive(socket: Socket, lines: Lines) -> tuple[bytes, list[Buffer]] | None:
+    """The next message and who sent it, or None where none is there.
+
+    Pictures stay where ZeroMQ put them until the worker has them. Of a message that has more parts than any may have,
+    one more is kept, so that it is refused, and its sender is shut.
+    """
+    try:
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return None
+    peer, parts, sizes = frame.bytes, list[Buffer](), list[int]()
+    while frame.more:
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        sizes.append(len(frame))
+        if len(parts) <= L.MAX_PARTS:
+            parts.append(frame.buffer)
+    lines.read(peer, int(frame.get(zmq.SRCFD)), sizes)
+    if len(sizes) > L.MAX_PARTS:
+        lines.shut(peer)
+    return peer, parts
 
 
 def serve(setup: Setup) -> None:
@@ -179,12 +213,15 @@ def serve(setup: Setup) -> None:
     pool = Pool(setup.worker_command, config)
     try:
         with listen(context, setup.keys, config.host, setup.port) as (socket, endpoint):
-            broker = Broker(boot, f"sfserver {__version__}", config.workers, config.beat_timeout_s, time.monotonic())
+            lines = Lines(context, socket)
+            name, now = f"sfserver {__version__}", time.monotonic()
+            broker = Broker(boot, name, config.workers, config.beat_timeout_s, now, counts=lines.counts)
             tell(endpoint=endpoint)
             log.info("listening", endpoint=endpoint, boot=boot, workers=config.workers)
-            front = Front(socket, pool, broker, config.workers)
+            front = Front(socket, lines, pool, broker, config.workers)
             threading.Thread(target=_wait_for_end, args=(front,), name="leash", daemon=True).start()
             front.run()
+            lines.close()
             time.sleep(0.05)  # libzmq's thread sends the last Failed messages before the socket closes
         log.info("stopped")
     finally:

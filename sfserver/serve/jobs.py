@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from enum import Enum, auto
 
 from attrs import define, evolve, field
-from sfwire import limits as L
 from sfwire import messages as m
 from sfwire.codec import Buffer
-from sfwire.errors import ErrorCode, RequestError
+
+from .turns import Turns
 
 REMEMBERED_ENDS = 1024
 """Terminal messages kept for a Generate that comes again after its answer was lost."""
@@ -52,6 +52,11 @@ class Job:
     position: int = 0
     sent: int = 0
     credit: int = 0
+    """The running total of frames that the client wants to be sent."""
+    given: int = 0
+    """And that the worker was told: see `credit.py`."""
+    moved_at: float = 0.0
+    """When it was last handed out or had a frame sent."""
     since: float = 0.0
     """When it came into its state."""
 
@@ -69,7 +74,7 @@ class Jobs:
 
     served: int = 0
     _live: dict[str, Job] = field(factory=dict[str, Job])
-    _queue: list[str] = field(factory=list[str])
+    _queue: Turns = field(factory=Turns)
     _ends: OrderedDict[tuple[str, str], Terminal] = field(factory=OrderedDict[tuple[str, str], Terminal])
     _count: int = 0
 
@@ -102,33 +107,25 @@ class Jobs:
         return len(self._live) - len(self._queue)
 
     def admit(self, owner: str, request: m.Generate, buffers: tuple[Buffer, ...], now: float) -> Job:
-        """Put a request at the end of the queue. Raises RequestError where the queue has no room."""
-        if len(self._queue) >= L.MAX_QUEUED:
-            raise RequestError(
-                ErrorCode.QUEUE_FULL, f"{len(self._queue)} requests are waiting, the most there may be; try again later"
-            )
-        waiting = sum(len(b) for key in self._queue for b in self._live[key].buffers)
-        if waiting + sum(map(len, buffers)) > L.MAX_QUEUED_BYTES:
-            raise RequestError(
-                ErrorCode.QUEUE_FULL, f"the waiting requests hold {waiting >> 20} MiB of keyframes; try again later"
-            )
+        """Let a request wait for its turn. Raises RequestError where there is no room for it."""
+        key = f"job{self._count + 1}"
+        before = self._queue.add(key, owner, sum(map(len, buffers)))
         self._count += 1
-        job = Job(f"job{self._count}", owner, request, buffers, credit=request.credit, since=now)
-        self._live[job.key] = job
-        self._queue.append(job.key)
-        job.position = len(self._queue)
+        job = Job(key, owner, request, buffers, position=before + 1, credit=request.credit, since=now)
+        self._live[key] = job
         return job
 
     def start_next(self, worker: int, now: float) -> Job | None:
-        """Give the oldest waiting request to a worker."""
-        if not self._queue:
+        """Give the request whose turn it is to a worker."""
+        key = self._queue.pop()
+        if key is None:
             return None
-        job = self._live[self._queue.pop(0)]
+        job = self._live[key]
         job.move(State.RUNNING, now)
         job.worker, job.position = worker, 0
         return job
 
-    def moved_up(self) -> list[Job]:
+    def moved(self) -> list[Job]:
         """The waiting requests whose position has changed since this was last asked."""
         changed: list[Job] = []
         for position, key in enumerate(self._queue, start=1):
@@ -142,8 +139,7 @@ class Jobs:
         """Take a request out; the terminal message in the client's own terms. The only way to one."""
         job.move(State.ENDED, now)
         del self._live[job.key]
-        if job.key in self._queue:
-            self._queue.remove(job.key)
+        self._queue.remove(job.key)
         job.buffers = ()
         terminal = evolve(how, id=job.request.id)
         self._ends[job.owner, job.request.id] = terminal

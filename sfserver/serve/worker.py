@@ -7,15 +7,16 @@ engine; closing that generator is how a request is cancelled.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import attrs
 from sfwire import limits as L
@@ -25,13 +26,10 @@ from sfwire.errors import RETRYABLE, ErrorCode, RequestError
 
 from .. import __version__
 from ..config import ServerConfig, load_config
-from ..engine.base import Chunk, Engine, Frame, Job, Keyframe, Step, checked
+from ..engine.base import Engine, Frame, Job, Keyframe, Step, checked
 from . import link
 from .leash import hold_to_parent
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from .road import Cancelled, Road, encoders
 
 DEVICE_ERROR = "CUDA error"
 """What torch's words for it begin with. After one, the process can do nothing more with the device."""
@@ -46,10 +44,6 @@ class Engines(Protocol):
     def describe_all(self, config: ServerConfig) -> tuple[m.EngineInfo, ...]: ...
     def load(self, engine_id: str, config: ServerConfig) -> Engine: ...
     def choose(self, infos: Iterable[m.EngineInfo], config: ServerConfig) -> tuple[str, str]: ...
-
-
-class Cancelled(Exception):
-    """The request in hand is not wanted any more."""
 
 
 class _Request:
@@ -102,6 +96,7 @@ class Worker:
         self._waiting: SimpleQueue[_Request] = SimpleQueue()
         self._known: dict[str, _Request] = {}
         """Requests that Credit and Cancel may be for."""
+        self._encoders = encoders()
         self._device_lost = False
 
     def run(self) -> None:
@@ -170,17 +165,21 @@ class Worker:
         if info is None:
             raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {request.message.engine!r}", "engine")
         job = checked(_job(request), info)
-        self._progress(request, Step("loading", 0, 1))
-        events = self._engine(info).open(job)
-        try:
-            for event in events:
-                request.check()
-                if isinstance(event, Step):
-                    self._progress(request, event)
-                else:
-                    self._deliver(request, event)
-        finally:
-            events.close()
+        with self._road(request) as road:
+            self._progress(request, Step("loading", 0, 1), road)
+            with closing(self._engine(info).open(job)) as events:
+                for event in events:
+                    request.check()
+                    road.check()
+                    if isinstance(event, Step):
+                        self._progress(request, event, road)
+                        continue
+                    for frame in event.frames:
+                        if frame.index >= job.resume_from:
+                            road.put(frame)
+
+    def _road(self, request: _Request) -> Road:
+        return Road(partial(self._send_frame, request), self._send, request.message.encoding, self._encoders)
 
     def _engine(self, info: m.EngineInfo) -> Engine:
         """The loaded engine; a large one makes room for another large one."""
@@ -190,45 +189,26 @@ class Worker:
             self._loaded[info.id] = self._engines.load(info.id, self._config)
         return self._loaded[info.id]
 
-    def _progress(self, request: _Request, step: Step) -> None:
+    def _progress(self, request: _Request, step: Step, road: Road) -> None:
         """Tell how far it is: every change of stage, otherwise no more often than anybody can see."""
         now = time.monotonic()
         if step.stage != request.stage or now - request.told_at >= PROGRESS_S:
             request.stage, request.told_at = step.stage, now
-            self._send(m.Progress(request.message.id, step.stage, step.step, step.of))
+            road.tell(m.Progress(request.message.id, step.stage, step.step, step.of))
 
-    def _deliver(self, request: _Request, chunk: Chunk) -> None:
+    def _send_frame(self, request: _Request, frame: Frame, picture: Buffer) -> None:
+        """Once the client can take it; until then it is told every now and then that this is what is waited for."""
         message = request.message
-        for frame in chunk.frames:
-            if frame.index < message.resume_from:
-                continue
-            request.wait_for_credit(lambda: self._progress(request, Step("waiting", request.sent, message.num_frames)))
-            self._send_frame(message, frame)
-            request.sent += 1
-
-    def _send_frame(self, message: m.Generate, frame: Frame) -> None:
+        request.wait_for_credit(lambda: self._send(m.Progress(message.id, "waiting", request.sent, message.num_frames)))
         height, width = frame.image.shape[:2]
-        header = m.Frame(message.id, frame.index, width, height, message.encoding, frame.confidence)
-        self._send(header, encode_picture(frame.image, message.encoding))
+        self._send(m.Frame(message.id, frame.index, width, height, message.encoding, frame.confidence), picture)
+        request.sent += 1
 
     def _send(self, message: m.ToClient, *buffers: Buffer) -> None:
         try:
             link.write(self._sink, encode(message, buffers))
         except OSError:
             os._exit(0)
-
-
-def encode_picture(image: NDArray[np.uint8], encoding: m.Encoding) -> Buffer:
-    """[H, W, 3] uint8 as it travels: RGB8 rows, or a PNG file made for speed rather than size."""
-    import numpy as np
-
-    if encoding == "raw":
-        return np.ascontiguousarray(image).data.cast("B")
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=1)
-    return file.getbuffer()
 
 
 def _job(request: _Request) -> Job:

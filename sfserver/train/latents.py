@@ -28,18 +28,61 @@ class Latents:
 
     clean: Tensor
     """[B, F, C, H, W]: the start keyframe, the latents between, the end keyframe held to the end of its latent."""
-    other: Tensor
-    """[B, F, C, H, W]: the clip that the sentence allows as well; the same one where it leaves nothing open."""
     near: Tensor
     """[B, F - 2, H, W] bool: where in the latents between the shape is, or close by, in either clip."""
     sentence: Tensor
-    """[B], rows of `world.every_caption()`."""
+    """[B], rows of the table of captions: `world.every_caption()`, or the pool's own."""
+    stills: Tensor | None = None
+    """[B, F, C, H, W]: what a keyframe in each latent is told as; None where keyframes begin and end clips alone."""
+    other: Tensor | None = None
+    """[B, F, C, H, W]: the clip that the sentence allows as well, the same one where it leaves nothing open; None where
+    no sentence does."""
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def pick(self, rows: Tensor) -> Latents:
-        return Latents(self.clean[rows], self.other[rows], self.near[rows], self.sentence[rows])
+        stills, other = (None if of is None else of[rows] for of in (self.stills, self.other))
+        return Latents(self.clean[rows], self.near[rows], self.sentence[rows], stills, other)
+
+    def to(self, device: torch.device) -> Latents:
+        """On a device, latents in float32. The table of captions is large and stays where it is; so do its rows."""
+        stills, other = (None if of is None else of.to(device).float() for of in (self.stills, self.other))
+        return Latents(self.clean.to(device).float(), self.near.to(device), self.sentence, stills, other)
+
+    def keyframe(self, position: int) -> Tensor:
+        """What a keyframe there is told as, [B, 1, C, H, W]."""
+        last = self.clean.shape[1] - 1
+        latents = self.clean if position in (0, last) or self.stills is None else self.stills
+        return latents[:, position : position + 1]
+
+
+def draw_latents(
+    pools: Sequence[Latents], shares: Sequence[float], batch: int, random: Generator, device: torch.device
+) -> Latents:
+    """A batch of one length. Longer clips come in smaller batches."""
+    pool = pools[int(torch.multinomial(torch.tensor(shares), 1, generator=random))]
+    count = max(1, round(batch * (pools[0].clean.shape[1] - 2) / (pool.clean.shape[1] - 2)))
+    return pool.pick(torch.randint(len(pool), (count,), generator=random)).to(device)
+
+
+MOST_IN_THE_MIDDLE = 3
+
+
+def draw_known(latents: Latents, end_share: float, middle_share: float, random: Generator) -> tuple[int, ...]:
+    """Positions of the keyframes that a batch is told, in order of time: the start always, the end with its share,
+    and with theirs one to three between, where the pool has them.
+
+    Of a batch and not of a clip: what a cache holds is the same for all that are in it.
+    """
+    last = latents.clean.shape[1] - 1
+    with_end = bool(torch.rand((), generator=random) < end_share)
+    middle: list[int] = []
+    if latents.stills is not None and last > 1 and bool(torch.rand((), generator=random) < middle_share):
+        most = min(MOST_IN_THE_MIDDLE, last - 2)  # something is left to make
+        count = 1 + int(torch.randint(max(1, most), (1,), generator=random)) if most else 0
+        middle = sorted((1 + torch.randperm(last - 1, generator=random)[:count]).tolist())
+    return (0, *middle, *([last] if with_end else []))
 
 
 @torch.no_grad()
@@ -52,7 +95,7 @@ def encode_clips(tae: Tae, batch: Clips, sentences: Sequence[str]) -> Latents:
         other[opened], near_other = _encode_with_near(tae, with_others(batch.pick(opened)))
         either[opened] |= near_other
     rows = caption_rows()
-    return Latents(clean, other, either, torch.tensor([rows[sentence] for sentence in sentences]))
+    return Latents(clean, either, torch.tensor([rows[sentence] for sentence in sentences]), other=other)
 
 
 def _encode_with_near(tae: Tae, batch: Clips) -> tuple[Tensor, Tensor]:
@@ -92,6 +135,7 @@ _AT_ONCE = 32
 def _encode_some(tae: Tae, num_frames: int, random: Generator) -> Mapping[str, Tensor]:
     batch = clips(_AT_ONCE, num_frames, random)
     encoded = encode_clips(tae, batch, captions(batch, random))
+    assert encoded.other is not None
     halves = {"clean": encoded.clean.to(torch.bfloat16), "other": encoded.other.to(torch.bfloat16)}
     return {**halves, "near": encoded.near, "sentence": encoded.sentence}
 
@@ -99,4 +143,5 @@ def _encode_some(tae: Tae, num_frames: int, random: Generator) -> Mapping[str, T
 def read_shards(folder: Path, num_frames: int) -> Latents:
     """All clips of a length as one."""
     shards = [load_file(path) for path in sorted(folder.glob(f"{num_frames:02}-*.safetensors"))]
-    return Latents(*(torch.cat([shard[name] for shard in shards]) for name in ("clean", "other", "near", "sentence")))
+    whole = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+    return Latents(**whole)

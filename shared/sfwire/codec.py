@@ -55,7 +55,7 @@ def _decode(parts: Sequence[Buffer], known: Mapping[str, type]) -> tuple[m.Messa
     header, *buffers = parts
     if len(header) > L.MAX_HEADER_BYTES:
         raise BadMessage(f"header of {len(header)} bytes, at most {L.MAX_HEADER_BYTES}")
-    body = _unpack(header)
+    body = _unpack(header, L.MAX_CONTAINERS_TO_SERVER if known is _TO_SERVER else L.MAX_CONTAINERS_TO_CLIENT)
     name = body.pop(_TYPE, None)
     if not isinstance(name, str) or name not in known:
         raise BadMessage(f"unknown message; known are {', '.join(known)}", _TYPE, _readable_id(body))
@@ -68,12 +68,16 @@ def _decode(parts: Sequence[Buffer], known: Mapping[str, type]) -> tuple[m.Messa
     return message, buffers
 
 
-def _unpack(header: Buffer) -> dict[str, Any]:
+def _unpack(header: Buffer, most_containers: int) -> dict[str, Any]:
+    counted = _Counted(most_containers)
     try:
         body = _unpack_any(
             header,
-            object_pairs_hook=_map_without_doubles,
+            object_pairs_hook=counted.map,
+            list_hook=counted.array,
             strict_map_key=True,
+            max_array_len=L.MAX_ARRAY_LENGTH,
+            max_map_len=L.MAX_MAP_LENGTH,
             max_ext_len=0,
             max_bin_len=0,
         )
@@ -84,11 +88,27 @@ def _unpack(header: Buffer) -> dict[str, Any]:
     return cast("dict[str, Any]", body)
 
 
-def _map_without_doubles(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key stands twice in one map")
-    return result
+class _Counted:
+    """Ends the reading of a header that holds too many arrays and maps, while it is being read."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def array(self, items: list[Any]) -> list[Any]:
+        self._count()
+        return items
+
+    def map(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        self._count()
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a key stands twice in one map")
+        return result
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("too many arrays and maps")
 
 
 def _readable_id(body: Mapping[str, Any]) -> str | None:

@@ -31,6 +31,7 @@ class ErrorCode(StrEnum):
     BAD_VALUE = "bad_value"
     """A well-formed request that cannot be done; `field` names the value."""
     QUEUE_FULL = "queue_full"
+    """There is no place for it now, there may be one later."""
     OUT_OF_MEMORY = "out_of_memory"
     NOT_FINITE = "not_finite"
     """The model produced NaN or infinity: weights and precision do not fit together."""
@@ -41,7 +42,7 @@ class ErrorCode(StrEnum):
     """A mistake of ours; the server's log has the details."""
 
 
-RETRYABLE = frozenset({ErrorCode.HELLO_FIRST, ErrorCode.WORKER_DIED, ErrorCode.WORKER_HUNG})
+RETRYABLE = frozenset({ErrorCode.HELLO_FIRST, ErrorCode.QUEUE_FULL, ErrorCode.WORKER_DIED, ErrorCode.WORKER_HUNG})
 
 
 class WireError(Exception):

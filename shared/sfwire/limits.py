@@ -52,6 +52,14 @@ MIN_FRAMES = 2
 MAX_FRAMES = 1000
 """Clip length of any engine, 40 s at 25 frames a second; an engine may allow less and says so in Welcome."""
 MAX_SEED = 2**63 - 1
+MAX_ARRAY_LENGTH = 128
+"""Of any array of a header: `yours` of a Pong has the most. MessagePack sets aside what an array claims to hold."""
+MAX_MAP_LENGTH = 64
+"""Of any map: a Generate has 14 fields, and 32 parameters at most."""
+MAX_CONTAINERS_TO_SERVER = 64
+"""Arrays and maps of one header from a client: itself, keyframes, prompts and parameters are at most 44."""
+MAX_CONTAINERS_TO_CLIENT = 4096
+"""The same from a server: 32 engines of 32 parameters, each with its choices, are 2,200."""
 MAX_INT = 2**63 - 1
 """Of any whole number, above zero or below: what every language's MessagePack can read."""
 MAX_CREDIT_AHEAD = 64
@@ -68,8 +76,20 @@ MAX_CLIENTS = 32
 MAX_WORKERS = 64
 MAX_QUEUED = 64
 """Requests that wait for a worker, of all clients together."""
+MAX_QUEUED_OF_ONE = MAX_QUEUED // 2
+"""Of them, of one client: nobody fills the house alone."""
 MAX_QUEUED_BYTES = 1024**3
 """Keyframes held for waiting requests, of all clients together."""
+MAX_QUEUED_BYTES_OF_ONE = MAX_QUEUED_BYTES // 2
+"""The same of one client: two requests of the largest size."""
+MAX_WAITING_BYTES = 96 * 1024**2
+"""Sent to one client and not yet taken by its computer: 64 frames of 832x480 RGB8, or three of DCI 4K. A server that
+cannot see what was taken (it is no Linux) lets no more than this be ahead of what the client says it took."""
+MAX_UNREAD_BYTES = MAX_REQUEST_BYTES + 48 * 1024**2
+"""Come from one client and not yet read: one request of the largest size, what ZeroMQ adds to it, and what of the next
+one comes before we look."""
+MAX_UNREAD_BYTES_OF_ALL = 2 * MAX_UNREAD_BYTES
+"""The same of all connections together, those that never said a word too."""
 SOCKET_HIGH_WATER_MARK = 256
 """Messages; credit keeps the real number far below it. 0 (no limit) would let a stalled peer fill the memory."""
 
@@ -80,6 +100,8 @@ LOST_AFTER_PINGS = 4
 """Pings without any answer before a client calls the server lost."""
 CLIENT_LOST_AFTER_S = 10.0
 """Silence after which the server forgets a client and cancels its jobs. A laptop's hiccup is shorter."""
+MAX_UNTAKEN_S = 60.0
+"""A client that takes no frame for so long, while another waits for a worker, gives up its place. It may ask again."""
 HELLO_TIMEOUT_S = 30.0
 """A server that was just started imports torch before it can say which engines it has."""
 ACCEPT_TIMEOUT_S = 5.0

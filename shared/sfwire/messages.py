@@ -349,7 +349,7 @@ class Pong:
     boot: str = field(validator=_checks(_identifier))
     running: int = field(validator=_checks(_between(0)))
     queued: int = field(validator=_checks(_between(0)))
-    workers: tuple[WorkerState, ...]
+    workers: tuple[WorkerState, ...] = field(validator=_checks(_count(0, L.MAX_WORKERS)))
     yours: tuple[LiveRequest, ...] = field(validator=_checks(_count(0, L.MAX_QUEUED + L.MAX_WORKERS)))
     """This connection's requests that have not ended. One that is missing here was lost, and so was a frame that
     counts as sent and never came."""
@@ -371,28 +371,28 @@ class JobStatus:
     engine: str = field(validator=_checks(_identifier))
     state: str = field(validator=_checks(_text(L.MAX_NAME_CHARS)))
     frames: int = field(validator=_checks(_between(0, L.MAX_FRAMES)))
-    worker: int | None
+    worker: int | None = field(validator=_checks(_between(0, L.MAX_WORKERS - 1)))
 
 
 @frozen
 class WorkerStatus:
-    index: int
-    pid: int
+    index: int = field(validator=_checks(_between(0, L.MAX_WORKERS - 1)))
+    pid: int = field(validator=_checks(_between(0, 2**32)))
     state: WorkerState
-    restarts: int
+    restarts: int = field(validator=_checks(_between(0)))
 
 
 @frozen
 class Report:
     """Server's answer to Status."""
 
-    boot: str
-    uptime_s: float
-    clients: int
-    served: int
+    boot: str = field(validator=_checks(_identifier))
+    uptime_s: float = field(validator=_checks(_between(0.0)))
+    clients: int = field(validator=_checks(_between(0)))
+    served: int = field(validator=_checks(_between(0)))
     """Requests that have ended since boot."""
-    jobs: tuple[JobStatus, ...]
-    workers: tuple[WorkerStatus, ...]
+    jobs: tuple[JobStatus, ...] = field(validator=_checks(_count(0, L.MAX_QUEUED + L.MAX_WORKERS)))
+    workers: tuple[WorkerStatus, ...] = field(validator=_checks(_count(0, L.MAX_WORKERS)))
 
 
 ToServer = Hello | Generate | Credit | Cancel | Ping | Status | Bye

@@ -115,7 +115,7 @@ class Session:
             return ticket, self._end(run, WrongProtocol(self.refusal))
         if run.complete:
             return ticket, self._finish(run)
-        return ticket, self._ask(run, now) if self.phase is Phase.READY else []
+        return ticket, self._ask(run, now) if self.phase is Phase.READY and self._may_ask else []
 
     def cancel(self, ticket: str) -> list[Action]:
         """Stop a request. Its stream ends here and now; the server is told until it confirms."""
@@ -229,6 +229,8 @@ class Session:
             return self._end(run, error)
         if failed.code is ErrorCode.HELLO_FIRST:
             return self._lose(now, "the server does not know this connection", reopen=False)
+        if failed.code is ErrorCode.QUEUE_FULL:  # turned away, as it will be until somebody leaves
+            return self._on_loss(run, failed.message, now)
         return self._try_again(run, error, now)
 
     def _on_pong(self, pong: m.Pong, now: float) -> list[Action]:
@@ -280,7 +282,7 @@ class Session:
             return self._end(run, self._nobody(silent_s))
         if self.phase is not Phase.READY:
             return []
-        if run.at is At.WAITING and now >= run.not_before:
+        if run.at is At.WAITING and now >= run.not_before and self._may_ask:
             return self._ask(run, now)
         if run.at is At.ASKED and now - run.asked_at >= L.ACCEPT_TIMEOUT_S:
             if run.asks >= self._max_tries:
@@ -346,7 +348,7 @@ class Session:
         lasted_s = now - run.losing_since
         if run.losses < self._max_tries or lasted_s <= self._give_up_after_s:
             return []
-        sentence = f"the connection broke {run.losses} times in {lasted_s:.0f} s, without a new frame ({why})"
+        sentence = f"{run.losses} attempts in {lasted_s:.0f} s brought no new frame ({why})"
         return [*self._abandon(run), *self._end(run, ServerSilent(sentence))]
 
     def _nobody(self, silent_s: float) -> ServerUnavailable:
@@ -362,7 +364,12 @@ class Session:
         run.held.clear()
         if run.complete:
             return [*tell, *self._finish(run)]
-        return [*tell, *(self._ask(run, now) if now >= run.not_before else [])]
+        return [*tell, *(self._ask(run, now) if now >= run.not_before and self._may_ask else [])]
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether the server lets one more of ours wait; those beyond its share wait here."""
+        return sum(run.at is not At.WAITING for run in self._runs.values()) < L.MAX_QUEUED_OF_ONE
 
     def _ask(self, run: Run, now: float) -> list[Action]:
         """Send Generate: under a new id, or again under the same one if that got no answer."""

@@ -2,7 +2,7 @@
 
 Real messages, several connections that change their sessions, a pipe to each worker in which what was said waits; the
 clock is a number. After every step each worker is idle or has a request in hand that somebody owns or that it was told
-to stop, and each accepted request ends exactly once.
+to stop, each accepted request ends exactly once, and what waits for a connection stays under its bound, in bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ PEERS = (b"p0", b"p1", b"p2")
 SESSIONS = ("s0", "s1", "s2")
 IDS = ("r0", "r1", "r2")
 WORKERS = (0, 1)
-PICTURE = bytes(SIDE * SIDE * 3)
+LARGE = 4096, 2160
+PICTURES = {size: bytes(size[0] * size[1] * 3) for size in ((SIDE, SIDE), LARGE)}
+PICTURE = PICTURES[SIDE, SIDE]
 
 
 @define
@@ -83,8 +85,10 @@ class Attack(RuleBasedStateMachine):
         self.processes: dict[int, Process] = {}
         self.sends_left: dict[bytes, int] = {}
         """Connections that are gone after so many more messages."""
+        self.handed: Counter[bytes] = Counter()
+        self.acknowledged: Counter[bytes] = Counter()
         self.mistakes: list[Action] = []
-        self.broker = self.broker_class("boot", "test", len(WORKERS), 1e9, self.now)
+        self.broker = self.broker_class("boot", "test", len(WORKERS), 1e9, self.now, counts=True)
         self.jobs = self.broker._jobs = Counted()
         self.order = self.order_class(self.perform, self.failed)
         self.do(lambda: [Replace(index) for index in WORKERS])
@@ -100,6 +104,7 @@ class Attack(RuleBasedStateMachine):
                     return self.broker.on_client_gone(action.peer, self.now)
                 if left is not None:
                     self.sends_left[action.peer] = left - 1
+                self.handed[action.peer] += sum(map(len, action.buffers))
             case ToWorker():
                 self.processes[action.worker].inbox.append(action.message)
             case Replace():
@@ -117,12 +122,18 @@ class Attack(RuleBasedStateMachine):
     def hello(self, peer: bytes, session: str) -> None:
         self.said(peer, m.Hello(L.PROTOCOL, "test", session))
 
-    @rule(peer=st.sampled_from(PEERS), id=st.sampled_from(IDS), credit=st.integers(0, 3), frames=st.integers(2, 6))
-    def generate(self, peer: bytes, id: str, credit: int, frames: int) -> None:
-        request = m.Generate(id, "fake", SIDE, SIDE, frames, (m.Keyframe(0, 0, SIDE, SIDE),), 1, credit=credit)
+    @rule(
+        peer=st.sampled_from(PEERS),
+        id=st.sampled_from(IDS),
+        credit=st.integers(0, 8),
+        frames=st.integers(2, 30),
+        size=st.sampled_from(list(PICTURES)),
+    )
+    def generate(self, peer: bytes, id: str, credit: int, frames: int, size: tuple[int, int] = (SIDE, SIDE)) -> None:
+        request = m.Generate(id, "fake", *size, frames, (m.Keyframe(0, 0, *size),), 1, credit=credit)
         self.said(peer, request, [PICTURE])
 
-    @rule(peer=st.sampled_from(PEERS), id=st.sampled_from(IDS), total=st.integers(0, 6))
+    @rule(peer=st.sampled_from(PEERS), id=st.sampled_from(IDS), total=st.integers(0, 30))
     def credit(self, peer: bytes, id: str, total: int) -> None:
         self.said(peer, m.Credit(id, total))
 
@@ -146,6 +157,17 @@ class Attack(RuleBasedStateMachine):
     def the_connection_is_another_one_now(self, peer: bytes) -> None:
         self.do(lambda: self.broker.on_client_gone(peer, self.now))
         self.sends_left.pop(peer, None)
+        self.handed[peer] = self.acknowledged[peer] = 0
+
+    @rule(peer=st.sampled_from(PEERS), num_bytes=st.sampled_from([1000, 30_000_000, 10**9]))
+    def a_computer_takes_what_was_sent_to_it(self, peer: bytes, num_bytes: int) -> None:
+        self.acknowledged[peer] = min(self.handed[peer], self.acknowledged[peer] + num_bytes)
+
+    @rule()
+    def the_front_counts(self) -> None:
+        for peer in PEERS:
+            waiting = self.handed[peer] - self.acknowledged[peer]
+            self.do(partial(self.broker.on_waiting, peer, waiting))
 
     # What workers do
 
@@ -157,7 +179,7 @@ class Attack(RuleBasedStateMachine):
             welcome = m.Welcome(L.PROTOCOL, "worker", "test", (INFO,), "fake", "the only one")
             self.do(lambda: self.broker.on_worker(index, welcome, [], self.now))
 
-    @rule(index=st.sampled_from(WORKERS), turns=st.integers(1, 4))
+    @rule(index=st.sampled_from(WORKERS), turns=st.integers(1, 12))
     def a_worker_goes_on(self, index: int, turns: int) -> None:
         for _ in range(turns):
             self.worker_turn(index)
@@ -188,10 +210,10 @@ class Attack(RuleBasedStateMachine):
             said: m.ToClient = m.Done(request.id, outcome, sent, 1, "fake", "1")
         elif sent < process.credit:
             process.frames_left -= 1
-            said = m.Frame(request.id, sent + 1, SIDE, SIDE, "raw")
+            said = m.Frame(request.id, sent + 1, request.width, request.height, "raw")
         else:
             return
-        buffers = [PICTURE] if isinstance(said, m.Frame) else []
+        buffers = [PICTURES[request.width, request.height]] if isinstance(said, m.Frame) else []
         self.do(lambda: self.broker.on_worker(index, said, list(buffers), self.now))
 
     @rule(index=st.sampled_from(WORKERS))
@@ -243,6 +265,12 @@ class Attack(RuleBasedStateMachine):
         assert self.jobs.admitted - set(self.jobs.ends) == {job.key for job in self.jobs}
 
     @invariant()
+    def what_waits_for_a_connection_stays_under_the_bound(self) -> None:
+        for peer in PEERS:
+            most = L.MAX_WAITING_BYTES + len(WORKERS) * (L.MAX_BUFFER_BYTES + L.PNG_SLACK_BYTES)
+            assert self.handed[peer] - self.acknowledged[peer] <= most
+
+    @invariant()
     def nothing_was_a_mistake(self) -> None:
         assert not self.mistakes
 
@@ -250,7 +278,7 @@ class Attack(RuleBasedStateMachine):
         """Everybody leaves: then every worker is free again."""
         for peer in PEERS:
             self.do(partial(self.broker.on_client_gone, peer, self.now))
-        for _ in range(20):
+        for _ in range(60):
             for index in WORKERS:
                 self.worker_turn(index)
         assert not list(self.jobs)
@@ -290,6 +318,21 @@ class Credulous(Broker):
         return super().on_worker(index, message, buffers, now)
 
 
+class Trusting(Broker):
+    """Takes a client at its word that it has room for more."""
+
+    def _may_send(self, job: Job) -> int:
+        return min(job.credit, job.sent + L.MAX_CREDIT_AHEAD)
+
+
+class Anew(Broker):
+    """Takes whoever says Hello again for somebody to whom nothing was sent."""
+
+    def _on_hello(self, peer: bytes, hello: m.Hello, now: float) -> list[Action]:
+        self._waiting_bytes.pop(peer, None)
+        return super()._on_hello(peer, hello, now)
+
+
 def gone_while_it_is_accepted(attack: Attack) -> None:
     attack.the_connection_will_be_gone_after_so_many_messages(peer=b"p0", after=0)
     attack.generate(peer=b"p0", id="r0", credit=0, frames=4)
@@ -314,6 +357,22 @@ def two_welcomes(attack: Attack) -> None:
     attack.a_worker_says_what_makes_no_sense(index=0)
 
 
+def credit_and_no_reading(attack: Attack) -> None:
+    attack.generate(peer=b"p0", id="r0", credit=8, frames=200, size=LARGE)
+    for total in range(8, 200, 8):
+        attack.a_worker_goes_on(index=0, turns=9)
+        attack.the_front_counts()
+        attack.credit(peer=b"p0", id="r0", total=total)
+
+
+def credit_and_greetings_between_two_counts(attack: Attack) -> None:
+    attack.generate(peer=b"p0", id="r0", credit=8, frames=200, size=LARGE)
+    for total in range(8, 80, 8):
+        attack.a_worker_goes_on(index=0, turns=9)
+        attack.hello(peer=b"p0", session="s0")
+        attack.credit(peer=b"p0", id="r0", total=total)
+
+
 def after(scenario: Callable[[Attack], None], **without: type) -> None:
     """Play it, and look."""
     attack: Attack = type("Control", (Attack,), without)()
@@ -323,6 +382,7 @@ def after(scenario: Callable[[Attack], None], **without: type) -> None:
     attack.a_worker_is_busy_exactly_while_it_has_one_request_in_hand()
     attack.every_request_has_an_owner_or_was_told_to_stop()
     attack.each_request_ends_exactly_once()
+    attack.what_waits_for_a_connection_stays_under_the_bound()
     attack.teardown()
 
 
@@ -331,6 +391,8 @@ SCENARIOS = (
     (gone_while_the_next_one_starts, {"order_class": Nested}),
     (another_session_on_the_same_connection, {"broker_class": Forgetful}),
     (two_welcomes, {"broker_class": Credulous}),
+    (credit_and_no_reading, {"broker_class": Trusting}),
+    (credit_and_greetings_between_two_counts, {"broker_class": Anew}),
 )
 
 

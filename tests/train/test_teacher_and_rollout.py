@@ -14,6 +14,8 @@ from sfserver.model.cache import CacheShape, GraphCache, KvCache
 from sfserver.model.dit import Dit
 from sfserver.model.rope import RopeTable
 from sfserver.train.self_rollout import (
+    Drawn,
+    Rolling,
     SelfRolloutStage,
     batch_noise,
     clip_geometry,
@@ -93,13 +95,14 @@ def test_a_cache_with_a_graph_answers_what_the_other_answers() -> None:
 
 def rolled(dit: Dit, graph: Graph, passes: int = 2) -> Tensor:
     clips = tiny_clips(2)
+    geometry = clip_geometry(clips.clean)
     return roll_out(
         dit,
         sentences()[clips.sentence],
-        (clips.clean[:, :1], clips.clean[:, -1:]),
-        clip_geometry(clips.clean),
+        {0: clips.clean[:, :1], LATENTS - 1: clips.clean[:, -1:]},
+        geometry,
         ends_after(SCHEDULE, passes),
-        batch_noise(clips.clean, torch.Generator().manual_seed(5)),
+        batch_noise(clips.clean, geometry, torch.Generator().manual_seed(5)),
         graph,
     )
 
@@ -135,13 +138,14 @@ def test_gradients_of_a_rollout_are_those_of_finite_differences() -> None:
 
     def loss() -> Tensor:
         clips = tiny_clips(1)
+        geometry = clip_geometry(clips.clean)
         made = roll_out(
             dit,
             sentences()[clips.sentence],
-            (clips.clean[:, :1], clips.clean[:, -1:]),
-            clip_geometry(clips.clean),
+            {0: clips.clean[:, :1], LATENTS - 1: clips.clean[:, -1:]},
+            geometry,
             ends_after(SCHEDULE, 1),
-            batch_noise(clips.clean, torch.Generator().manual_seed(5)),
+            batch_noise(clips.clean, geometry, torch.Generator().manual_seed(5)),
             "exit+memory",
         )
         return made[:, :1].square().mean()  # the first block: nothing was fed back before it
@@ -167,7 +171,7 @@ def test_a_stage_draws_everything_from_its_generator(kind: str) -> None:
     stage = (
         TeacherStage(dit, pools, sentences(), batch=4)
         if kind == "teacher"
-        else SelfRolloutStage(dit, pools, sentences(), SCHEDULE, batch=4)
+        else SelfRolloutStage(dit, Rolling(pools, sentences(), SCHEDULE, batch=4))
     )
     losses = [float(stage.loss(torch.Generator().manual_seed(seed)).detach()) for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
@@ -175,10 +179,12 @@ def test_a_stage_draws_everything_from_its_generator(kind: str) -> None:
 
 def test_where_a_sentence_is_open_either_clip_is_right_and_their_mean_is_not() -> None:
     latents = tiny_clips(6)
-    opened = evolve(latents, other=latents.clean.flip(-1))
-    mean = (opened.clean + opened.other) / 2
-    errors = [float(nearest_error(made[:, 1:-1], opened, 4.0)) for made in (opened.clean, opened.other, mean)]
+    other = latents.clean.flip(-1)
+    opened = evolve(latents, other=other)
+    mean = (latents.clean + other) / 2
+    known = (0, LATENTS - 1)
+    errors = [float(nearest_error(made[:, 1:-1], Drawn(opened, known), 4.0)) for made in (latents.clean, other, mean)]
     assert errors[:2] == [0.0, 0.0]
     assert errors[2] > 0.1
-    closed = float(nearest_error(opened.other[:, 1:-1], latents, 4.0))
+    closed = float(nearest_error(other[:, 1:-1], Drawn(latents, known), 4.0))
     assert closed > 0.1  # the control: where it is not open, the other clip is wrong

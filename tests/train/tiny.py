@@ -38,4 +38,4 @@ def tiny_clips(count: int, seed: int = 0) -> Latents:
     sentence = torch.randint(SENTENCES, (count,), generator=random)
     t = torch.linspace(0, 1, LATENTS)[None, :, None, None, None]
     clean = start * (1 - t) + end * t + 2 * (torch.pi * t).sin() * detours[sentence]
-    return Latents(clean, clean, torch.ones(count, LATENTS - 2, 4, 4, dtype=torch.bool), sentence)
+    return Latents(clean, torch.ones(count, LATENTS - 2, 4, 4, dtype=torch.bool), sentence)

@@ -123,12 +123,77 @@ def test_bytes_that_are_no_message_are_refused(parts: list[bytes]) -> None:
 
 
 def test_size_and_count_are_checked_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfwire.codec._unpack", lambda header: pytest.fail("it was decoded"))
+    monkeypatch.setattr("sfwire.codec._unpack", lambda header, most: pytest.fail("it was decoded"))
     for parts in ([bytes(L.MAX_HEADER_BYTES + 1)], [b"\x80"] * (L.MAX_PARTS + 1)):
         with pytest.raises(BadMessage):
             decode_to_server(parts)
     with pytest.raises(pytest.fail.Exception):  # the control: a header of a good size does get there
         decode_to_server([b"\x80"])
+
+
+NESTED = b"\xdd\x00\x01\xf4\x00" * 1000
+"""Arrays of 128,000, each the first element of the one before: 1 MB set aside for every five bytes."""
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (NESTED + b"\xc0" * 128_000, "max_array_len"),
+        (b"\xdc\x00\x81" + b"\xc0" * 129, "max_array_len"),
+        (b"\xde\x00\x41" + b"".join(b"\xa2" + b"%02d" % i + b"\xc0" for i in range(65)), "max_map_len"),
+        (b"\x81\xa1a" + b"\xdc\x00\x80" + b"\x90" * 128, "too many arrays and maps"),
+        (b"\x81\xa1a" + b"\xdc\x00\x80" + b"\x80" * 128, "too many arrays and maps"),
+    ],
+    ids=["nested claims", "a long array", "a long map", "many arrays", "many maps"],
+)
+def test_a_header_is_refused_before_it_is_built(header: bytes, why: str) -> None:
+    with pytest.raises(BadMessage, match=why):
+        decode_to_server([header])
+
+
+def test_the_largest_message_of_each_side_is_within_the_limits() -> None:
+    keyframes = tuple(m.Keyframe(i, 0, 16, 16) for i in range(L.MAX_KEYFRAMES))
+    prompts = tuple(m.PromptAt(i, "x") for i in range(L.MAX_PROMPTS))
+    params = {f"p{i}": 1 for i in range(L.MAX_PARAMETERS)}
+    generate = m.Generate("r", "e", 16, 16, 99, keyframes, 0, "x", "y", params, prompts=prompts)
+    assert decode_to_server(encode(generate, [bytes(768)]))[0] == generate
+    parameters = tuple(m.Parameter(f"p{i}", "choice", "", "", choices=("a", "b")) for i in range(L.MAX_PARAMETERS))
+    engine = m.EngineInfo("e", "t", "s", "1", "l", True, True, True, ("x",) * 9, parameters=parameters)
+    welcome = m.Welcome(L.PROTOCOL, "b", "s", (engine,) * L.MAX_ENGINES, "e", "")
+    assert decode_to_client(encode(welcome))[0] == welcome
+    yours = tuple(m.LiveRequest(f"r{i}", 1) for i in range(L.MAX_QUEUED + L.MAX_WORKERS))
+    pong = m.Pong(1, "b", 1, 1, ("idle",) * L.MAX_WORKERS, yours)
+    assert decode_to_client(encode(pong))[0] == pong
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"uptime_s": float("nan")},
+        {"uptime_s": float("inf")},
+        {"uptime_s": -1.0},
+        {"clients": -1},
+        {"served": -1},
+        {"boot": "\x1b[2J"},
+        {"jobs": (m.JobStatus("r", "e", "running", 0, 0),) * 129},
+        {"workers": (m.WorkerStatus(0, 1, "idle", 0),) * 65},
+    ],
+    ids=str,
+)
+def test_a_report_holds_nothing_that_no_server_can_mean(change: dict[str, Any]) -> None:
+    report = m.Report("boot", 1.0, 0, 0, (), ())
+    with pytest.raises(m.Refused):
+        attrs.evolve(report, **change)
+
+
+def test_what_stands_in_a_report_is_bounded_too() -> None:
+    for bad in ((-1, 0), (0, -1)):
+        with pytest.raises(m.Refused):
+            m.WorkerStatus(bad[0], 1, "idle", bad[1])
+    with pytest.raises(m.Refused):
+        m.JobStatus("r", "e", "\x7f", 0, None)
+    with pytest.raises(m.Refused):
+        m.JobStatus("r", "e", "running", 0, -1)
 
 
 def test_all_pictures_of_a_request_together_have_a_limit() -> None:

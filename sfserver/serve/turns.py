@@ -1,0 +1,89 @@
+"""Who comes next: the requests that wait, so that nobody who asks for much keeps those waiting who ask for little.
+
+Each request gets a round when it comes: one more than its owner's last, and no earlier than the one that is being
+started now. It is started in order of rounds, and within a round in order of arrival. So an owner with fifty requests
+and one with a single one take turns; alone, an owner is served in the order in which it asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import define, field, frozen
+from sfwire import limits as L
+from sfwire.errors import ErrorCode, RequestError
+
+
+@frozen(order=True)
+class _Place:
+    round: int
+    arrival: int
+    key: str = field(order=False)
+    owner: str = field(order=False)
+    num_bytes: int = field(order=False)
+
+
+@define
+class Turns:
+    """`key` names a request, `owner` whoever asked for it, `num_bytes` what it makes us hold while it waits."""
+
+    _places: list[_Place] = field(factory=list[_Place])
+    """In the order in which they will be started."""
+    _rounds: dict[str, int] = field(factory=dict[str, int])
+    """Of each owner that waits: the round of its last request."""
+    _round: int = 0
+    """Of the request that was started last."""
+    _arrivals: int = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        """Keys, the next one first."""
+        return (place.key for place in self._places)
+
+    def add(self, key: str, owner: str, num_bytes: int) -> int:
+        """Let it wait; how many come before it. Raises RequestError where the house is full, or the owner's share."""
+        self._check_room([p for p in self._places if p.owner == owner], num_bytes)
+        self._rounds[owner] = round = max(self._round, self._rounds.get(owner, -1) + 1)
+        self._arrivals += 1
+        place = _Place(round, self._arrivals, key, owner, num_bytes)
+        self._places.append(place)
+        self._places.sort()
+        return self._places.index(place)
+
+    def pop(self) -> str | None:
+        """The next one, which waits no more."""
+        if not self._places:
+            return None
+        place = self._places[0]
+        self._round = place.round
+        self.remove(place.key)
+        return place.key
+
+    def remove(self, key: str) -> None:
+        """It does not wait any more, if it did."""
+        gone = [p.owner for p in self._places if p.key == key]
+        self._places = [p for p in self._places if p.key != key]
+        waiting = {p.owner for p in self._places}
+        for owner in gone:
+            if owner not in waiting and self._rounds[owner] <= self._round:
+                del self._rounds[owner]
+
+    def _check_room(self, own: list[_Place], num_bytes: int) -> None:
+        house, share = len(self._places), len(own)
+        if share >= L.MAX_QUEUED_OF_ONE:
+            raise _full(f"{share} requests of this client are waiting, the most of one; ask again when one has ended")
+        if house >= L.MAX_QUEUED:
+            raise _full(f"{house} requests are waiting, the most there may be; ask again later")
+        for places, most, whose in (
+            (own, L.MAX_QUEUED_BYTES_OF_ONE, "this client's waiting requests"),
+            (self._places, L.MAX_QUEUED_BYTES, "the waiting requests"),
+        ):
+            held = sum(p.num_bytes for p in places)
+            if held + num_bytes > most:
+                raise _full(f"{whose} hold {held >> 20} MiB of keyframes, at most {most >> 20}; ask again later")
+
+
+def _full(sentence: str) -> RequestError:
+    return RequestError(ErrorCode.QUEUE_FULL, sentence)
