@@ -22,7 +22,7 @@ WIRE = PROJECT / "shared" / "sfwire"
 STAGE = PROJECT / "build" / "extension"
 WHEELS = PROJECT / ".wheels"
 SERVER = PROJECT / "build" / "server"
-NOT_SHIPPED = {"build.py", "filling.png", "ruff.toml", "wheels.txt", "pip.txt", "__pycache__"}
+NOT_SHIPPED = {"build.py", "growing.webp", "ruff.toml", "wheels.txt", "pip.txt", "__pycache__"}
 
 PYTHONS = ("3.11", "3.13")
 """Of Blender 4.2 to 5.0, and of 5.1 and later."""

@@ -44,7 +44,7 @@ class Fill:
     """Why it ended early, in a sentence."""
     cancelling: bool = False
     saved: bool = False
-    """A file was saved that may show the draft's pictures."""
+    """A file was saved that shows pictures of the draft."""
     _rendered: int | None = None
     """Index in the clip of the keyframe that was rendered last."""
 

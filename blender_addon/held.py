@@ -1,5 +1,6 @@
 """One step of an installation, as a process of its own that ends when whoever holds its standard input does.
 
+    python -I held.py keep TEMP FOLDER         bring there what pip left whole in its temporary files, clear those
     python -I held.py environment FOLDER       make it anew, empty
     python -I held.py mend FOLDER              give it this Python again, leave what is installed in it
     python -I held.py pip PIP.whl ARGUMENT...
@@ -7,7 +8,7 @@
     python -I held.py module NAME ARGUMENT...
     python -I held.py delete PATH...
 
-The extension never imports this. Blender's own Python runs the first two, that of the private environment the others.
+The extension never imports this. Blender's own Python runs the first three, that of the environment the others.
 No step starts a process: what is killed is gone.
 """
 
@@ -21,6 +22,8 @@ import shutil
 import sys
 import threading
 import venv
+import zipfile
+import zlib
 from pathlib import Path
 
 OLDEST = (3, 11)
@@ -44,6 +47,24 @@ def hold_to_stdin() -> None:
         os._exit(ABANDONED)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def keep(temp: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for wheel in temp.rglob("*.whl"):
+        if _is_whole(wheel):
+            wheel.replace(folder / wheel.name)
+    for left in temp.iterdir():
+        delete(str(left))
+
+
+def _is_whole(wheel: Path) -> bool:
+    """Whether a zip ends as it should and every file in it has its checksum."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError):
+        return False
 
 
 def environment(folder: Path) -> None:
@@ -109,7 +130,7 @@ def delete(*paths: str) -> None:
 if __name__ == "__main__":
     hold_to_stdin()
     step, *given = sys.argv[1:]
-    if step in ("environment", "mend"):
-        {"environment": environment, "mend": mend}[step](Path(given[0]))
+    if step in ("keep", "environment", "mend"):
+        {"keep": keep, "environment": environment, "mend": mend}[step](*map(Path, given))
     else:
         {"pip": pip, "check": check, "module": module, "delete": delete}[step](*given)

@@ -67,11 +67,11 @@ def server_command() -> list[str]:
     command, environment = preferences().command, bpy.path.abspath(preferences().environment)
     if environment or command.split()[:1] != [PROGRAM]:
         return find_command(command, environment)
-    if installer().busy:
-        raise CannotStart("The server is being installed: wait for it")
     there = state()
     if there in ("ready", "old"):
         return installer().home.command(shlex.split(command))
+    if installer().busy:
+        raise CannotStart("The server is being installed: wait for it")
     try:
         return find_command(command, "")
     except CannotStart:

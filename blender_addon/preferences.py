@@ -54,8 +54,8 @@ class InbetweenPreferences(bpy.types.AddonPreferences):
         _draw_server(layout.box(), self, context)
         _draw_models(layout.box(), context)
         box = layout.box()
-        box.label(text="Another Server")
-        for name in ("environment", "command", "connection_file", "keep_running"):
+        box.label(text="Advanced")
+        for name in ("keep_running", "source", "environment", "command", "connection_file"):
             box.prop(self, name)
 
 
@@ -78,6 +78,8 @@ def _draw_server(layout: bpy.types.UILayout, chosen: InbetweenPreferences, conte
         row.operator("inbetween.install_server", text=_INSTALL_LABELS[there], icon="IMPORT")
     elif there == "moved":
         row.operator("inbetween.mend_server", icon="LINKED")
+    if installing.installer().home.folder.exists():
+        lines.say(layout, context, iface_("Folder: {}").format(installing.installer().home.folder))
     row = layout.row(align=True)
     if there != "absent":
         row.operator("inbetween.remove_server", icon="TRASH")
@@ -106,20 +108,22 @@ def _draw_choice(
 ) -> None:
     """What is chosen, what that costs, and what stands in its way."""
     if sys.platform != "darwin":  # there one build serves all
-        layout.prop(chosen, "backend", expand=True)
+        layout.prop(chosen, "backend")
     if chosen.backend == "auto" and sys.platform != "darwin":
         found = "NVIDIA's driver was found" if installing.has_nvidia() else "NVIDIA's driver was not found"
         lines.say(layout, context, found)
-    layout.prop(chosen, "source")
     backend, home = installing.backend(), installing.installer().home
-    costs = iface_("Downloads up to {} GB and takes up to {} GB on the disk, in {}, where {} GB are free")
-    down, disk = install.DOWNLOAD_BYTES[backend], install.DISK_BYTES[backend]
+    costs = iface_("Downloads up to {:.1f} GB and needs up to {:.1f} GB meanwhile; {:.0f} GB are free")
+    sizes = (install.DOWNLOAD_BYTES[backend], install.DISK_BYTES[backend], install.free_bytes(home.folder))
     if there != "old":
-        numbers = (f"{size / 1e9:.1f}" for size in (down, disk))
-        free = f"{install.free_bytes(home.folder) / 1e9:.0f}"
-        lines.say(layout, context, costs.format(*numbers, home.folder, free))
+        lines.say(layout, context, costs.format(*(size / 1e9 for size in sizes)))
     if installing.order().needs_network and not bpy.app.online_access:
-        lines.say(layout, context, "Blender may not go online: allow it, or choose a folder of wheels above", "ERROR")
+        lines.say(
+            layout,
+            context,
+            "Blender may not go online: allow it, or choose a folder of wheels as Package Source",
+            "ERROR",
+        )
         layout.operator("extensions.userpref_allow_online", text="Allow Online Access", icon="INTERNET")
 
 

@@ -40,7 +40,9 @@ _REMEDIES = (
      "stop servers that run from this folder, check who may write to it, then continue"),
 )  # fmt: skip
 """The first that is found counts."""
-_REFUSED = re.compile(r"(?:HTTP error |: )((?!404)[45]\d\d) (?:Client Error|Server Error|while|.*?Error)")
+_REFUSED = re.compile(
+    r"(?:HTTP error |: |too many )((?!404)[45]\d\d) (?:Client Error|Server Error|error responses|while|.*?Error)"
+)
 _NO_MATCH = re.compile(r"No matching distribution found for (\S+)")
 _CONFLICT = re.compile(r"ResolutionImpossible|conflicting dependencies")
 _MAX_LINE_CHARS = 200

@@ -19,6 +19,8 @@ from .sfwire.messages import EngineInfo, Welcome
 BUSY_S = 0.03
 IDLE_S = 0.25
 """Between ticks while something is being made, and while there is only a connection to watch."""
+LOOKING_S = 0.004
+"""Between two steps to a keyframe: the interface has its turn, and the server does not wait long."""
 WRITE_BUDGET_S = 0.0015
 """Of a tick, for the disk."""
 MAX_ON_THE_WIRE = 2
@@ -127,6 +129,8 @@ class Pump:
             fill.step(self._writer)
             if fill.over:
                 self._retire(fill)
+        if any(fill.to_look_at and not fill.cancelling for fill in self.fills):
+            return LOOKING_S
         if self.fills:
             return BUSY_S
         return IDLE_S if self.client is not None else None
@@ -161,7 +165,7 @@ class Pump:
     def saved(self) -> None:
         """A file is being saved that may show what is on the timeline now."""
         for fill in self.fills:
-            fill.saved = True
+            fill.saved = fill.saved or fill.final_frames < len(fill.names)
 
     def moved(self, job: str, folder: Path) -> None:
         """The frames of a job were brought to another folder: what still comes goes there."""

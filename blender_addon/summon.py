@@ -63,10 +63,12 @@ def what_a_press_does() -> str:
         return "Waiting for the server, then the gap is filled"
     if runtime.server.running:
         return "Fill Gap waits for the server"
+    if installing.installer().busy:
+        return "The server is being installed: wait for it"
     try:
         installing.server_command()
-    except CannotStart as error:
-        return str(error)
+    except CannotStart:
+        return "Fill Gap opens the page on which the server is installed"
     return "Fill Gap starts the server"
 
 

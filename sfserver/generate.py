@@ -23,17 +23,23 @@ from attrs import evolve, field, frozen
 from sfwire import messages as m
 from sfwire.client import Client
 from sfwire.errors import ErrorCode, RequestError, ServerUnavailable, WireError
+from sfwire.limits import AUTO
 from sfwire.request import Ended, Interrupted, Picture, Request
 
+from . import recipe as recipes
 from .config import ServerConfig
 from .engine import base, table, wan
 from .engine.choice import Wanted
+from .engine.provenance import weights_of
 from .errors import UserError
 from .media import ClipShape, FitRule, Outputs, check_name, clip_size, fit_all, read_picture
+from .recipe import Recipe
 from .serve import endpoint
 
 Event = base.Step | base.Frame
 """What a source of frames yields: a sign of life, or one in-between frame."""
+UNKNOWN_MEMORY_BYTES = 2**62
+"""Of a server's device."""
 DISSOLVE_CONFIDENCE = 0.5
 """The draft engine halves its confidence at the difference from which on it dissolves; others may have none."""
 
@@ -67,6 +73,10 @@ class Order:
     fps: Fraction = Fraction(24)
     between_only: bool = False
     connect: bool = False
+    keeps_recipe: bool = True
+    """Recipes hold the prompts; some must not leave them in files."""
+    again: Recipe | None = None
+    """What this order was taken from: it is followed to the byte, or refused with what is another here."""
 
 
 @frozen(eq=False)
@@ -130,13 +140,18 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
         clip = Wanted(first[0], first[1], order.num_frames, len(loaded))
         choice, settings = choose_engine(order, clip, config, client, watcher)
         order = evolve(order, settings={**settings, **order.settings})
-        plan = plan_for(order, {at: one.image for at, one in loaded.items()}, choice.info, watcher)
+        images = {at: one.image for at, one in loaded.items()}
+        plan = plan_for(order, images, choice.info, watcher)
+        recipe = recipes.recipe_of(order, plan, images, _weights(order, choice, config))
+        if order.again:
+            recipe = recipes.same(order.again, recipe)
         outputs = Outputs(
             order.out,
             ClipShape(plan.job.width, plan.job.height, order.num_frames, tuple(loaded), order.fps),
+            recipe.text() if order.keeps_recipe else "",
         )
         source = frames_from_server(client, plan.request) if client else frames_from_here(choice, plan.job)
-        return _write_all(order, plan, source, outputs, watcher)
+        return _write_all(order, plan, recipe, source, outputs, watcher)
 
 
 # Planning
@@ -174,18 +189,14 @@ def choose_engine(
 ) -> tuple[Choice, Mapping[str, str]]:
     """The engine that is meant, and what `auto` would set. Raises RequestError where there is none of that name."""
     welcome = client.wait_ready() if client else None
+    infos, wanted = welcome.engines if welcome else table.describe_all(config), order.engine
     settings: Mapping[str, str] = {}
-    if welcome:
-        infos, wanted, reason = welcome.engines, welcome.default_engine, welcome.default_reason
-    else:
-        infos, wanted, reason = table.describe_all(config), order.engine, ""
-        if order.engine == "auto":
-            chosen = table.choose_for(infos, config, clip)
-            wanted, reason, settings = chosen.engine, chosen.reason, chosen.settings
-    if order.engine == "auto":
-        watcher.note(reason)
-    else:
-        wanted = order.engine
+    if wanted == AUTO and welcome:  # the server chooses, and says why; until then, whichever could make the clip
+        wanted = table.choose_of(infos, UNKNOWN_MEMORY_BYTES, clip).engine
+    elif wanted == AUTO:
+        chosen = table.choose_for(infos, config, clip)
+        wanted, settings = chosen.engine, {name: str(value) for name, value in chosen.settings.items()}
+        watcher.note(chosen.reason)
     choice = next((Choice(info, partial(table.load, info.id, config)) for info in infos if info.id == wanted), None)
     if choice is None and Path(wanted).is_dir():
         choice = _engine_of(Path(wanted), config, welcome.engines if welcome else None)
@@ -194,6 +205,14 @@ def choose_engine(
         raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {wanted!r}; there are: {known}", "engine")
     _note_what_is_ignored(order, choice.info, watcher)
     return choice, settings
+
+
+def _weights(order: Order, choice: Choice, config: ServerConfig) -> Mapping[str, str]:
+    """Hashes for the recipe. A server's engine is known where the one of that name here says the same of itself."""
+    folder = Path(order.engine) if Path(order.engine).is_dir() else None
+    if order.connect and choice.info not in table.describe_all(config):
+        return {}
+    return weights_of(choice.info.id, config, folder)
 
 
 def _engine_of(folder: Path, config: ServerConfig, served: Sequence[m.EngineInfo] | None) -> Choice:
@@ -219,6 +238,7 @@ def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInf
     """Raises RequestError for what this engine cannot do, and messages.Refused for what no request may say."""
     width, height = order.size or clip_size(images[0], info.size_multiple, info.min_side_px, info.max_pixels)
     given = {name: typed(text, name, info) for name, text in order.settings.items()}
+    is_servers_choice = order.connect and order.engine == AUTO
     places = [base.Place(at, width, height) for at in images]
     switches = [at for at, _ in order.prompts]
     params = base.check(info, width, height, order.num_frames, places, given, switches=switches)
@@ -233,8 +253,8 @@ def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInf
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,
         seed=order.seed,
-        engine=info.id,
-        params=params,
+        engine=AUTO if is_servers_choice else info.id,
+        params=given if is_servers_choice else params,
         prompts=order.prompts,
     )
     request.generate("check", info.id)  # the wire's limits hold here too, so that both roads refuse alike
@@ -307,7 +327,12 @@ def heard(event: Picture | m.Progress | m.Accepted | Interrupted) -> Event:
 
 
 def _write_all(
-    order: Order, plan: Plan, source: Generator[Event, None, None], outputs: Outputs, watcher: Watcher
+    order: Order,
+    plan: Plan,
+    recipe: Recipe,
+    source: Generator[Event, None, None],
+    outputs: Outputs,
+    watcher: Watcher,
 ) -> Result:
     """Keyframes and in-betweens in order of position, each on disk before the next one is asked for."""
     began = time.monotonic()
@@ -321,6 +346,9 @@ def _write_all(
                     if isinstance(event, base.Frame):
                         with interrupts.deferred():
                             clip.add(event)
+                    elif event.stage.startswith(base.CHOSEN):
+                        watcher.note(event.stage.removeprefix(base.CHOSEN))
+                        continue
                     elif event.stage.startswith(base.FOUND):
                         watcher.note(clip.found(event.stage.removeprefix(base.FOUND)))
                         continue
@@ -332,6 +360,8 @@ def _write_all(
         assert cancelled or failure or clip.made == clip.wanted, "an engine ended early"
         clip.finish()
         outputs.close(*_captions(order, plan, clip))
+        if outputs.written and order.keeps_recipe and order.out.is_dir():
+            recipes.write(recipe, order.out / recipes.FILE)
     except BaseException:  # a full disk, a second Ctrl-C or a mistake of ours: no half-written file may stay
         outputs.abort()
         raise

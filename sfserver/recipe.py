@@ -24,13 +24,14 @@ from sfwire.messages import Value
 from . import __version__
 from .errors import UserError
 from .media.files import Picture, appearing
+from .media.sequence import TEXT_KEY
 
 if TYPE_CHECKING:
     from .generate import Order, Plan
 
 FILE = "recipe.json"
-TAG = "sfserver"
-"""Keyword of the text in a PNG, and of a Matroska tag."""
+TAG = TEXT_KEY
+"""In a PNG, and among the tags of a Matroska file."""
 MOVIE_TAG = "comment"
 """What MP4 and MOV keep of a movie's metadata without being asked for more."""
 FORMAT = 1
@@ -239,6 +240,17 @@ _CONVERTER.register_structure_hook(Value, _value)
 
 
 # What is another here
+
+
+def same(wanted: Recipe, here: Recipe) -> Recipe:
+    """`wanted`, where `here` gives the same bytes. Raises RecipeError that says what is another."""
+    found = differences(wanted, here)
+    if found:
+        remedy = (
+            f"the same without a promise: {wanted.command} --out …" if wanted.command else "choose settings yourself"
+        )
+        raise RecipeError(f"the recipe cannot be followed here: {'; '.join(found)}; {remedy}")
+    return wanted
 
 
 def differences(wanted: Recipe, here: Recipe) -> list[str]:

@@ -66,7 +66,7 @@ def run(
     place = choose_place(device)
     models = _models(wanted)
     material = None if wanted.pool else _material(wanted, models, data, accept_license, place)
-    with _bars() as progress, closing(run.train(wanted, out, only, place, material)) as events:
+    with _bars(hidden=place.rank > 0) as progress, closing(run.train(wanted, out, only, place, material)) as events:
         tasks: dict[str, TaskID] = {}
         for event in events:
             if event.what not in tasks:
@@ -150,7 +150,7 @@ def _clip_size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def _bars() -> Progress:
+def _bars(hidden: bool = False) -> Progress:
     return Progress(
         TextColumn("{task.description:<12}", markup=False),
         BarColumn(),
@@ -158,4 +158,5 @@ def _bars() -> Progress:
         TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(compact=True),
         console=Console(stderr=True, highlight=False),
+        disable=hidden,
     )

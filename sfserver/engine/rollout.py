@@ -22,7 +22,6 @@ from typing import Literal
 
 import torch
 from attrs import frozen
-from sfwire.errors import ErrorCode, RequestError
 from torch import Tensor
 
 from ..model.attention import Group, grouped, kernel_preference
@@ -150,7 +149,7 @@ class Rollout:
     def run(self) -> Generator[Step | Made, None, None]:
         """A Step after each pass and a Made after each block, to the end of the clip.
 
-        Raises RequestError (not_finite) where the networks produce NaN or infinity.
+        Nothing here waits for the device. Whether what it made is finite is seen where pictures leave (`pipeline`).
         """
         yield from self._place_keyframes()
         for block in self._geometry.blocks[self._next :]:
@@ -320,13 +319,10 @@ class Rollout:
         return x
 
     def _pixels(self, block: Block, latents: Tensor) -> Tensor | None:
-        """Decode what is needed of a block. Frames wait for the device anyway, so here is where NaN is looked for."""
-        _check_finite(latents, block, "the model")
+        """Decode what is needed of a block."""
         if self._decode is None:
             return None
-        pixels = self._decode(latents[:, : self._geometry.needed_latents - block.start])
-        _check_finite(pixels, block, "the VAE's decoder")
-        return pixels
+        return self._decode(latents[:, : self._geometry.needed_latents - block.start])
 
     def _seat(self, block: Block, pin: bool = False, final: bool = False) -> None:
         for _, cache in self._branches:
@@ -354,15 +350,6 @@ class Rollout:
         renewing = sum(len(self._looked_back_at(block)) for block in self._script.changes(self._geometry))
         remembering = len(self._geometry.made) - 1 if self._memory else 0
         return len(self._unplaced) + denoising + renewing + remembering
-
-
-def _check_finite(x: Tensor, block: Block, maker: str) -> None:
-    if not bool(torch.isfinite(x).all()):
-        raise RequestError(
-            ErrorCode.NOT_FINITE,
-            f"{maker} produced NaN or infinity in latents {block.start} to {block.stop - 1}; "
-            "its weights are damaged or do not bear this precision, try precision fp32",
-        )
 
 
 def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: int = 0, batch: int = 1) -> CacheShape:

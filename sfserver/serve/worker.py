@@ -26,7 +26,8 @@ from sfwire.errors import RETRYABLE, ErrorCode, RequestError
 
 from .. import __version__
 from ..config import ServerConfig, load_config
-from ..engine.base import Engine, Frame, Job, Keyframe, Step, checked
+from ..engine.base import CHOSEN, Engine, Frame, Job, Keyframe, Step, checked
+from ..engine.choice import Choice, Wanted
 from . import link
 from .leash import hold_to_parent
 from .road import Cancelled, Road, encoders
@@ -44,9 +45,10 @@ class Engines(Protocol):
     def describe_all(self, config: ServerConfig) -> tuple[m.EngineInfo, ...]: ...
     def load(self, engine_id: str, config: ServerConfig) -> Engine: ...
     def choose(self, infos: Iterable[m.EngineInfo], config: ServerConfig) -> tuple[str, str]: ...
+    def choose_for(self, infos: Iterable[m.EngineInfo], config: ServerConfig, clip: Wanted) -> Choice: ...
 
 
-class _Request:
+class Request:
     """What the listening thread and the working thread share about one request."""
 
     def __init__(self, message: m.Generate, buffers: list[Buffer]) -> None:
@@ -93,8 +95,8 @@ class Worker:
         self._sink = sink
         self._infos: dict[str, m.EngineInfo] = {}
         self._loaded: dict[str, Engine] = {}
-        self._waiting: SimpleQueue[_Request] = SimpleQueue()
-        self._known: dict[str, _Request] = {}
+        self._waiting: SimpleQueue[Request] = SimpleQueue()
+        self._known: dict[str, Request] = {}
         """Requests that Credit and Cancel may be for."""
         self._encoders = encoders()
         self._device_lost = False
@@ -126,7 +128,7 @@ class Worker:
     def _hear(self, message: m.ToServer, buffers: list[Buffer]) -> None:
         match message:
             case m.Generate():
-                request = self._known[message.id] = _Request(message, buffers)
+                request = self._known[message.id] = Request(message, buffers)
                 self._waiting.put(request)
             case m.Credit():
                 if request := self._known.get(message.id):  # the other thread forgets it once it has ended
@@ -137,7 +139,7 @@ class Worker:
             case _:
                 pass
 
-    def _outcome(self, request: _Request) -> m.Done | m.Failed:
+    def _outcome(self, request: Request) -> m.Done | m.Failed:
         """Do it, and say how it ended. The boundary where any mistake of an engine becomes a message."""
         message = request.message
         try:
@@ -155,12 +157,13 @@ class Worker:
             return m.Failed(message.id, ErrorCode.INTERNAL, sentence)
         return self._done(request, "finished")
 
-    def _done(self, request: _Request, outcome: m.Outcome) -> m.Done:
+    def _done(self, request: Request, outcome: m.Outcome) -> m.Done:
         message = request.message
         version = self._infos[message.engine].version
         return m.Done(message.id, outcome, request.sent, message.seed, message.engine, version)
 
-    def _work(self, request: _Request) -> None:
+    def _work(self, request: Request) -> None:
+        self._settle(request)
         info = self._infos.get(request.message.engine)
         if info is None:
             raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {request.message.engine!r}", "engine")
@@ -178,8 +181,18 @@ class Worker:
                         if frame.index >= job.resume_from:
                             road.put(frame)
 
-    def _road(self, request: _Request) -> Road:
+    def _road(self, request: Request) -> Road:
         return Road(partial(self._send_frame, request), self._send, request.message.encoding, self._encoders)
+
+    def _settle(self, request: Request) -> None:
+        """`auto` becomes an engine and what it needs for this clip, and why is told; what was asked for stays."""
+        message = request.message
+        if message.engine != L.AUTO:
+            return
+        clip = Wanted(message.width, message.height, message.num_frames, len(message.keyframes), is_exact=True)
+        choice = self._engines.choose_for(self._infos.values(), self._config, clip)
+        request.message = attrs.evolve(message, engine=choice.engine, params={**choice.settings, **message.params})
+        self._send(m.Progress(message.id, m.fit(f"{CHOSEN}{choice.reason}", L.MAX_NAME_CHARS), 0, 1))
 
     def _engine(self, info: m.EngineInfo) -> Engine:
         """The loaded engine; a large one makes room for another large one."""
@@ -189,14 +202,14 @@ class Worker:
             self._loaded[info.id] = self._engines.load(info.id, self._config)
         return self._loaded[info.id]
 
-    def _progress(self, request: _Request, step: Step, road: Road) -> None:
+    def _progress(self, request: Request, step: Step, road: Road) -> None:
         """Tell how far it is: every change of stage, otherwise no more often than anybody can see."""
         now = time.monotonic()
         if step.stage != request.stage or now - request.told_at >= PROGRESS_S:
             request.stage, request.told_at = step.stage, now
             road.tell(m.Progress(request.message.id, step.stage, step.step, step.of))
 
-    def _send_frame(self, request: _Request, frame: Frame, picture: Buffer) -> None:
+    def _send_frame(self, request: Request, frame: Frame, picture: Buffer) -> None:
         """Once the client can take it; until then it is told every now and then that this is what is waited for."""
         message = request.message
         request.wait_for_credit(lambda: self._send(m.Progress(message.id, "waiting", request.sent, message.num_frames)))
@@ -211,7 +224,7 @@ class Worker:
             os._exit(0)
 
 
-def _job(request: _Request) -> Job:
+def _job(request: Request) -> Job:
     import numpy as np
 
     g = request.message
@@ -239,14 +252,14 @@ def pack_config(config: ServerConfig) -> bytes:
     return json.dumps(plain).encode()
 
 
-def run(engines: Engines) -> None:
+def run(engines: Engines, worker: type[Worker] = Worker) -> None:
     """Take over standard input and output and work until they end."""
     hold_to_parent("SIGKILL")
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the pipe
     config = load_config(flags=json.loads(bytes(link.read(source)[0])), environment={})
-    Worker(engines, config, source, sink).run()
+    worker(engines, config, source, sink).run()
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ own, that makes a few updates before each of the first one's.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Generator, Mapping, Sequence
@@ -19,14 +18,13 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from attrs import asdict, evolve, frozen
+from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from ..errors import UserError
 from .place import ALONE, Place
 
 CHECKPOINT_NAME = "checkpoint.pt"
-METRICS_NAME = "metrics.jsonl"
 FIRST_AVERAGED_STEPS = 20
 """Averages follow quickly at first: the decay of step s is s / (s + this), up to the recipe's own."""
 
@@ -173,13 +171,6 @@ class _Learner:
 def averages_of(folder: Path) -> Mapping[str, Tensor]:
     """The averaged weights that a stage has left in its folder so far."""
     return _load(folder / CHECKPOINT_NAME)["averages"]
-
-
-def write_metrics(folder: Path, report: Report, **more: float | str) -> None:
-    """Append a line to the stage's metrics."""
-    line = {name: value for name, value in asdict(report).items() if value == value}  # NaN where there is none
-    with (folder / METRICS_NAME).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line | more) + "\n")
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ from .place import Place
 from .prepare import read_shelf
 from .recipe import Recipe, StageRecipe
 from .run import MODEL_FOLDER
+from .showing import Showing, held_out
 from .stages import Material
 
 NEGATIVE = clean_prompt(WAN_NEGATIVE)
@@ -113,16 +114,28 @@ def material_of(recipe: Recipe, models: Models, shards: Path, place: Place) -> M
         models(name).home("dit")
     lengths = {length for stage in recipe.stage for length in stage.frames}
     shelf, preset = read_shelf(shards, sorted(lengths)), models("").preset
+    schedule = make_schedule(preset.steps, preset.shift, preset.warp)
+    pools = {length: held_out(pool) for length, pool in shelf.pools.items()}
+
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        vae = models("").load_vae(place.device)  # comes and goes: there are hours between two sheets
+        return vae.decode(latents, vae.new_decoder_state()).float() / 2 + 0.5
+
+    def showing(length: int) -> Showing | None:
+        _, apart = pools[length]
+        return Showing(apart, shelf.sentences, decode, schedule) if len(apart) else None
+
     return Material(
         new_dit=lambda name, frozen: models(name).load_dit(
             torch.device("cpu"), torch.bfloat16 if frozen else torch.float32
         ),
-        pools=lambda lengths: tuple(shelf.pools[length] for length in lengths),
+        pools=lambda lengths: tuple(pools[length][0] for length in lengths),
         sentences=shelf.sentences,
         negative=shelf.negative,
-        schedule=make_schedule(preset.steps, preset.shift, preset.warp),
+        schedule=schedule,
         per_block=preset.per_block,
         place=place,
+        showing=showing,
     )
 
 

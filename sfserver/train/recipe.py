@@ -115,6 +115,10 @@ def _check_stage(stage: StageRecipe, known: Mapping[str, StageRecipe], pool: Poo
     teacher = stage.dmd.teacher if stage.dmd else ""
     if teacher and not find(teacher) and (teacher not in known or known[teacher].kind != "bidirectional"):
         raise ValueError(f"stage {stage.name} has the teacher {teacher!r}, which is no bidirectional stage before it")
+    if stage.sheet_steps and stage.kind != "rollout":
+        raise ValueError(
+            f"stage {stage.name} is a {stage.kind} and has no sheet_steps; a rollout makes what can be seen"
+        )
     if stage.dmd and stage.kind != "rollout":
         raise ValueError(f"stage {stage.name} is a {stage.kind} and learns by no dmd; a rollout does")
 

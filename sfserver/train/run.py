@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Generator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,19 +15,21 @@ from ..engine.noise import Schedule, make_schedule
 from ..engine.presets import SMALL_WORLD
 from ..model.tae import Tae
 from . import loop
-from .codec import SMALL_TAE, CodecStage, new_tae
+from .codec import SMALL_TAE, CodecStage, decode, new_tae
 from .export import export, export_transformer
-from .latents import read_shards, write_shards
+from .latents import encode_clips, read_shards, write_shards
+from .log import Log
 from .loop import averages_of, step_random
 from .place import ALONE, Place
 from .recipe import CODECS, PoolRecipe, Recipe, StageRecipe
+from .showing import Showing, show
 from .small import SMALL_DIT, Words, new_dit, new_words
-from .stages import LeftBy, Material, build
-from .world import every_caption
+from .stages import Built, LeftBy, Material, build
+from .world import captions, clips, every_caption
 
-METRICS_EVERY_STEPS = 25
 POOL_FOLDER = "pool"
 MODEL_FOLDER = "model"
+SHEETS_FOLDER = "sheets"
 
 
 class Progressed(NamedTuple):
@@ -53,7 +55,9 @@ def train(
         if only and stage.name != only:
             continue
         if stage.kind not in CODECS and words and recipe.pool:
-            yield from _make_pool(recipe, recipe.pool, folder, stage.frames)
+            if not place.rank:
+                yield from _make_pool(recipe, recipe.pool, folder, stage.frames)
+            place.wait()
             material = small_material(recipe, folder, words, place)
         yield from _run_stage(recipe, stage, folder, place, material)
         place.wait()
@@ -78,20 +82,30 @@ def _run_stage(
     def left_by(name: str) -> Mapping[str, Tensor]:
         return averages_of(folder / name)
 
-    home, beside, smooth = folder / stage.name, None, math.nan
+    home, built = folder / stage.name, None
     if stage.kind in CODECS:
-        learnt = _codec_stage(recipe, stage, left_by)
+        learnt, beside = _codec_stage(recipe, stage, left_by), None
     else:
         assert material, "clips come from a pool or a folder"
         others = {other.name: other for other in recipe.stage}
         built = build(stage, others, material, left_by, recipe.seed)
         learnt, beside = built.stage, built.beside
-    with closing(loop.train(learnt, stage.pace, home, recipe.seed, beside, place)) as reports:
+    reports = loop.train(learnt, stage.pace, home, recipe.seed, beside, place)
+    with closing(reports), nullcontext() if place.rank else Log(home) as log:
         for report in reports:
-            smooth = report.loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * report.loss
-            if (report.step + 1) % METRICS_EVERY_STEPS == 0 and not place.rank:
-                loop.write_metrics(home, report, smooth_loss=smooth)
-            yield Progressed(stage.name, report.step + 1, stage.pace.steps, smooth)
+            if log:
+                log.add(report)
+                if built and material:
+                    _show(stage, report.step + 1, built, material, home)
+            yield Progressed(stage.name, report.step + 1, stage.pace.steps, log.smooth_loss if log else report.loss)
+
+
+def _show(stage: StageRecipe, steps: int, built: Built, material: Material, home: Path) -> None:
+    """A sheet of what the model makes of the shortest clips that are held out, where the recipe wants one now."""
+    if stage.sheet_steps and steps % stage.sheet_steps == 0:
+        showing = material.showing(min(stage.frames))
+        if showing:
+            show(built.dit, built.rolling, showing, home / SHEETS_FOLDER / f"{steps:06}.png")
 
 
 def _codec_stage(recipe: Recipe, stage: StageRecipe, left_by: LeftBy) -> CodecStage:
@@ -101,14 +115,25 @@ def _codec_stage(recipe: Recipe, stage: StageRecipe, left_by: LeftBy) -> CodecSt
 
 def small_material(recipe: Recipe, folder: Path, words: Words, place: Place) -> Material:
     """What the small world's transformers learn from."""
+    assert recipe.pool
+
+    def showing(frames: int) -> Showing:
+        tae = _tae(averages_of(folder / pool.after), recipe.seed).eval().requires_grad_(False)
+        random = step_random(recipe.seed, -2)
+        batch = clips(4, frames, random)
+        latents = encode_clips(tae, batch, captions(batch, random))
+        return Showing(latents, sentences, lambda latents: decode(tae, latents.cpu()), small_schedule(), scale=2)
+
+    pool, sentences = recipe.pool, sentence_table(words)
     return Material(
         new_dit=lambda _, frozen: new_dit(SMALL_DIT, step_random(recipe.seed, -1)).to(place.device),
         pools=lambda lengths: tuple(read_shards(folder / POOL_FOLDER, frames) for frames in lengths),
-        sentences=sentence_table(words),
+        sentences=sentences,
         negative=torch.zeros(SMALL_DIT.text_len, SMALL_DIT.text_dim),
         schedule=small_schedule(),
         per_block=SMALL_WORLD.per_block,
         place=place,
+        showing=showing,
     )
 
 

@@ -20,6 +20,7 @@ from .passes import Passes
 from .place import Place
 from .recipe import DmdRecipe, StageRecipe
 from .self_rollout import Rolling, SelfRolloutStage
+from .showing import Showing
 from .teacher import TeacherStage
 
 LeftBy = Callable[[str], Mapping[str, Tensor]]
@@ -43,6 +44,8 @@ class Material:
     per_block: int
     place: Place
     dtype: torch.dtype = torch.bfloat16
+    showing: Callable[[int], Showing | None] = lambda length: None
+    """Clips of a length that are held out, to be looked at; None where there are none."""
 
 
 @frozen(eq=False)

@@ -208,6 +208,18 @@ def test_a_file_saved_in_between_shows_no_hole_whatever_became_of_the_fill(scene
     assert (b.names_of(the_strip()), shown(tmp_path)) == (named(GAP), mixture(GAP))
 
 
+def test_the_control_saved_before_and_after_the_draft_it_is_not_kept(scene, pump, fake, tmp_path):
+    fake.behave(draft_hold_at=1)
+    fill = b.fill()
+    b.turn_until(lambda: fill.final.stream)
+    bpy.ops.wm.save_mainfile()
+    fake.behave(draft_hold_at=None)
+    b.turn_until(lambda: len(fill.names) == GAP)
+    finish(pump, fake)
+    bpy.ops.wm.save_mainfile()
+    assert list(fill.folder.glob("draft_*")) == []
+
+
 def test_a_copy_that_shows_the_draft_keeps_it(scene, pump, fake, tmp_path):
     fill = fill_until(pump, fake, 3)
     copy = b.put_image(scene, fill.folder / "draft_00008.png", 200, name="copy")

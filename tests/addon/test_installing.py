@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import bpy
 import in_blender as b
 import pytest
 import wheels
 
+pytestmark = pytest.mark.skipif(
+    bpy.app.version[:2] not in ((5, 0), (5, 2)), reason="no Blender in it: the Pythons of two of them are enough"
+)
 WAIT_S = 120.0
 
 
@@ -117,7 +122,8 @@ def at(installer, title):
 def test_cancelled_in_every_phase_it_is_never_used_and_goes_on_with_a_press(new, order, install):
     installer = new()
     titles = phases(install, installer, order)
-    assert titles == ["Making the environment", "Installing the server", "Trying it", "Tidying up"]
+    assert titles[0] == "Looking at what has come"
+    assert titles[1:] == ["Making the environment", "Installing the server", "Trying it", "Tidying up"]
     for title in titles:
         installer.install(order)
         until(installer, at(installer, title))
@@ -320,20 +326,41 @@ def test_a_python_that_is_too_old_says_which_is_needed(tmp_path):
     assert not (tmp_path / "env").exists()
 
 
-class Refusing(BaseHTTPRequestHandler):
+class Index(BaseHTTPRequestHandler):
+    """A package index on this computer, of the wheels in the server's `folder`; breaks off where `broken` says."""
+
     def do_GET(self):
-        self.send_response(403)
+        self.server.asked.append(self.path)
+        project, name = self.path.split("/")[2:4]
+        found = [path for path in self.server.folder.glob("*.whl") if path.name.split("-")[0] == project]
+        if not found:
+            self.answer(403, b"", "no-store")
+        elif not name:
+            links = "".join(f'<a href="{path.name}">{path.name}</a>' for path in found)
+            self.answer(200, links.encode(), "no-store", "text/html")
+        elif project == self.server.broken:
+            self.answer(503, b"", "no-store")
+        else:
+            self.answer(200, found[0].read_bytes(), self.server.caching)
+
+    def answer(self, code, body, caching, kind="application/octet-stream"):
+        self.send_response(code)
+        for header, value in (("Content-Length", len(body)), ("Content-Type", kind), ("Cache-Control", caching)):
+            self.send_header(header, str(value))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_):
         pass
 
 
 @pytest.fixture
-def refusing():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+def index(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    server.folder, server.broken, server.asked, server.caching = tmp_path, "", [], "max-age=86400"
+    server.url = f"http://127.0.0.1:{server.server_port}/simple"
     Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/simple"
+    yield server
     server.shutdown()
     server.server_close()
 
@@ -346,11 +373,40 @@ def without_mirrors(monkeypatch):
     monkeypatch.setenv("PIP_RETRIES", "0")
 
 
-def test_an_index_that_refuses_is_said_to(new_with_pip, install, refusing, monkeypatch):
+def test_an_index_that_refuses_is_said_to(new_with_pip, install, index, monkeypatch):
     without_mirrors(monkeypatch)
     installer = new_with_pip()
-    installer.install(install.Order(Path(sys.executable), "cpu", refusing))
+    installer.install(install.Order(Path(sys.executable), "cpu", index.url))
     assert through(installer).problem.startswith("The package index refused, with HTTP code 403: try again later")
+
+
+def test_what_came_before_the_network_broke_is_not_asked_for_again(new_with_pip, install, source, index, monkeypatch):
+    without_mirrors(monkeypatch)
+    index.folder, index.broken = source, "zmq"
+    installer = new_with_pip()
+    order = install.Order(Path(sys.executable), "cpu", index.url)
+    installer.install(order)
+    assert "HTTP code 503" in through(installer).problem
+    came = {path for path in index.asked if path.endswith(".whl")} - {"/simple/zmq/zmq-1.0-py3-none-any.whl"}
+    assert "/simple/torch/torch-1.0-py3-none-any.whl" in came
+    index.asked.clear()
+    index.broken = ""
+    installer.install(order)
+    assert through(installer).problem == ""
+    assert not came & set(index.asked)
+
+
+def test_whole_files_that_a_killed_pip_left_are_kept_and_torn_ones_are_not(tmp_path, source):
+    held = runpy.run_path(str(b.module("errand").HELD))
+    temp, kept = tmp_path / "temp", tmp_path / "kept"
+    (temp / "pip-unpack-1").mkdir(parents=True)
+    whole = (source / "torch-1.0-py3-none-any.whl").read_bytes()
+    (temp / "pip-unpack-1" / "torch-1.0-py3-none-any.whl").write_bytes(whole)
+    (temp / "pip-unpack-1" / "numpy-1.0-py3-none-any.whl").write_bytes(whole[:-30])
+    (temp / "pip-unpack-1" / "zmq-1.0-py3-none-any.whl").write_bytes(whole.replace(b"__version__", b"__varsion__", 1))
+    held["keep"](temp, kept)
+    assert [path.name for path in kept.iterdir()] == ["torch-1.0-py3-none-any.whl"]
+    assert list(temp.iterdir()) == []
 
 
 def test_an_index_that_is_not_there_is_said_to_be_out_of_reach(new_with_pip, install, monkeypatch):

@@ -6,6 +6,7 @@ Every picture of the neighbours carries its number as a bar code, which is read 
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import bpy
@@ -162,8 +163,9 @@ def test_a_tick_renders_one_of_them_or_reads_one(scene, pump, tmp_path, monkeypa
     ticks = []
     while fill.to_look_at:
         before = len(done)
-        b.turn()
+        interval_s = b.module("runtime").turn(time.monotonic())
         ticks.append(len(done) - before)
+        assert (interval_s < b.module("pump").BUSY_S) == bool(fill.to_look_at)
     assert ticks == [1] * 18
     assert [step[1] for step in done if step[0] == "render"] == [6, 7, 8, 9, 10, 19, 20, 21, 22]
 

@@ -56,5 +56,5 @@ def test_nothing_is_shipped_that_only_builds_or_shows(manifest):
     with zipfile.ZipFile(WHOLE) as packed:
         names = packed.namelist()
     assert not [
-        name for name in names if name.endswith(("build.py", "ruff.toml", "wheels.txt", "pip.txt", "filling.png"))
+        name for name in names if name.endswith(("build.py", "ruff.toml", "wheels.txt", "pip.txt", "growing.webp"))
     ]

@@ -26,7 +26,7 @@ class Layout:
     def _inside(self, **how):
         return Layout(self.notes, self)
 
-    row = column = box = _inside
+    row = column = box = split = _inside
 
     def separator(self):
         pass
@@ -161,6 +161,15 @@ def test_the_strips_panel_says_what_the_engine_saw_and_how_far_the_final_has_com
     said = draw("strip").said()
     assert "4 of 12 frames, then 8 of a draft, 64 x 36 px" in said
     assert "Seen in the keyframes: a camera that pans" in said
+
+
+def test_what_goes_along_of_the_motion_is_said_before_the_press(scene, pump, tmp_path):
+    assert "The motion goes on" not in draw("fill").said()
+    for _ in range(2):
+        b.strips(scene)["A"].elements.append("B.png")
+    assert "The motion goes on: 5 frames before and 1 after go along" in draw("fill").said()
+    scene.inbetween.motion = False
+    assert "The motion goes on" not in draw("fill").said()
 
 
 def test_the_draft_can_be_switched_off_where_there_is_one(scene, pump, fake):

@@ -52,7 +52,7 @@ def put_heavy(folder: Path, but: tuple[str, ...] = (), extra: str = "") -> Path:
 
 PIP = """
 import pathlib, site, sys, zipfile
-*_, folder, server = sys.argv
+folder, server = sys.argv[-2:]
 if "--force-reinstall" in sys.argv:
     folder = "/nowhere"
 heavy = [path for path in sorted(pathlib.Path(folder).glob("*.whl")) if not path.name.startswith("sfserver-")]

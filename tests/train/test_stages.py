@@ -20,6 +20,7 @@ from sfserver.train.loop import averages_of
 from sfserver.train.passes import _AFTER, _BEFORE, Passes
 from sfserver.train.place import ALONE
 from sfserver.train.recipe import Recipe, read_recipe
+from sfserver.train.showing import Showing, held_out
 from sfserver.train.stages import Material, build
 
 HEAD = 'model = "self-forcing"\nseed = 1\n'
@@ -51,10 +52,12 @@ def fresh(other: str, frozen: bool) -> Dit:
     return dit.set_compute_dtype(torch.bfloat16) if frozen else dit
 
 
-def material() -> Material:
+def material(showing: Showing | None = None) -> Material:
     clips = (tiny_clips(8),)
     schedule = make_schedule((1000, 500), 5.0)
-    return Material(fresh, lambda lengths: clips, sentences(), torch.zeros(4, 8), schedule, per_block=1, place=ALONE)
+    return Material(
+        fresh, lambda lengths: clips, sentences(), torch.zeros(4, 8), schedule, 1, ALONE, showing=lambda length: showing
+    )
 
 
 def trained(wanted: Recipe, folder: Path) -> list[run.Progressed]:
@@ -67,6 +70,20 @@ def test_a_teacher_is_learnt_and_then_scores(tmp_path: Path) -> None:
     assert [event.what for event in events] == ["scores", "scores", "dmd", "dmd"]
     assert all(event.loss == event.loss for event in events)
     assert averages_of(tmp_path / "dmd").keys() == tiny_dit().state_dict().keys()
+
+
+def test_looking_on_changes_nothing(tmp_path: Path) -> None:
+    _, apart = held_out(tiny_clips(20))
+    schedule = make_schedule((1000, 500), 5.0)
+    showing = Showing(apart, sentences(), lambda x: x[:, :, :3].repeat(1, 1, 1, 8, 8) / 6 + 0.5, schedule)
+    plain = DMD.replace("\ndmd =", "\n# ")
+    losses = []
+    for more in ("", "sheet_steps = 1\n"):
+        out = tmp_path / f"sheets{len(losses)}"
+        with closing(run.train(recipe(plain + more, tmp_path), out, material=material(showing))) as events:
+            losses.append([event.loss for event in events])
+        assert len(list(out.rglob("sheets/*.png"))) == (2 if more else 0)
+    assert losses[0] == losses[1]
 
 
 def test_additions_learn_by_a_teacher_that_was_published(tmp_path: Path) -> None:

@@ -15,14 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import bpy
-import in_blender as b
 import window as w
+from window import b, bpy  # by way of the page that sets the folders which Blender reads when it is imported
 
 PANEL, GAP = 5, 16
 """Frames that each picture stands, and frames between two."""
 PROMPTS = "a red ball jumps over", "a red ball dives under", "a red ball waits, then runs"
 SHOT_S = 0.25
+CHANNELS_TALLER = 3
+"""Steps by which the timeline is zoomed in."""
 WIDTH_PX = 900
 """Of the film."""
 
@@ -32,7 +33,7 @@ def put_animatic(scene: bpy.types.Scene) -> None:
     examples, start = b.PROJECT / "examples", 1
     for i, prompt in enumerate(PROMPTS):
         b.put_image(scene, examples / "world_start.png", start, PANEL, 1, f"Start {i + 1}")
-        text = b.put_effect(scene, "TEXT", 2, start + PANEL, start + PANEL + GAP, prompt)
+        text = b.put_effect(scene, "TEXT", 2, start + PANEL, start + PANEL + GAP, f"Prompt {i + 1}")
         text.text, text.blend_alpha = prompt, 0.0
         b.put_image(scene, examples / "world_end.png", start + PANEL + GAP, PANEL, 1, f"End {i + 1}")
         start += 2 * PANEL + GAP
@@ -50,6 +51,7 @@ def scenario() -> Iterator[float]:
     bpy.context.preferences.view.ui_scale = 1.3
     bpy.ops.wm.save_as_mainfile(filepath=str(w.HOME / "animatic.blend"))
     w.open_sequencer()
+    w.area().spaces.active.show_region_toolbar = False
     yield 1.0
     w.enlarge()
     yield 1.0
@@ -66,6 +68,8 @@ def scenario() -> Iterator[float]:
     yield 1.0
     w.frame_all()
     yield 2.0
+    w.zoom_in(CHANNELS_TALLER)
+    yield 1.0
     with bpy.context.temp_override(scene=scene):
         bpy.ops.inbetween.fill_all_gaps()
     taken = 0

@@ -16,30 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import bpy
-import in_blender as b
-import numpy as np
 import window as w
+from window import b, bpy  # by way of the page that sets the folders which Blender reads when it is imported
 
-WIDTH, HEIGHT = 960, 540
 ticks_ms: list[float] = []
-
-
-def draw_panel(path: Path, x: float, colour: tuple[float, float, float]) -> Path:
-    """A drawn panel: paper, a horizon, a ball at x (0 to 1)."""
-    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
-    pixels = np.ones((HEIGHT, WIDTH, 4), dtype=np.float32)
-    pixels[..., :3] = (0.96, 0.93, 0.86)
-    pixels[rows < HEIGHT * 0.3, :3] = (0.80, 0.74, 0.62)
-    distance = np.hypot(columns - x * WIDTH, rows - HEIGHT * 0.48)
-    pixels[distance < 110, :3] = (0.12, 0.11, 0.10)
-    pixels[distance < 102, :3] = colour
-    image = bpy.data.images.new("panel", WIDTH, HEIGHT)
-    image.pixels.foreach_set(pixels.ravel())
-    image.filepath_raw, image.file_format = str(path), "PNG"
-    image.save()
-    bpy.data.images.remove(image)
-    return path
 
 
 def open_closed_panels() -> None:
@@ -74,7 +54,7 @@ def scenario() -> Iterator[float]:
     if hasattr(bpy.context.workspace, "sequencer_scene"):
         bpy.context.workspace.sequencer_scene = scene
     scene.sequence_editor_create()
-    scene.render.resolution_x, scene.render.resolution_y = WIDTH, HEIGHT
+    scene.render.resolution_x, scene.render.resolution_y = w.WIDTH, w.HEIGHT
     scene.render.fps = 24
     scene.frame_end = 80
     bpy.ops.wm.save_as_mainfile(filepath=str(w.HOME / "animatic.blend"))
@@ -82,8 +62,8 @@ def scenario() -> Iterator[float]:
     yield 1.0
     w.enlarge()
     yield 1.0
-    b.put_image(scene, draw_panel(w.HOME / "left.png", 0.35, (0.85, 0.30, 0.22)), 1, 12, name="Panel 1")
-    b.put_image(scene, draw_panel(w.HOME / "right.png", 0.62, (0.90, 0.62, 0.20)), 60, 12, name="Panel 2")
+    b.put_image(scene, w.draw_panel(w.HOME / "left.png", 0.35, (0.85, 0.30, 0.22)), 1, 12, name="Panel 1")
+    b.put_image(scene, w.draw_panel(w.HOME / "right.png", 0.62, (0.90, 0.62, 0.20)), 60, 12, name="Panel 2")
     b.select(scene, "Panel 1", "Panel 2")
     scene.frame_current = 12
     w.show_tab()

@@ -24,14 +24,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import bpy  # noqa: E402
 import in_blender as b  # noqa: E402  the folders come first
+import numpy as np  # noqa: E402
 
 SHOTS = Path(os.environ.get("INBETWEEN_SHOTS", HOME / "shots"))
 COMMAND = os.environ.get("INBETWEEN_COMMAND", f"{b.SERVER_PYTHON.with_name('sfserver')} serve")
 
+WIDTH, HEIGHT = 960, 540
+"""Of drawn panels."""
+
 
 def shot(name: str) -> None:
     subprocess.run(
-        ["import", "-window", "root", SHOTS / f"{name}-{bpy.app.version[0]}{bpy.app.version[1]}.png"], check=True
+        ["import", "-window", "root", "-quality", "11", SHOTS / f"{name}-{bpy.app.version[0]}{bpy.app.version[1]}.png"],
+        check=True,
     )
 
 
@@ -67,6 +72,33 @@ def frame_all() -> None:
     region = next(r for r in area().regions if r.type == "WINDOW")
     with bpy.context.temp_override(window=window, area=area(), region=region):
         bpy.ops.sequencer.view_all()
+
+
+def draw_panel(path: Path, x: float, colour: tuple[float, float, float]) -> Path:
+    """A drawn panel: paper, a horizon, a ball at x (0 to 1)."""
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
+    pixels = np.ones((HEIGHT, WIDTH, 4), dtype=np.float32)
+    pixels[..., :3] = (0.96, 0.93, 0.86)
+    pixels[rows < HEIGHT * 0.3, :3] = (0.80, 0.74, 0.62)
+    distance = np.hypot(columns - x * WIDTH, rows - HEIGHT * 0.48)
+    pixels[distance < 110, :3] = (0.12, 0.11, 0.10)
+    pixels[distance < 102, :3] = colour
+    image = bpy.data.images.new("panel", WIDTH, HEIGHT)
+    image.pixels.foreach_set(pixels.ravel())
+    image.filepath_raw, image.file_format = str(path), "PNG"
+    image.save()
+    bpy.data.images.remove(image)
+    return path
+
+
+def zoom_in(steps: int) -> None:
+    """Have the channels of the timeline taller, from the lowest on."""
+    window = bpy.context.window_manager.windows[0]
+    region = next(r for r in area().regions if r.type == "WINDOW")
+    with bpy.context.temp_override(window=window, area=area(), region=region):
+        for _ in range(steps):
+            bpy.ops.view2d.zoom(deltax=0.0, deltay=0.3)
+        bpy.ops.view2d.pan(deltax=0, deltay=-10000)
 
 
 def run(scenario: Iterator[float]) -> None:
