@@ -22,7 +22,7 @@ from .world import HELD_OUT_SEED, show
 
 NUM_FRAMES = 17
 SCENES = 2
-"""Times ten verbs."""
+"""Under each verb that can be seen in it."""
 OWN = 3
 """In-betweens in the end keyframe's latent."""
 WAYS: Mapping[str, dict[str, Value]] = {

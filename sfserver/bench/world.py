@@ -1,14 +1,14 @@
 """`sfserver bench --world`: how well the small world's model does what it is told, on clips that it never saw.
 
-Every scene is asked for under every verb, so the keyframes say nothing about the right answer and the prompt all. The
-engine runs as for anybody; an oracle (`train.oracle`) names what is to be seen in the frames.
+Every scene is asked for under every verb that can be seen in it, so the keyframes say nothing about the right answer
+and the prompt all. The engine runs as for anybody; an oracle (`train.oracle`) names what is to be seen in the frames.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,13 +24,16 @@ from ..model.tae import Tae
 from ..train import world
 from ..train.codec import decode, encode, held, psnr_db
 from ..train.oracle import name_verbs, observe
-from ..train.world import VERBS, Clips
+from ..train.verbs import OPEN, VERB_NAMES
+from ..train.world import Clips
 from .report import Measure
 
 HELD_OUT_SEED = 77_001
 """Training draws from hashes of its own seed and step, see `train.loop.step_random`."""
-SCENES = {18: 20, 34: 5}
-"""By length in frames: 200 clips, and 50 of the longest."""
+SCENES = {18: 18, 34: 5}
+"""By length in frames: 212 clips, and 59 of the longest."""
+OPEN_SCENES, OPEN_SEEDS = 6, 6
+"""For sentences that leave something open: each of three in so many scenes, with so many seeds."""
 OnStage = Callable[[str], None]
 USUAL: Mapping[str, Value] = {}
 
@@ -63,8 +66,7 @@ def measure(on_stage: OnStage) -> list[Measure]:
         shown = show(engine, exact)
         measures += _of_length(num_frames, shown, through, without_end=show(engine, exact, with_end=False))
     on_stage("seeds")
-    measures.append(_seeds(engine))
-    return measures
+    return [*measures, _seeds(engine), *_open_sentences(engine)]
 
 
 def _of_length(num_frames: int, shown: Shown, through: Tensor, without_end: Shown) -> list[Measure]:
@@ -103,14 +105,34 @@ def _of_length(num_frames: int, shown: Shown, through: Tensor, without_end: Show
 
 
 def _seeds(engine: Engine) -> Measure:
-    """Captions leave nothing open in this world, so another seed should be the same clip."""
+    """Where a caption leaves nothing open, another seed should be the same clip."""
     exact = world.all_verbs(2, 18, torch.Generator().manual_seed(HELD_OUT_SEED + 1))
     one, other = (show(engine, exact, seed=seed).pixels for seed in (1, 2))
-    by_scene = one.unflatten(0, (2, len(VERBS)))
-    verbs = (by_scene - by_scene.roll(1, 1)).square().mean()
+    neighbours = exact.scenes.x_start[1:] == exact.scenes.x_start[:-1]  # of the same scene
+    verbs = (one[1:] - one[:-1])[neighbours].square().mean()
     return Measure(
         "another seed, against another verb", float((one - other).square().mean() / verbs), None, "low", "x", "MSE"
     )
+
+
+def _open_sentences(engine: Engine) -> list[Measure]:
+    """Sentences that two verbs obey: each clip must be one of them, and the seed decides which."""
+    scenes = world.scenes(OPEN_SCENES, torch.Generator().manual_seed(HELD_OUT_SEED + 2))
+    pairs = {pair: phrase for phrase, pair in OPEN.items()}  # one sentence for each pair
+    obeyed, both = 0.0, 0.0
+    for pair, phrase in pairs.items():
+        allowed = torch.tensor([VERB_NAMES.index(verb) for verb in pair])
+        exact = world.of_verbs(scenes, allowed[:1].expand(len(scenes)), 18)
+        said = [f"{world.subject(scenes, row)} {phrase}" for row in range(len(scenes))]
+        made = [_clips(engine, exact, said, seed=seed) for seed in range(OPEN_SEEDS)]
+        named = torch.stack([name_verbs(clips, scenes) for clips in made])  # [seeds, scenes]
+        obeyed += float(torch.isin(named, allowed).float().mean()) / len(pairs)
+        both += float(torch.stack([(named == verb).any(0) for verb in allowed]).all(0).float().mean()) / len(pairs)
+    seeds = f"of {OPEN_SCENES} scenes, {len(pairs)} sentences that two verbs obey, {OPEN_SEEDS} seeds each"
+    return [
+        Measure("open sentences obeyed", obeyed, 0.8, "high", "", f"either verb; {seeds}"),
+        Measure("  both verbs among the seeds", both, None, "high", "", seeds),
+    ]
 
 
 def show(
@@ -118,13 +140,23 @@ def show(
 ) -> Shown:
     """The engine's clips between the same keyframes, under captions that name the verbs."""
     began = time.perf_counter()
-    clips = [_clip(engine, pixels, caption, with_end, seed, params) for pixels, caption in _asked(exact)]
-    return Shown(exact, torch.stack(clips), time.perf_counter() - began)
+    said = [
+        world.caption(exact.scenes, row, VERB_NAMES[verb], row % 3) for row, verb in enumerate(exact.verbs.tolist())
+    ]
+    return Shown(exact, _clips(engine, exact, said, with_end, seed, params), time.perf_counter() - began)
 
 
-def _asked(exact: Clips) -> Iterator[tuple[Tensor, str]]:
-    for row, verb in enumerate(exact.verbs.tolist()):
-        yield exact.pixels[row], world.caption(exact.scenes, row, world.VERB_NAMES[verb], row % 3)
+def _clips(
+    engine: Engine,
+    exact: Clips,
+    said: Sequence[str],
+    with_end: bool = True,
+    seed: int = 0,
+    params: Mapping[str, Value] = USUAL,
+) -> Tensor:
+    """[B, T, 3, H, W] 0 to 1: what comes of the clips' keyframes under these sentences."""
+    asked = zip(exact.pixels, said, strict=True)
+    return torch.stack([_clip(engine, pixels, caption, with_end, seed, params) for pixels, caption in asked])
 
 
 def _clip(
@@ -157,9 +189,8 @@ def share_named(pixels: Tensor, exact: Clips) -> float:
 
 
 def centre_error_px(pixels: Tensor, exact: Clips, frames: slice) -> float:
-    """Mean distance of the shape from where it must be, where it was found; fading clips left out."""
-    seen = observe(pixels, exact.scenes)
-    truth = torch.stack((exact.track.x, exact.track.y), -1)
-    kept = exact.verbs != world.VERB_NAMES.index("fades")
-    apart = (seen.centre - truth).norm(dim=-1)[kept][:, frames]
-    return float(apart[seen.found[kept][:, frames]].mean())
+    """Mean distance of what is seen of the shape from where it must be seen; fading clips left out."""
+    seen, truth = observe(pixels, exact.scenes), observe(exact.pixels, exact.scenes)
+    kept = exact.verbs != VERB_NAMES.index("fades")
+    apart = (seen.centre - truth.centre).norm(dim=-1)[kept][:, frames]
+    return float(apart[(seen.found & truth.found)[kept][:, frames]].mean())

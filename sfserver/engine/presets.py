@@ -363,7 +363,7 @@ _BUILT_IN = Source(repository="", file="", licence=_APACHE)
 SMALL_WORLD = Preset(
     id="small-world",
     title="Small World (the mechanism at toy size)",
-    summary="Moves one flat shape on a plain ground as the prompt says, at 64x64: the rollout, cache and keyframes of "
+    summary="Moves a flat shape or figure past others as the prompt says, at 64x64: rollout, cache and keyframes of "
     "the large models, watchable on any computer. It knows its own small world and nothing else",
     parts=(
         Part("dit", "dit.safetensors", _BUILT_IN),

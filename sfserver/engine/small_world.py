@@ -18,9 +18,11 @@ from .presets import SMALL_WORLD
 
 ID = SMALL_WORLD.id
 FOLDER = Path(__file__).parent.parent / "data" / "small_world"
+TAUGHT_FOLDER = FOLDER.parent / "small_world_taught"
+"""The transformer that saw teacher forcing alone, for as long: what `bench.exposure` measures self rollout against."""
 SIDE_PX = 64
 """Of every clip that it was trained on; other shapes of the same area run, and look like nothing."""
-VERSION = "1"
+VERSION = "2"
 """Goes up with the weights."""
 
 

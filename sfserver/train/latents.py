@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from ..model.tae import Tae
 from .codec import encode, held
 from .loop import step_random
-from .world import Clips, captions, clips, covering, every_caption
+from .world import Clips, caption_rows, captions, clips, covering, is_open, with_others
 
 SHARD_CLIPS = 512
 _STILL_FRAMES = 8
@@ -29,23 +29,26 @@ class Latents:
     clean: Tensor
     """[B, F, C, H, W]: the start keyframe, the latents between, the end keyframe held to the end of its latent."""
     near: Tensor
-    """[B, F - 2, H, W] bool: where in the latents between the shape is, or close by."""
+    """[B, F - 2, H, W] bool: where in the latents between the shape is, or close by, in either clip."""
     sentence: Tensor
     """[B], rows of the table of captions: `world.every_caption()`, or the pool's own."""
     stills: Tensor | None = None
     """[B, F, C, H, W]: what a keyframe in each latent is told as; None where keyframes begin and end clips alone."""
+    other: Tensor | None = None
+    """[B, F, C, H, W]: the clip that the sentence allows as well, the same one where it leaves nothing open; None where
+    no sentence does."""
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def pick(self, rows: Tensor) -> Latents:
-        stills = None if self.stills is None else self.stills[rows]
-        return Latents(self.clean[rows], self.near[rows], self.sentence[rows], stills)
+        stills, other = (None if of is None else of[rows] for of in (self.stills, self.other))
+        return Latents(self.clean[rows], self.near[rows], self.sentence[rows], stills, other)
 
     def to(self, device: torch.device) -> Latents:
         """On a device, latents in float32. The table of captions is large and stays where it is; so do its rows."""
-        stills = None if self.stills is None else self.stills.to(device).float()
-        return Latents(self.clean.to(device).float(), self.near.to(device), self.sentence, stills)
+        stills, other = (None if of is None else of.to(device).float() for of in (self.stills, self.other))
+        return Latents(self.clean.to(device).float(), self.near.to(device), self.sentence, stills, other)
 
     def keyframe(self, position: int) -> Tensor:
         """What a keyframe there is told as, [B, 1, C, H, W]."""
@@ -85,15 +88,25 @@ def draw_known(latents: Latents, end_share: float, middle_share: float, random: 
 @torch.no_grad()
 def encode_clips(tae: Tae, batch: Clips, sentences: Sequence[str]) -> Latents:
     """Latents of clips whose last frame is the first of its latent, as in `world.CLIP_FRAMES`."""
+    clean, near = _encode_with_near(tae, batch)
+    other, either = clean.clone(), near.clone()
+    opened = torch.tensor([is_open(sentence) for sentence in sentences])
+    if opened.any():
+        other[opened], near_other = _encode_with_near(tae, with_others(batch.pick(opened)))
+        either[opened] |= near_other
+    rows = caption_rows()
+    return Latents(clean, either, torch.tensor([rows[sentence] for sentence in sentences]), other=other)
+
+
+def _encode_with_near(tae: Tae, batch: Clips) -> tuple[Tensor, Tensor]:
     assert batch.pixels.shape[1] % 4 == 2, batch.pixels.shape
     with torch.autocast("cpu", torch.bfloat16):
         clean = encode(tae, batch.pixels[:, :-1]).float()
         still = encode_still(tae, batch.pixels[:, -1]).float()
-    rows = {sentence: row for row, sentence in enumerate(every_caption())}
     cover = covering(batch.scenes, batch.track)[:, 1:-1]  # [B, 4 (F - 2), 1, H, W]
     of_latent = F.max_pool2d(cover.flatten(0, 2), 8).unflatten(0, (len(clean), -1, 4)).amax(2)  # four frames at once
     near = F.max_pool2d(of_latent.flatten(0, 1)[:, None], 3, 1, 1)[:, 0].unflatten(0, (len(clean), -1)) > 0.02
-    return Latents(torch.cat((clean, still), 1), near, torch.tensor([rows[sentence] for sentence in sentences]))
+    return torch.cat((clean, still), 1), near
 
 
 @torch.no_grad()
@@ -122,10 +135,13 @@ _AT_ONCE = 32
 def _encode_some(tae: Tae, num_frames: int, random: Generator) -> Mapping[str, Tensor]:
     batch = clips(_AT_ONCE, num_frames, random)
     encoded = encode_clips(tae, batch, captions(batch, random))
-    return {"clean": encoded.clean.to(torch.bfloat16), "near": encoded.near, "sentence": encoded.sentence}
+    assert encoded.other is not None
+    halves = {"clean": encoded.clean.to(torch.bfloat16), "other": encoded.other.to(torch.bfloat16)}
+    return {**halves, "near": encoded.near, "sentence": encoded.sentence}
 
 
 def read_shards(folder: Path, num_frames: int) -> Latents:
     """All clips of a length as one."""
     shards = [load_file(path) for path in sorted(folder.glob(f"{num_frames:02}-*.safetensors"))]
-    return Latents(*(torch.cat([shard[name] for shard in shards]) for name in ("clean", "near", "sentence")))
+    whole = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+    return Latents(**whole)

@@ -10,7 +10,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from .world import SIDE_PX, VERBS, Scenes, colours, grounds, of_verbs
+from .verbs import VERBS
+from .world import LEAST_CONTRAST, SIDE_PX, Scenes, allowed, colours, grounds, of_verbs, posts
 
 CORE_PX = 20
 """Pixels that the shape covers most: their mean says how solid it is."""
@@ -42,7 +43,8 @@ def observe(pixels: Tensor, scenes: Scenes) -> Sighting:
     """Track the shape in pixels [B, T, 3, H, W], 0 to 1."""
     ground = grounds(scenes)
     towards = colours(scenes) - ground  # the way from the ground to the shape's colour
-    cover = ((pixels - ground) * towards).sum(2) / (towards * towards).sum(2)  # [B, T, H, W]
+    cover = ((pixels - ground) * towards).sum(2) / (towards * towards).sum(2).clamp(min=LEAST_CONTRAST**2)
+    cover = cover * (1 - posts(scenes))  # [B, T, H, W]; before a post nothing is seen
     cover = cover - cover.flatten(2).median(-1).values[..., None, None]
     first = cover[:, :1].flatten(2).topk(CORE_PX, -1).values.mean(-1)[..., None, None]
     cover = ((cover / first.clamp(min=0.25)) - 0.12).clamp(0, 1) / 0.88
@@ -68,9 +70,18 @@ def distances(seen: Sighting, scenes: Scenes, num_frames: int) -> Tensor:
     return torch.stack(columns, 1)
 
 
+AT_ONCE = 24
+"""Clips whose exact versions are drawn together: each wants one for every verb."""
+
+
 def name_verbs(pixels: Tensor, scenes: Scenes) -> Tensor:
     """The verb that each clip [B, T, 3, H, W] shows, [B], an index into VERB_NAMES.
 
     A shape that is lost in the middle counts as fading only where its exact fading clip loses it too.
     """
-    return distances(observe(pixels, scenes), scenes, pixels.shape[1]).argmin(1)
+    named: list[Tensor] = []
+    for some in torch.arange(len(scenes)).split(AT_ONCE):
+        there = scenes.pick(some)
+        apart = distances(observe(pixels[some], there), there, pixels.shape[1])
+        named.append(apart.masked_fill(~allowed(there), torch.inf).argmin(1))
+    return torch.cat(named)

@@ -50,6 +50,8 @@ class StageRecipe:
     """Clips in a step, of the shortest; longer ones come in smaller batches."""
     graph: Graph = "exit+memory"
     """Of a rollout: which passes gradient goes through."""
+    control: bool = False
+    """Not on the way to the model: its transformer is left beside the model, to compare with."""
     dmd: DmdRecipe | None = None
     """Of a rollout: it learns by distribution matching; without, from the true clips."""
     lora_rank: int = 0

@@ -16,7 +16,7 @@ from ..engine.presets import SMALL_WORLD
 from ..model.tae import Tae
 from . import loop
 from .codec import SMALL_TAE, CodecStage, decode, new_tae
-from .export import export
+from .export import export, export_transformer
 from .latents import encode_clips, read_shards, write_shards
 from .log import Log
 from .loop import averages_of, step_random
@@ -66,11 +66,13 @@ def train(
 
 
 def write_model(recipe: Recipe, folder: Path, words: Words | None = None) -> Path:
-    """The folder that `sfserver models` lists, of what the last stages have left."""
-    last = {stage.kind: stage for stage in recipe.stage}
+    """The folder that `sfserver models` lists, of what the last stages have left; controls lie beside it."""
+    last = {stage.kind: stage for stage in recipe.stage if not stage.control}
     codec = averages_of(folder / last["decoder"].name)
     dit = averages_of(folder / (last.get("rollout") or last["teacher"]).name)
     export(folder / MODEL_FOLDER, dit, SMALL_DIT, codec, words or new_words())
+    for control in (stage.name for stage in recipe.stage if stage.control):
+        export_transformer(folder / f"{MODEL_FOLDER}-{control}", averages_of(folder / control), SMALL_DIT)
     return folder / MODEL_FOLDER
 
 
@@ -135,10 +137,10 @@ def small_material(recipe: Recipe, folder: Path, words: Words, place: Place) -> 
     )
 
 
+@torch.no_grad()
 def sentence_table(words: Words) -> Tensor:
     """Embeddings of every caption [S, text_len, text_dim], in their order."""
-    table = words.table(every_caption())
-    return torch.stack([table[sentence] for sentence in every_caption()])
+    return words.table(every_caption())
 
 
 def small_schedule() -> Schedule:

@@ -151,10 +151,20 @@ class SelfRolloutStage:
     def loss(self, random: Generator) -> Tensor:
         drawn = self.rolling.draw(random, device_of(self.network))
         made = self.rolling.made(self.network, drawn, random, self.rolling.graph)
-        weights = near_weights(drawn.latents, self.near_weight)
-        there = [position - 1 for position in drawn.made]
-        error = (made - drawn.latents.clean[:, 1:-1]) ** 2 * weights
-        return error[:, there].mean()
+        return nearest_error(made, drawn, self.near_weight)
+
+
+def nearest_error(made: Tensor, drawn: Drawn, near_weight: float) -> Tensor:
+    """Squared error of what lies between the keyframes, of each clip against the nearer of what its sentence allows.
+
+    The mean of what is allowed is not allowed itself; against the nearest, the noise may decide which one it becomes.
+    """
+    latents = drawn.latents
+    weights = near_weights(latents, near_weight)
+    there = [position - 1 for position in drawn.made]
+    allowed = (latents.clean,) if latents.other is None else (latents.clean, latents.other)
+    apart = [((made - clip[:, 1:-1]) ** 2 * weights)[:, there].flatten(1).mean(1) for clip in allowed]
+    return torch.stack(apart).amin(0).mean()
 
 
 def ends_after(schedule: Schedule, passes: int) -> Schedule:

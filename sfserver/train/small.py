@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import sentencepiece
 import torch
@@ -22,7 +22,7 @@ from ..model.text import TextConfig, clean_prompt, embed_tokens, umt5_stack
 from .world import every_caption
 
 SMALL_DIT = SMALL_WORLD.dit
-SMALL_TEXT = TextConfig(vocab_size=208, dim=SMALL_DIT.text_dim, ffn_dim=128, heads=4, head_dim=16, layers=2)
+SMALL_TEXT = TextConfig(vocab_size=288, dim=SMALL_DIT.text_dim, ffn_dim=128, heads=4, head_dim=16, layers=2)
 TEXT_SEED = 1
 
 
@@ -35,16 +35,25 @@ class Words:
     stack: nn.Module
     """The text encoder, bfloat16."""
 
-    def embed(self, sentence: str) -> Tensor:
-        """[T, text_dim] float32, T the sentence's tokens with the end mark: what `text.TextEncoder` says of it."""
-        pieces = sentencepiece.SentencePieceProcessor(model_proto=self.spiece)
-        ids = [*pieces.encode(clean_prompt(sentence)), pieces.eos_id()]
-        return embed_tokens(self.stack, torch.tensor([ids]))[0].float()
+    def embed(self, sentences: Sequence[str]) -> list[Tensor]:
+        """[T, text_dim] float32 of each, T its tokens with the end mark: what `text.TextEncoder` says of it.
 
-    def table(self, sentences: Sequence[str]) -> Mapping[str, Tensor]:
-        """Each sentence's embedding [text_len, text_dim], zeros behind its tokens."""
-        rows = {sentence: self.embed(sentence) for sentence in sentences}
-        return {s: nn.functional.pad(r, (0, 0, 0, SMALL_DIT.text_len - len(r))) for s, r in rows.items()}
+        Those of the same length go through together.
+        """
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=self.spiece)
+        tokens = [[*pieces.encode(clean_prompt(sentence)), pieces.eos_id()] for sentence in sentences]
+        embedded: dict[int, Tensor] = {}
+        for length in {len(ids) for ids in tokens}:
+            rows = [row for row, ids in enumerate(tokens) if len(ids) == length]
+            told = embed_tokens(self.stack, torch.tensor([tokens[row] for row in rows])).float()
+            embedded.update(zip(rows, told, strict=True))
+        return [embedded[row] for row in range(len(sentences))]
+
+    def table(self, sentences: Sequence[str]) -> Tensor:
+        """Embeddings [S, text_len, text_dim], zeros behind the tokens of each."""
+        return torch.stack(
+            [nn.functional.pad(rows, (0, 0, 0, SMALL_DIT.text_len - len(rows))) for rows in self.embed(sentences)]
+        )
 
 
 def new_words() -> Words:
@@ -53,6 +62,7 @@ def new_words() -> Words:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(every_caption()),
         model_writer=model,
+        model_type="bpe",
         vocab_size=SMALL_TEXT.vocab_size,
         hard_vocab_limit=False,
         normalization_rule_name="identity",

@@ -16,8 +16,9 @@ from sfserver.engine import small_world, table
 from sfserver.engine.base import Engine, Job, Keyframe, checked
 from sfserver.train import world
 from sfserver.train.codec import SMALL_TAE, new_tae
-from sfserver.train.export import export
+from sfserver.train.export import export, export_transformer
 from sfserver.train.small import SMALL_DIT, SMALL_TEXT, new_dit, new_words
+from sfserver.weights import loading
 
 CONFIG = ServerConfig(device="cpu", precision="fp32")
 
@@ -81,3 +82,11 @@ def test_what_training_exports_is_a_folder_that_is_an_engine(tmp_path) -> None:
     config = evolve(CONFIG, models_dir=tmp_path)
     assert [info.available for info in table.describe_all(config) if info.id == "mine"] == [True]
     assert table.load("mine", config).info.id == "mine"
+
+
+def test_a_control_is_exported_as_a_transformer_alone(tmp_path) -> None:
+    dit = new_dit(SMALL_DIT, torch.Generator().manual_seed(0))
+    manifest = export_transformer(tmp_path / "control", dit.state_dict(), SMALL_DIT)
+    assert set(manifest.components) == {"dit"}
+    loaded, _ = loading.load_transformer(tmp_path / "control", None, torch.device("cpu"), torch.float32)
+    assert loaded.config == SMALL_DIT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import evolve
 from tiny import LATENTS, sentences, tiny_clips, tiny_dit
 from torch import Tensor
 
@@ -12,7 +13,16 @@ from sfserver.engine.rollout import Graph
 from sfserver.model.cache import CacheShape, GraphCache, KvCache
 from sfserver.model.dit import Dit
 from sfserver.model.rope import RopeTable
-from sfserver.train.self_rollout import Rolling, SelfRolloutStage, batch_noise, clip_geometry, ends_after, roll_out
+from sfserver.train.self_rollout import (
+    Drawn,
+    Rolling,
+    SelfRolloutStage,
+    batch_noise,
+    clip_geometry,
+    ends_after,
+    nearest_error,
+    roll_out,
+)
 from sfserver.train.teacher import TeacherStage, masked, teacher_pass
 
 SCHEDULE = make_schedule((1000, 750, 500, 250), 5.0)
@@ -165,3 +175,16 @@ def test_a_stage_draws_everything_from_its_generator(kind: str) -> None:
     )
     losses = [float(stage.loss(torch.Generator().manual_seed(seed)).detach()) for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_where_a_sentence_is_open_either_clip_is_right_and_their_mean_is_not() -> None:
+    latents = tiny_clips(6)
+    other = latents.clean.flip(-1)
+    opened = evolve(latents, other=other)
+    mean = (latents.clean + other) / 2
+    known = (0, LATENTS - 1)
+    errors = [float(nearest_error(made[:, 1:-1], Drawn(opened, known), 4.0)) for made in (latents.clean, other, mean)]
+    assert errors[:2] == [0.0, 0.0]
+    assert errors[2] > 0.1
+    closed = float(nearest_error(other[:, 1:-1], Drawn(latents, known), 4.0))
+    assert closed > 0.1  # the control: where it is not open, the other clip is wrong
