@@ -1,9 +1,12 @@
 # make demo   two pictures in, in-betweens out, under demo/
+# make animatic-demo   five drawn panels as an OTIO storyboard, filled and rendered, under demo/animatic
 # make test   the tests of everything but the three other Blenders
 # make test-blender   the extension inside all four Blenders
 # make extension      the extension's zips, under dist/
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
 # make lint, make bench, make bench-world
+# make node-client    the libraries of the client in JavaScript, so that its test runs
+# make speed    docs/speed.md from the figures in docs/figures
 # make bench-draft    the draft engine against true in-betweens, sheets under demo/draft
 
 PYTHON ?= python3
@@ -19,10 +22,19 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo test test-server test-blender libraries lint bench bench-draft bench-world torture extension clean
+.PHONY: demo animatic-demo node-client test test-server test-blender libraries lint bench speed bench-draft bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
+
+node-client: examples/clients/node/node_modules/.ready
+
+examples/clients/node/node_modules/.ready: examples/clients/node/package-lock.json
+	npm ci --prefix examples/clients/node --ignore-scripts --no-audit --no-fund
+	touch $@
+
+animatic-demo: $(VENV)/.run
+	$(BIN)/python examples/animatic.py
 
 test: libraries test-server test-blender-50
 
@@ -49,6 +61,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	$(BIN)/sfserver bench --out bench.json
+
+speed: $(VENV)/.run
+	$(BIN)/python -m sfserver.bench.speed $(sort $(wildcard docs/figures/*.json)) > docs/speed.md
 
 bench-draft: $(VENV)/.run
 	$(BIN)/python -m sfserver.bench.draft examples --sheets demo/draft

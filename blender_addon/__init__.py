@@ -2,7 +2,7 @@
 
 import bpy
 
-from . import operators, panel, runtime, server_operators, settings, take_operators
+from . import install_operators, operators, overlay, panel, runtime, server_operators, settings, summon, take_operators
 from .preferences import InbetweenPreferences
 from .settings import InbetweenParameters, InbetweenSettings
 
@@ -13,6 +13,7 @@ _CLASSES = (
     *operators.CLASSES,
     *take_operators.CLASSES,
     *server_operators.CLASSES,
+    *install_operators.CLASSES,
     *panel.CLASSES,
 )
 
@@ -23,10 +24,12 @@ def register() -> None:
     bpy.types.Scene.inbetween = bpy.props.PointerProperty(type=InbetweenSettings)
     bpy.types.SEQUENCER_MT_add.append(panel.draw_menu)
     bpy.types.SEQUENCER_MT_context_menu.append(panel.draw_menu)
-    runtime.register(after_turn=settings.follow)
+    runtime.register(settings.follow, summon.follow)
+    overlay.register()
 
 
 def unregister() -> None:
+    overlay.unregister()
     runtime.unregister()
     bpy.types.SEQUENCER_MT_context_menu.remove(panel.draw_menu)
     bpy.types.SEQUENCER_MT_add.remove(panel.draw_menu)

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import bpy
 
-from . import capture, frames, gaps, keep, plan, runtime, sequencer, settings, strips, takes
+from . import capture, frames, gaps, keep, motion, plan, runtime, sequencer, settings, strips, takes
 from .plan import CannotFill, Gap
 from .record import Record, text_of, timestamp
 from .sheet import Sheet, clip_length
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .sfwire.messages import EngineInfo
 
 MAX_TITLE_CHARS = 48
+DRAFT = "draft"
+"""Id of the engine that makes frames in seconds, for those that take their time."""
 
 
 def engine_for(scene: bpy.types.Scene) -> EngineInfo:
@@ -43,8 +45,7 @@ def find_engine(choice: str) -> EngineInfo:
 def check(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo, step: int | None = None) -> tuple[int, int]:
     """The size of the frames that will be made. Raises CannotFill where the engine cannot fill the gap."""
     step = step or settings.of(scene).step
-    inside = [(left - gap.start, right - gap.start) for left, right in gap.inside]
-    plan.check_length(gap, *clip_length(gap.frames, inside, step), engine)
+    plan.check_length(gap, *clip_length(gap.frames, gap.inside_counted, step), engine)
     return size_for(scene, engine)
 
 
@@ -65,7 +66,7 @@ def new_record(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo) -> Record:
     width, height = check(scene, gap, engine)
     words = words_for(scene, gap, chosen.prompt)
     job = uuid4().hex
-    return Record(
+    record = Record(
         job=job,
         frames_wanted=gap.frames,
         width=width,
@@ -82,9 +83,11 @@ def new_record(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo) -> Record:
         started=timestamp(),
         gap=job,
         step=chosen.step,
-        inside=_inside(gap),
+        inside=text_of(gap.inside_counted),
         loop=int(gap.closes_at is not None),
+        motion=int(chosen.motion),
     )
+    return _completed(scene, gap, record, engine)
 
 
 def _torn_take(scene: bpy.types.Scene, gap: Gap) -> Record | None:
@@ -107,14 +110,14 @@ def again(
     known = {parameter.name for parameter in engine.parameters}
     whole = (gap.before, gap.after) == (record.before, record.after)
     job = uuid4().hex
-    return replace(
+    take = replace(
         record,
         job=job,
         gap=(record.gap or record.job) if whole else job,
         before=gap.before,
         after=gap.after,
         frames_wanted=gap.frames,
-        inside=_inside(gap),
+        inside=text_of(gap.inside_counted),
         prompt=words[0][1],
         prompts=to_text(words),
         seed=seed,
@@ -124,11 +127,35 @@ def again(
         ended="",
         frames=0,
         state="growing",
+        lead=1,
+        tail=1,
+        draft_frames=0,
+        found="",
     )
+    return _completed(scene, gap, take, engine)
 
 
-def _inside(gap: Gap) -> str:
-    return text_of([(left - gap.start, right - gap.start) for left, right in gap.inside])
+def _completed(scene: bpy.types.Scene, gap: Gap, record: Record, engine: EngineInfo) -> Record:
+    """The record, with what goes along of the motion around the gap, and whether a draft comes first."""
+    if record.motion:
+        size, runs = (record.width, record.height), motion.runs(scene, gap, record.step)
+        record.lead, record.tail = motion.fitted(*runs, gap, record.step, *size, engine)
+    record.draft_engine = _draft_engine(scene, gap, record)
+    return record
+
+
+def _draft_engine(scene: bpy.types.Scene, gap: Gap, record: Record) -> str:
+    """Id of the engine that makes a draft first, "" where none is wanted or none can."""
+    pump, sheet = runtime.running_pump(), record.sheet()
+    draft = pump.engine(DRAFT) if pump is not None and settings.of(scene).draft_first else None
+    if draft is None or draft.id == record.engine:
+        return ""
+    try:
+        plan.check_engine(draft)
+        plan.check_length(gap, sheet.clip_frames, len(sheet.keys), draft)
+    except CannotFill:
+        return ""
+    return draft.id if plan.takes_size(record.width, record.height, draft) else ""
 
 
 def new_seed() -> int:
@@ -138,7 +165,8 @@ def new_seed() -> int:
 def begin(scene: bpy.types.Scene, gap: Gap, record: Record, instead_of: str = "") -> Fill:
     """Put a strip on the timeline, in place of the take that fills the gap or of the one that is named, and queue the
     fill. Raises CannotFill."""
-    from .fill import Fill, request_for
+    from .fill import Fill
+    from .making import request_for
     from .sfwire.messages import Refused
 
     parent, sheet = keep.parent(), record.sheet()
@@ -163,8 +191,8 @@ def begin(scene: bpy.types.Scene, gap: Gap, record: Record, instead_of: str = ""
 
 def _where_to_look(gap: Gap, sheet: Sheet) -> list[tuple[int, int]]:
     """(index in the clip, frame of the timeline) of the keyframes."""
-    where = [(index, gap.start + frame) for index, frame in sheet.keys]
-    return where if gap.closes_at is None else [*where[:-1], (where[-1][0], gap.closes_at)]
+    closes = 0 if gap.closes_at is None else gap.closes_at - gap.end
+    return [(index, gap.start + frame + (closes if frame >= gap.frames else 0)) for index, frame in sheet.keys]
 
 
 def _queue(fill: Fill) -> Fill:
@@ -192,7 +220,17 @@ def go_on(scene: bpy.types.Scene, name: str) -> Fill:
     strips.grow_on(record.job, place, record)
     fill = Fill(record, sheet, place, folder, _where_to_look(gap, sheet), [])
     fill.go_on()
+    if fill.draft is not None and not _offers(record.draft_engine):
+        fill.draft.cancel()
     return _queue(fill)
+
+
+def _offers(engine_id: str) -> bool:
+    """Whether the server has an engine that can run."""
+    try:
+        return bool(find_engine(engine_id))
+    except CannotFill:
+        return False
 
 
 def _why(error: Exception, parent: Path) -> str:

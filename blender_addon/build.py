@@ -1,5 +1,5 @@
-"""Build the extension's zips, one for each platform and one for all: fetch the wheels, vendor sfwire, let Blender's own
-tool pack and validate them.
+"""Build the extension's zips, one for each platform and one for all: fetch the wheels, vendor sfwire, add the server to
+be installed, let Blender's own tool pack and validate them.
 
     python blender_addon/build.py [--output dist]
 
@@ -21,7 +21,8 @@ PROJECT = SOURCE.parent
 WIRE = PROJECT / "shared" / "sfwire"
 STAGE = PROJECT / "build" / "extension"
 WHEELS = PROJECT / ".wheels"
-NOT_SHIPPED = {"build.py", "filling.png", "ruff.toml", "wheels.txt", "__pycache__"}
+SERVER = PROJECT / "build" / "server"
+NOT_SHIPPED = {"build.py", "growing.webp", "ruff.toml", "wheels.txt", "pip.txt", "__pycache__"}
 
 PYTHONS = ("3.11", "3.13")
 """Of Blender 4.2 to 5.0, and of 5.1 and later."""
@@ -46,6 +47,18 @@ def fetch_wheels() -> None:
             subprocess.run(command, check=True, timeout=600)
 
 
+def make_server() -> None:
+    """What Install Server needs besides a package index: the server's wheel, the pip that was tested with it, and the
+    versions of all else. Not for Blender's own Python, so none of it is in the manifest."""
+    shutil.rmtree(SERVER, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip"]
+    wheel = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(SERVER), str(PROJECT)]
+    subprocess.run(wheel, check=True, timeout=600)
+    pinned = ["--no-deps", "--require-hashes", "--requirement", str(SOURCE / "pip.txt"), "--dest", str(SERVER)]
+    subprocess.run([*pip, "download", "--quiet", "--only-binary=:all:", *pinned], check=True, timeout=600)
+    shutil.copy(PROJECT / "constraints.txt", SERVER)
+
+
 def pinned_wheels() -> list[Path]:
     """The wheels in the cache that belong to this build: those whose name and version wheels.txt pins."""
     pins = [line.split()[0] for line in (SOURCE / "wheels.txt").read_text().splitlines() if "==" in line]
@@ -54,12 +67,14 @@ def pinned_wheels() -> list[Path]:
 
 
 def stage() -> None:
-    """Lay out the folder that becomes the zip: our modules, sfwire below them, the wheels, the completed manifest."""
+    """Lay out the folder that becomes the zip: our modules, sfwire below them, the server, the wheels, the completed
+    manifest."""
     shutil.rmtree(STAGE, ignore_errors=True)
     ignore = shutil.ignore_patterns(*NOT_SHIPPED)
     shutil.copytree(SOURCE, STAGE, ignore=ignore)
     shutil.copytree(WIRE, STAGE / "sfwire", ignore=ignore)
     shutil.copy(PROJECT / "LICENSE", STAGE / "sfwire" / "LICENSE")
+    shutil.copytree(SERVER, STAGE / "server")
     (STAGE / "wheels").mkdir()
     wheels = pinned_wheels()
     for wheel in wheels:
@@ -86,6 +101,7 @@ def main() -> None:
         raise SystemExit("no blender_ext.py: install a bpy wheel into .venv-bpy52, or name the script by --blender-ext")
     if not options.no_fetch:
         fetch_wheels()
+        make_server()
     stage()
     tool = [sys.executable, str(options.blender_ext)]
     options.output.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 Rendered by Blender itself without the scene's view, so that what comes back goes through it once and not twice, and
 without what lies above the channel in which the result will lie, which is seen over the result too. Everything that is
-set for it is set back.
+set for it is set back. `render`, `fit` and `read` are steps of their own, since at 4K each of them is felt.
 """
 
 from __future__ import annotations
@@ -73,15 +73,16 @@ def _offers(owner: Any, name: str, value: str) -> bool:
     return bool(bpy.types.UILayout.enum_item_name(owner, name, value))
 
 
-def capture(
+def render(
     scene: bpy.types.Scene,
     frame: int,
     width: int,
     height: int,
     keep_as: Path,
     channel: int = sequencer.LAST_CHANNEL,
-) -> bytes:
-    """The timeline's picture at `frame` up to `channel`, `width` x `height` RGB8; also left as a Targa at `keep_as`.
+) -> None:
+    """Leave the timeline's picture at `frame` up to `channel` as a Targa at `keep_as`, in a size from which `fit` goes
+    down to `width` x `height`.
 
     Raises OSError where the file cannot be written, RuntimeError where Blender cannot render.
     """
@@ -93,25 +94,33 @@ def capture(
         scene.frame_set(frame)
         with bpy.context.temp_override(scene=scene):
             bpy.ops.render.render(write_still=True)
-    pixels = _read_targa(keep_as)
-    if pixels.shape[:2] != (height, width):
-        pixels = _scaled(keep_as, width, height)
-        _write_targa(keep_as, pixels)
-    return pixels.tobytes()
 
 
-def read(path: Path, width: int, height: int) -> bytes | None:
-    """A picture of the size that `capture` left, None where there is none, or not the whole of it."""
+def fit(path: Path, width: int, height: int) -> None:
+    """Scale a picture that `render` left to the size. Raises OSError where it is not whole, or cannot be written."""
+    _read_targa(path)
+    _write_targa(path, _scaled(path, width, height))
+
+
+def read(path: Path, width: int, height: int) -> memoryview | None:
+    """RGB8 of a picture that `render` left; None where there is none of the size, or not the whole of it."""
     try:
-        pixels = _read_targa(path)
+        with path.open("rb") as file:
+            if _size_in(file.read(_TARGA_HEAD.size)) != (width, height):
+                return None
+        return memoryview(_read_targa(path)).cast("B").toreadonly()
     except OSError:
         return None
-    return pixels.tobytes() if pixels.shape[:2] == (height, width) else None
 
 
 def _percentage(scale: float) -> int:
     """The smallest whole percentage that is not below `scale`: Blender scales down better than a picture scaled up."""
     return max(1, min(100, -int(-scale * 100 // 1)))
+
+
+def _size_in(head: bytes) -> tuple[int, int] | None:
+    """(width, height) that the head of a Targa file says, None where it is cut off."""
+    return _TARGA_HEAD.unpack(head)[5:7] if len(head) == _TARGA_HEAD.size else None
 
 
 def _read_targa(path: Path) -> np.ndarray:

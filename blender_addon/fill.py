@@ -1,56 +1,31 @@
-"""One gap being filled: from the keyframes on the timeline and the frames of a stream to the pictures of a strip.
+"""One gap being filled: from the keyframes on the timeline to the pictures of a strip.
 
-Driven by `look` and `step`, which take one picture at a time. Knows Blender only as `strips` and `capture`.
+Driven by `look` and `step`, which take one picture at a time. What the server is asked and what comes of it is
+`making`'s: once for the frames, and before that once for a draft of them, each picture of which stands on the strip
+until the one that it stands in for has come. Knows Blender only as `strips` and `capture`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bpy
 
-from . import capture, frames, strips, takes
-from .frames import Writer, Written, frame_name, keyframe_name, png_size
+from . import capture, drafts, frames, strips, takes
+from .frames import Writer, Written, draft_name, frame_name, keyframe_name
+from .making import Making
 from .record import Record, timestamp
-from .sfwire.request import Ended, Picture, Request
 from .sheet import Sheet
-from .words import changes
 
 if TYPE_CHECKING:
-    from .sfwire.client import Client
     from .sfwire.codec import Buffer
-    from .sfwire.stream import Stream
-
-MAX_UNWRITTEN = 8
-"""Frames given to the writer and not yet on disk; more than that and the stream is left alone, so the server waits."""
-EVENTS_A_STEP = 4
-
-
-def request_for(record: Record, sheet: Sheet, keyframes: Sequence[tuple[int, Buffer]], start_from: int = 0) -> Request:
-    """What is asked of the server: the pictures of the sheet, between the (index, RGB8) that are given; those before
-    `start_from` are there."""
-    return Request(
-        keyframes=tuple(keyframes),
-        width=record.width,
-        height=record.height,
-        num_frames=sheet.clip_frames,
-        prompt=record.prompt,
-        prompts=changes(record.words(), sheet),
-        negative_prompt=record.negative_prompt,
-        seed=record.seed,
-        engine=record.engine,
-        params=record.params,
-        encoding="png",
-        start_from=start_from,
-    )
 
 
 @dataclass(eq=False)
 class Fill:
-    """The state of one job. The pictures in `keyframes` and `request` are dropped when it ends."""
+    """The state of one job. The pictures in `keyframes` and in requests are dropped when it ends."""
 
     record: Record
     sheet: Sheet
@@ -61,41 +36,35 @@ class Fill:
     taken_off: list[takes.Aside]
     """The takes that were muted for this one."""
     keyframes: list[tuple[int, Buffer]] = field(default_factory=list)
-    request: Request | None = None
-    stream: Stream | None = None
-    made: int = 0
-    """Pictures that were made and are on disk, in order."""
     names: list[str] = field(default_factory=list)
     """Files that stand in the strip, one a frame, as far as they are on disk: the only record that matters."""
-    ordered: int = 0
-    """Pictures given to the writer."""
+    final_frames: int = 0
+    """How many of them are no draft's: those come first."""
     problem: str = ""
     """Why it ended early, in a sentence."""
     cancelling: bool = False
-    refused: bool = False
-    """A frame was none: those after it are not taken."""
-    torn: bool = False
-    """A frame could not be written: those after it would leave a hole."""
-    first_frame_at: float | None = None
-    latest_at: float = 0.0
-    _bytes: int = 0
-    _end: Ended | None = None
+    saved: bool = False
+    """A file was saved that shows pictures of the draft."""
+    _rendered: int | None = None
+    """Index in the clip of the keyframe that was rendered last."""
 
     def __post_init__(self) -> None:
-        self._wanted = self.sheet.wanted
         self._given = {index for index, _ in self.sheet.keys}
+        self.final = Making(self.record, self.sheet, frame_name)
+        self.draft = Making(_for_draft(self.record), self.sheet, draft_name) if self.record.draft_engine else None
+
+    @property
+    def makings(self) -> list[Making]:
+        """In the order in which the server is to be asked."""
+        return [self.final] if self.draft is None else [self.draft, self.final]
 
     def go_on(self) -> None:
-        """Take for made what lies in the folder whole and in order: an earlier fill was broken off after it."""
-        size = self.record.width, self.record.height
-        for index in self._wanted:
-            bytes_ = frames.size_of_png(self.folder / frame_name(index), size)
-            if bytes_ is None:
-                break
-            self.made += 1
-            self._bytes += bytes_
-        self.ordered = self.made
-        self.names = self._ready() if self.made else []
+        """Take for made what lies in the folder: an earlier fill was broken off after it."""
+        for making in self.makings:
+            making.go_on(self.folder)
+        if self.draft is not None:
+            self.draft.pass_over(self.final.made)
+        self._show()
 
     @property
     def job(self) -> str:
@@ -112,29 +81,16 @@ class Fill:
             return {"finished": "Finished", "stopped": "Stopped"}[self.record.state]
         if self.cancelling:
             return "Cancelling"
-        if self.stream is None:
-            return "Looking at the keyframes" if self.to_look_at else "Waiting"
-        if self.stream.interrupted:
-            return f"Reconnecting: {self.stream.interrupted}"
-        progress = self.stream.progress
-        if progress is not None:
-            passes = "" if self.made else f" {progress.step} of {progress.of}"
-            return progress.stage.capitalize() + passes
-        ahead = self.stream.position
-        return f"Waiting behind {ahead} other{'s' if ahead > 1 else ''}" if ahead else "Starting"
-
-    def seconds_left(self) -> float | None:
-        """Until the last frame, at the rate so far; None while that is not known."""
-        interrupted = self.stream is None or self.stream.interrupted
-        if self.first_frame_at is None or self.made < 2 or interrupted:
-            return None
-        rate = (self.made - 1) / max(self.latest_at - self.first_frame_at, 1e-6)
-        return (len(self._wanted) - self.made) / rate
+        if self.to_look_at:
+            return "Looking at the keyframes"
+        if self.draft is not None and not self.draft.over and not self.final.made:
+            return f"Draft: {self.draft.stage.lower()}"
+        return self.final.stage
 
     def look(self) -> None:
-        """Look at one keyframe, as the timeline shows it below what lies above the strip; of a fill that goes on, as it
-        showed it then."""
-        index, frame = self.to_look_at.pop(0)
+        """Take one step to the next keyframe, as the timeline shows it below what lies above the strip; of a fill that
+        goes on, as it showed it then."""
+        index, frame = self.to_look_at[0]
         there = strips.bounds(self.job, self.place)  # finds a scene that was renamed
         if there is None:
             return  # `step` notices
@@ -142,108 +98,112 @@ class Fill:
         size = self.record.width, self.record.height
         try:
             path = self.folder / keyframe_name(index)
-            picture = capture.read(path, *size) or capture.capture(scene, frame, *size, path, channel=there[2])
+            picture = capture.read(path, *size)
+            if picture is None and self._rendered == index:
+                capture.fit(path, *size)
+            elif picture is None:
+                capture.render(scene, frame, *size, path, channel=there[2])
+                self._rendered = index
         except (OSError, RuntimeError) as error:
             self.to_look_at.clear()
-            self._break(f"The picture at frame {frame} could not be had: {_reason(error)}")
+            self.problem = f"The picture at frame {frame} could not be had: {_reason(error)}"
+            self.cancel()
             return
-        self.keyframes.append((index, picture))
-        if not self.to_look_at:
-            self.request = request_for(self.record, self.sheet, self.keyframes, self._missing())
+        if picture is not None:
+            self.keyframes.append((index, picture))
+            del self.to_look_at[0]
+            if not self.to_look_at:
+                self._ask()
 
-    def submit(self, client: Client) -> None:
-        assert self.request is not None
-        self.stream = client.submit(self.request)
+    def _ask(self) -> None:
+        """Make the requests up. A draft that is whole already is not asked for."""
+        self.final.ask(self.keyframes)
+        if self.draft is not None and self.draft.whole:
+            self.draft.cancel()
+        elif self.draft is not None:
+            self.draft.ask(self.keyframes)
 
     def cancel(self) -> None:
         """Stop; what has come stays. Takes effect in a later step, when the server has said so or at once if it never
         heard of it."""
         self.cancelling = True
-        if self.stream is not None:
-            self.stream.cancel()
+        for making in self.makings:
+            making.cancel()
 
-    def step(self, writer: Writer, now: float) -> None:
-        """Take what came, and make the strip as long as what is on disk."""
+    def step(self, writer: Writer) -> None:
+        """Take what came, and make the strip show what is on disk."""
         assert not self.over
-        self._take(writer)
+        for making in self.makings:
+            making.take(writer, self.folder)
+        if self.draft is not None and self.final.whole:
+            self.draft.cancel()
         if not strips.grow(self.job, self.place, self.names):
             self.cancel()
             self.problem = self.problem or "Its strip was deleted"
             self._finish("stopped")
-        elif self._everything_is_here():
-            self._finish("finished" if self.made == len(self._wanted) else "stopped")
+        elif all(making.over for making in self.makings):
+            self._finish("finished" if self.final.whole else "stopped")
+        else:
+            self._note()
 
     def written(self, result: Written, now: float) -> None:
-        """One frame is on disk, or could not be written."""
-        if result.error is None and not self.torn:
-            self.made += 1
-            self.names = self._ready()
-            self.latest_at = now
-            self.first_frame_at = self.first_frame_at or now
-            return
-        self.ordered -= 1
-        if result.error is not None:
-            self.torn = True
-            self._break(f"{result.name} could not be written to {self.folder}: {result.error.strerror}")
+        """One picture is on disk, or could not be written."""
+        is_draft = frames.standing_for(result.name) is not None
+        making = self.draft if is_draft and self.draft is not None else self.final
+        making.written(result, self.folder, now)
+        self._show()
 
-    def _missing(self) -> int:
-        """Index in the clip of the first picture that is not on disk."""
-        return self._wanted[self.made] if self.made < len(self._wanted) else self.sheet.clip_frames
+    def _show(self) -> None:
+        """Settle which files the strip shows: what is made, and from there on the draft."""
+        final = self.sheet.ready(self.final.missing) if self.final.made else ()
+        drafted = self.sheet.ready(self.draft.missing) if self.draft is not None and self.draft.made else ()
+        names = [keyframe_name(i) if i in self._given else frame_name(i) for i in final]
+        names += [keyframe_name(i) if i in self._given else draft_name(i) for i in drafted[len(final) :]]
+        self.names, self.final_frames = names, len(final)
 
-    def _ready(self) -> list[str]:
-        """The files of the frames that can be shown by now."""
-        shown = self.sheet.ready(self._missing())
-        new = [keyframe_name(i) if i in self._given else frame_name(i) for i in shown[len(self.names) :]]
-        return self.names + new
-
-    def _take(self, writer: Writer) -> None:
-        if self.stream is None or self.ordered - self.made >= MAX_UNWRITTEN:
-            return
-        for event in self.stream.poll(EVENTS_A_STEP):
-            if isinstance(event, Picture):
-                self._order(event, writer)
-            elif isinstance(event, Ended):
-                self._end = event
-                if event.done is not None and event.done.outcome == "finished":
-                    self.record.engine, self.record.version = event.done.engine, event.done.version
-                    self.record.seed = event.done.seed
-                elif event.error is not None and not self.cancelling:
-                    self.problem = self.problem or str(event.error)
-
-    def _order(self, picture: Picture, writer: Writer) -> None:
-        if self.torn or self.refused:
-            return
-        if picture.encoding != "png" or png_size(picture.data) != (self.record.width, self.record.height):
-            self.refused = True
-            self._break(f"Frame {picture.index} is not a PNG of {self.record.width} x {self.record.height}")
-            return
-        self.ordered += 1
-        self._bytes += len(picture.data)
-        writer.put(self.job, self.folder / frame_name(picture.index), picture.data)
-
-    def _break(self, problem: str) -> None:
-        self.problem = self.problem or problem
-        self.cancel()
-
-    def _everything_is_here(self) -> bool:
-        """The stream has ended, or never began and is not wanted, and no frame is on its way to the disk."""
-        ended = self._end is not None or (self.cancelling and self.stream is None)
-        return ended and self.ordered == self.made
+    def _note(self) -> None:
+        """Write on the strip what the engine said that it saw, as soon as it is said."""
+        found = self.final.found or (self.draft.found if self.draft is not None else "")
+        if found != self.record.found:
+            self.record.found = found
+            strips.write(self.job, self.place, self.record)
 
     def _finish(self, state: str) -> None:
-        self.record.state, self.record.frames, self.record.ended = state, len(self.names), timestamp()
-        self.record.kilobytes = self._bytes // 1000
-        self.request = self.stream = None
+        record, done = self.record, self.final.done
+        self.problem = self.problem or self._what_went_wrong()
+        record.state, record.ended = state, timestamp()
+        if done is not None:
+            record.engine, record.version, record.seed = done.engine, done.version, done.seed
+        if state == "finished":
+            record.found = self.final.found
+        record.frames, record.draft_frames = len(self.names), len(self.names) - self.final_frames
+        for making in self.makings:
+            making.let_go()
         self.keyframes.clear()
         if self.names:
-            strips.settle(self.job, self.place, self.record)
+            if state == "finished":
+                self._clear_up()
+            record.kilobytes = sum(making.bytes_made for making in self.makings) // 1000
+            strips.settle(self.job, self.place, record)
         else:
             strips.remove(self.job, self.place)
             takes.bring_back(self.taken_off)
-            if not self.ordered:
+            if not any(making.ordered for making in self.makings):
                 frames.delete_nothing_made(self.folder)
-        if state == "finished":
-            frames.delete_keyframes(self.folder, but=self.names)
+
+    def _what_went_wrong(self) -> str:
+        if self.final.problem and self.names and self.final_frames < len(self.names):
+            return f"{self.final.problem}. The draft stays where no frame came"
+        if self.draft is not None and self.draft.problem and not self.final.problem:
+            return f"There is no draft: {self.draft.problem}" if self.final.whole else self.draft.problem
+        return self.final.problem
+
+    def _clear_up(self) -> None:
+        """Delete what only an unfinished fill needs; of a draft nothing that a file or a copy of the strip may show."""
+        frames.delete_keyframes(self.folder, but=self.names)
+        if self.draft is not None and not self.saved and not drafts.shows_draft(self.folder):
+            frames.delete_drafts(self.folder)
+            self.draft.bytes_made = 0
 
     def leave(self) -> None:
         """The extension is being switched off: stop at once, keep what is on disk."""
@@ -257,6 +217,11 @@ class Fill:
             strips.remove(self.job, self.place)
         elif strips.grow(self.job, self.place, self.names):
             strips.settle(self.job, self.place, self.record)
+
+
+def _for_draft(record: Record) -> Record:
+    """The same, of the engine whose pictures stand in."""
+    return replace(record, engine=record.draft_engine, params={})
 
 
 def _reason(error: Exception) -> str:

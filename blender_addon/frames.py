@@ -27,13 +27,24 @@ WAITING = "waiting.png"
 """What a strip shows before its first frame: nothing, in the frames' size."""
 PIECE_BYTES = 512 * 1024
 """Written at once: about half a millisecond on a disk of today."""
-_OURS = re.compile(r"((frame_\d{5}|waiting|keyframe_first|keyframe_last)\.png|keyframe_\d{5}\.tga)(\.part)?")
+_OURS = re.compile(r"(((frame|draft)_\d{5}|waiting|keyframe_first|keyframe_last)\.png|keyframe_\d{5}\.tga)(\.part)?")
 """`keyframe_first` and `keyframe_last` are those of version 0.1.0."""
 
 
 def frame_name(index: int) -> str:
     """File name of the picture at a place in the clip, in which the keyframe before the gap has 0."""
     return f"frame_{index:05d}.png"
+
+
+def draft_name(index: int) -> str:
+    """The same of a picture that stands in for one that takes its time: another name, since Blender 5 keeps the picture
+    of a file that is overwritten."""
+    return f"draft_{index:05d}.png"
+
+
+def standing_for(draft: str) -> str | None:
+    """File name of the picture that a draft's stands in for, None where it is none."""
+    return draft.replace("draft_", "frame_") if draft.startswith("draft_") else None
 
 
 def keyframe_name(index: int) -> str:
@@ -102,6 +113,17 @@ def delete_keyframes(folder: Path, but: Collection[str]) -> None:
         for path in list(folder.glob("keyframe_?????.tga")):
             if path.name not in but:
                 path.unlink()
+
+
+def delete_drafts(folder: Path) -> int:
+    """Delete the pictures of a draft, as far as it can be; returns the bytes freed."""
+    freed = 0
+    with suppress(OSError):
+        for path in list(folder.glob("draft_?????.png")):
+            size = path.stat().st_size
+            path.unlink()
+            freed += size
+    return freed
 
 
 def delete_nothing_made(folder: Path) -> None:

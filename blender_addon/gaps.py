@@ -121,6 +121,14 @@ def of_loop(scene: bpy.types.Scene, frames: int) -> Gap:
     return Gap(where[1], where[1] + frames, name, name, where[2], closes_at=where[0])
 
 
+def check_still(scene: bpy.types.Scene, gap: Gap) -> None:
+    """Raises CannotFill where strips were moved since the gap was found."""
+    before = sequencer.span_of(scene, gap.before)
+    loop = gap.closes_at is not None
+    if not (before is not None and before[1] == gap.start if loop else _is_framed(scene, gap)):
+        raise CannotFill("The strips around the gap were moved before the server was there: press Fill Gap again")
+
+
 def _is_framed(scene: bpy.types.Scene, gap: Gap) -> bool:
     """Whether a picture ends right before the gap and another begins right after it."""
     shown = sequencer.pictures(scene)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import bpy
 
-from . import frames, strips
+from . import drafts, frames, strips
 
 
 def user_parents() -> tuple[Path, ...]:
@@ -53,11 +53,11 @@ def make_relative() -> None:
 
 
 def find_again() -> None:
-    """After a load or an undo: strips whose frames are gone, or in the user's folder, show those beside the file."""
-    if not bpy.data.filepath:
-        return
+    """After a load or an undo: strips whose frames are gone, or in the user's folder, show those beside the file; and
+    instead of a draft what has come since."""
     homes = [home / frames.FOLDER for home in user_parents()]
-    for folder in strips.frame_folders():
+    for folder in strips.frame_folders() if bpy.data.filepath else ():
         beside = parent() / frames.FOLDER / folder.name
         if folder != beside and beside.is_dir() and (folder.parent in homes or not folder.is_dir()):
             strips.repoint(folder, written(beside))
+    drafts.show_what_came()

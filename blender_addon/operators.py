@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import bpy
 
-from . import begin, gaps, runtime, sequencer, settings, strips
+from . import begin, gaps, runtime, sequencer, settings, strips, summon
 from .plan import CannotFill, Gap
 
 _UNSAVED = "The file is not saved: its frames are in your user folder, and come beside the file when you save it"
@@ -35,12 +35,19 @@ def allows(
 def carry_out(
     operator: bpy.types.Operator, context: bpy.types.Context, fill: Callable[[bpy.types.Scene], None]
 ) -> set[str]:
-    """Begin fills, or say why not."""
+    """Begin fills, or say why not; while no server is there, have one come first, or lead to where one is installed."""
     try:
-        fill(scene_of(context))
+        scene = scene_of(context)
+        if summon.is_there():
+            fill(scene)
+        else:
+            operator.report({"INFO"}, summon.ask(summon.Wish(scene.name, operator.bl_label, fill)))
     except (CannotFill, runtime.Unavailable) as error:
         operator.report({"ERROR"}, str(error))
         return {"CANCELLED"}
+    except summon.NotInstalled as error:
+        operator.report({"WARNING"}, str(error))
+        return bpy.ops.inbetween.show_install()
     if not bpy.data.is_saved:
         operator.report({"WARNING"}, _UNSAVED)
     return {"FINISHED"}
@@ -60,7 +67,7 @@ class INBETWEEN_OT_fill_gap(bpy.types.Operator):
         return allows(cls, context, _check_gap)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        return carry_out(self, context, lambda scene: _fill(scene, [gaps.find(scene)]))
+        return _carry_out_in(self, context, lambda scene: [gaps.find(scene)])
 
 
 class INBETWEEN_OT_fill_all_gaps(bpy.types.Operator):
@@ -72,15 +79,41 @@ class INBETWEEN_OT_fill_all_gaps(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return allows(cls, context, lambda scene: (begin.engine_for(scene), gaps.find_all(scene)))
+        return allows(cls, context, lambda scene: (_check_engine(scene), gaps.find_all(scene)))
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        return carry_out(self, context, lambda scene: _fill(scene, gaps.find_all(scene)))
+        return _carry_out_in(self, context, gaps.find_all)
 
 
 def _check_gap(scene: bpy.types.Scene) -> None:
-    engine = begin.engine_for(scene)
-    begin.check(scene, gaps.with_keyframes(scene, gaps.find(scene)), engine)
+    gap = gaps.with_keyframes(scene, gaps.find(scene))
+    if summon.is_there():
+        begin.check(scene, gap, begin.engine_for(scene))
+
+
+def _check_engine(scene: bpy.types.Scene) -> None:
+    """Raises CannotFill where the server says that it will not do. Without a server nobody knows."""
+    if summon.is_there():
+        begin.engine_for(scene)
+
+
+def _carry_out_in(
+    operator: bpy.types.Operator, context: bpy.types.Context, find: Callable[[bpy.types.Scene], list[Gap]]
+) -> set[str]:
+    """Fill what is meant now, even if the server is there only when something else is selected."""
+    try:
+        found = find(scene_of(context))
+    except CannotFill as error:
+        operator.report({"ERROR"}, str(error))
+        return {"CANCELLED"}
+    waits = not summon.is_there()
+
+    def fill(scene: bpy.types.Scene) -> None:
+        for gap in found if waits else ():
+            gaps.check_still(scene, gap)
+        _fill(scene, found)
+
+    return carry_out(operator, context, fill)
 
 
 def _fill(scene: bpy.types.Scene, found: Sequence[Gap]) -> None:
@@ -105,13 +138,13 @@ class INBETWEEN_OT_loop(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return allows(cls, context, lambda scene: (begin.engine_for(scene), gaps.of_loop(scene, 1)))
+        return allows(cls, context, lambda scene: (_check_engine(scene), gaps.of_loop(scene, 1)))
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_props_dialog(self)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        return carry_out(self, context, lambda scene: _fill(scene, [gaps.of_loop(scene, self.frames)]))
+        return _carry_out_in(self, context, lambda scene: [gaps.of_loop(scene, self.frames)])
 
 
 class INBETWEEN_OT_go_on(bpy.types.Operator):
@@ -127,17 +160,23 @@ class INBETWEEN_OT_go_on(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return allows(cls, context, begin.engine_for)
+        return allows(cls, context, _check_engine)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        return carry_out(self, context, self._go_on)
-
-    def _go_on(self, scene: bpy.types.Scene) -> None:
-        names = strips.broken_off(scene) if self.everywhere else [strips.active_job(scene)[0]]
+        try:
+            scene = scene_of(context)
+            names = strips.broken_off(scene) if self.everywhere else [strips.active_job(scene)[0]]
+        except CannotFill as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
         if self.everywhere:
             runtime.broken_off = 0
-        for name in names:
-            begin.go_on(scene, name)
+
+        def go_on(scene: bpy.types.Scene) -> None:
+            for name in names:
+                begin.go_on(scene, name)
+
+        return carry_out(self, context, go_on)
 
 
 class INBETWEEN_OT_cancel(bpy.types.Operator):

@@ -5,38 +5,26 @@ Drawn often, so nothing here grows with the timeline, makes a record or draws a 
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import begin, capture, gaps, runtime, sequencer, settings, strips, takes
+from . import begin, capture, gaps, installing, motion, runtime, sequencer, settings, strips, summon, takes
+from .lines import say as _say
 from .plan import CannotFill
-from .server import INSTALL, CannotStart, find_command
+from .preferences import draw_progress
+from .server import CannotStart
 
 if TYPE_CHECKING:
     from .fill import Fill
     from .plan import Gap
     from .sfwire.messages import EngineInfo
 
-_PX_PER_CHAR = 6.3
-"""Width of a character of Blender's interface font at scale 1, on average."""
-_MARGIN_PX = 60
 _MOST_SHOWN = 8
 """Fills that the queue shows one by one, prompts of the timeline that are named."""
 _TEXT_CHARS = 24
 """Shown of each of those."""
-
-
-def _say(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    """A sentence, over as many lines as the sidebar's width asks for."""
-    scale = context.preferences.system.ui_scale
-    chars = max(20, int((context.region.width - _MARGIN_PX * scale) / (_PX_PER_CHAR * scale)))
-    column = layout.column(align=True)
-    column.scale_y = 0.8
-    for i, line in enumerate(textwrap.wrap(iface_(text), chars)):
-        column.label(text=line, icon=icon if i == 0 else ("BLANK1" if icon != "NONE" else "NONE"), translate=False)
 
 
 def _engine(scene: bpy.types.Scene) -> EngineInfo | None:
@@ -80,10 +68,17 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
             _say(self.layout, context, str(error), "INFO")
             return None
         _say(self.layout, context, gap.sentence(sequencer.frames_per_second(scene)), "SNAP_MIDPOINT")
+        lead, tail = motion.runs(scene, gap, settings.of(scene).step) if settings.of(scene).motion else (1, 1)
+        if lead + tail > 2:
+            text = iface_("The motion goes on: {} frames before and {} after go along").format(lead, tail)
+            _say(self.layout, context, text, "TRACKING")
         texts = sequencer.texts_over(scene, gap.start, gap.end)
         if texts:
             said = ", ".join(f"'{text[:_TEXT_CHARS]}'" for _, _, text in sorted(texts)[:_MOST_SHOWN])
             _say(self.layout, context, iface_("Prompts on the timeline: {}").format(said), "TEXT")
+        if not summon.is_there():
+            _say(self.layout, context, summon.what_a_press_does(), "INFO")
+            return gap
         try:
             begin.check(scene, gap, begin.engine_for(scene))
         except CannotFill as error:
@@ -131,21 +126,21 @@ class INBETWEEN_PT_queue(bpy.types.Panel):
 
     def _draw_all(self, fills: list[Fill]) -> None:
         wanted = sum(fill.record.frames_wanted for fill in fills)
-        made = sum(len(fill.names) for fill in fills)
+        made = sum(fill.final_frames for fill in fills)
         row = self.layout.row(align=True)
         text = iface_("{} gaps, {} of {} frames").format(len(fills), made, wanted)
         row.progress(factor=made / wanted, text=text, translate=False)
         row.operator("inbetween.cancel", text="", icon="X").job = ""
 
     def _draw_one(self, fill: Fill) -> None:
-        made, wanted = len(fill.names), fill.record.frames_wanted
+        wanted = fill.record.frames_wanted
         column = self.layout.box().column(align=True)
         column.label(text=fill.place.strip, icon="SEQ_STRIP_DUPLICATE", translate=False)
         row = column.row(align=True)
-        text = iface_("{} of {} frames").format(made, wanted)
-        row.progress(factor=made / wanted, text=text, translate=False)
+        text = iface_("{} of {} frames").format(fill.final_frames, wanted)
+        row.progress(factor=fill.final_frames / wanted, text=text, translate=False)
         row.operator("inbetween.cancel", text="", icon="X").job = fill.job
-        seconds, stage = fill.seconds_left(), iface_(fill.stage)
+        seconds, stage = fill.final.seconds_left(), iface_(fill.stage)
         left = stage if seconds is None else iface_("{}, {} left").format(stage, _duration(seconds))
         column.label(text=left, translate=False)
 
@@ -178,6 +173,8 @@ class INBETWEEN_PT_strip(bpy.types.Panel):
             layout.prop(strip, f'["{strips.PROMPT}"]', text="Prompt")
         for line in self._lines(strip, engine):
             layout.label(text=line, translate=False)
+        if found := strips.note(strip, "found"):
+            _say(layout, context, iface_("Seen in the keyframes: {}").format(found), "VIEWZOOM")
         number, count = takes.number_of(scene, name)
         row = layout.row(align=True)
         row.operator("inbetween.new_take", icon="ADD").new_seed = True
@@ -195,9 +192,11 @@ class INBETWEEN_PT_strip(bpy.types.Panel):
     def _lines(self, strip: bpy.types.Strip, engine: EngineInfo | None) -> list[str]:
         """What made it, in three lines at most."""
         note = strips.note
-        wanted, made = note(strip, "frames_wanted"), note(strip, "frames")
+        wanted, made, drafts = (int(note(strip, name) or 0) for name in ("frames_wanted", "frames", "draft_frames"))
         if note(strip, "state") == "growing":
             first = iface_("Growing to {} frames").format(wanted)
+        elif drafts:
+            first = iface_("{} of {} frames, then {} of a draft").format(made - drafts, wanted, drafts)
         elif made == wanted:
             first = iface_("{} frames").format(made)
         else:
@@ -222,10 +221,12 @@ class INBETWEEN_PT_server(bpy.types.Panel):
             self._draw_ready(context)
         else:
             self._draw_absent(context, state)
+        if installing.installer().busy:
+            draw_progress(self.layout)
         row = self.layout.row(align=True)
         if runtime.server.running:
             row.operator("inbetween.stop_server", icon="CANCEL")
-        elif state != "ready":
+        elif state != "ready" and self._draw_startable(context, row):
             row.operator("inbetween.start_server", icon="PLAY")
         if state not in ("ready", "stopping"):
             row.operator("inbetween.connect", text="Connect" if state == "off" else "Reconnect", icon="LINKED")
@@ -248,23 +249,19 @@ class INBETWEEN_PT_server(bpy.types.Panel):
             _say(layout, context, runtime.server.ended_badly, "ERROR")
             for line in runtime.server.last_words():
                 _say(layout, context, line)
-        elif state in ("connecting", "refused") and problem and not self._draw_missing(context):
+        elif state in ("connecting", "refused") and problem:
             _say(layout, context, problem)
-        elif state == "off":
-            self._draw_missing(context)
 
-    def _draw_missing(self, context: bpy.types.Context) -> bool:
-        """How to install the server, where its program is not there."""
-        from .preferences import preferences
-
+    def _draw_startable(self, context: bpy.types.Context, row: bpy.types.UILayout) -> bool:
+        """Whether there is a server to start; where not, why, and the way to the page that installs one."""
         try:
-            find_command(preferences().command, bpy.path.abspath(preferences().environment))
+            installing.server_command()
         except CannotStart as error:
-            _say(self.layout, context, str(error), "ERROR")
-            for line in INSTALL:
-                _say(self.layout, context, line)
-            return True
-        return False
+            if not installing.installer().busy:
+                _say(self.layout, context, str(error), "INFO")
+                row.operator("inbetween.show_install", icon="IMPORT")
+            return False
+        return True
 
 
 _STATES = {
@@ -300,6 +297,9 @@ class INBETWEEN_PT_settings(bpy.types.Panel):
         if engine is not None:
             self._draw_size(scene, engine)
         layout.prop(chosen, "step")
+        layout.prop(chosen, "motion")
+        if engine is None or engine.id != begin.DRAFT:
+            layout.prop(chosen, "draft_first")
         if engine is None or engine.uses_prompt:  # an engine that reads no prompt draws nothing by chance either
             column = layout.column()
             column.prop(chosen, "new_seed")

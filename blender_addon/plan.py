@@ -83,6 +83,11 @@ class Gap:
     def frames(self) -> int:
         return self.end - self.start
 
+    @property
+    def inside_counted(self) -> list[tuple[int, int]]:
+        """The pictures within the gap, counted from its start."""
+        return [(left - self.start, right - self.start) for left, right in self.inside]
+
     def sentence(self, frames_per_second: float) -> str:
         """As in: 38 frames between 'A' and 'B', 1.6 s at 24 fps."""
         frames = f"{self.frames} frame" if self.frames == 1 else f"{self.frames} frames"
@@ -163,6 +168,12 @@ def check_engine(engine: EngineInfo) -> None:
     """Raises CannotFill where the engine cannot run on the server."""
     if not engine.available:
         raise CannotFill(f"{engine.title} cannot run: {'; '.join(engine.missing) or 'it is not complete'}")
+
+
+def takes_size(width_px: int, height_px: int, engine: EngineInfo) -> bool:
+    """Whether the engine can make pictures of exactly this size."""
+    fits = min(width_px, height_px) >= engine.min_side_px and width_px * height_px <= engine.max_pixels
+    return fits and width_px % engine.size_multiple == height_px % engine.size_multiple == 0
 
 
 def fitted_size(width_px: int, height_px: int, scale: float, engine: EngineInfo) -> tuple[int, int]:

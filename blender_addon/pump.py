@@ -5,12 +5,13 @@ A tick costs a few tenths of a millisecond: nothing in it waits. No thread of Py
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import strips
 from .fill import Fill
 from .frames import Writer
+from .making import Making
 from .sfwire.client import Client
 from .sfwire.connection import Connection
 from .sfwire.messages import EngineInfo, Welcome
@@ -18,14 +19,25 @@ from .sfwire.messages import EngineInfo, Welcome
 BUSY_S = 0.03
 IDLE_S = 0.25
 """Between ticks while something is being made, and while there is only a connection to watch."""
+LOOKING_S = 0.004
+"""Between two steps to a keyframe: the interface has its turn, and the server does not wait long."""
 WRITE_BUDGET_S = 0.0015
 """Of a tick, for the disk."""
 MAX_ON_THE_WIRE = 2
-"""Requests that the server has at a time: one to make, one to go on with. The rest wait here and cost it nothing."""
+"""Requests that the server has at a time: one to make, one to go on with. The rest wait here and cost it nothing.
+Drafts are counted apart, so that none waits here for what takes its time."""
 GIVE_UP_AFTER_S = 900.0
 """How long fills wait for a server that is gone: time to start it again."""
 MAX_REMEMBERED = 200
 """Fills that are over and may come back by an undo."""
+
+
+def _hand_over(makings: Sequence[Making], client: Client) -> None:
+    on_the_wire = sum(making.stream is not None and not making.over for making in makings)
+    for making in makings:
+        if making.waits and on_the_wire < MAX_ON_THE_WIRE:
+            making.submit(client)
+            on_the_wire += 1
 
 
 class Pump:
@@ -49,7 +61,7 @@ class Pump:
         """Look for a server, in the background. While frames are being made the client is left alone: it looks for a
         server that it has lost all by itself, and its streams go on there."""
         self.message = ""
-        if any(fill.stream is not None for fill in self.fills):
+        if any(making.stream is not None for fill in self.fills for making in fill.makings):
             return
         if self.client is not None:
             self.client.close()
@@ -114,30 +126,31 @@ class Pump:
         self._look()
         self._submit()
         for fill in list(self.fills):
-            fill.step(self._writer, now)
+            fill.step(self._writer)
             if fill.over:
                 self._retire(fill)
+        if any(fill.to_look_at and not fill.cancelling for fill in self.fills):
+            return LOOKING_S
         if self.fills:
             return BUSY_S
         return IDLE_S if self.client is not None else None
 
     def _look(self) -> None:
-        """Look at one keyframe of the first fill that has not seen all of its own: rendering it may take a tenth of a
-        second."""
+        """Take one step to a keyframe of the first fill that has not seen all of its own: rendering it, or reading what
+        was rendered, may take a tenth of a second."""
         for fill in self.fills:
             if fill.to_look_at and not fill.cancelling:
                 fill.look()
                 return
 
     def _submit(self) -> None:
-        """Hand the server the next fills, when it has few."""
-        on_the_wire = sum(fill.stream is not None for fill in self.fills)
-        for fill in self.fills:
-            if on_the_wire >= MAX_ON_THE_WIRE or self.client is None or self.client.state != "ready":
-                return
-            if fill.stream is None and fill.request is not None and not fill.cancelling:
-                fill.submit(self.client)
-                on_the_wire += 1
+        """Hand the server the next requests, when it has few: what takes its time once every gap has its draft."""
+        if self.client is None or self.client.state != "ready":
+            return
+        drafts = [fill.draft for fill in self.fills if fill.draft is not None]
+        _hand_over(drafts, self.client)
+        if all(draft.stream is not None or draft.over for draft in drafts):
+            _hand_over([fill.final for fill in self.fills], self.client)
 
     def _retire(self, fill: Fill) -> None:
         self.fills.remove(fill)
@@ -148,6 +161,11 @@ class Pump:
             self.message = fill.problem
 
     # What happens around it
+
+    def saved(self) -> None:
+        """A file is being saved that may show what is on the timeline now."""
+        for fill in self.fills:
+            fill.saved = fill.saved or fill.final_frames < len(fill.names)
 
     def moved(self, job: str, folder: Path) -> None:
         """The frames of a job were brought to another folder: what still comes goes there."""

@@ -23,6 +23,8 @@ _MAX_TEXT_CHARS = 8000
 _MAX_PROMPTS_CHARS = 16 * _MAX_TEXT_CHARS
 MAX_STEP = 4
 """Frames that one picture may stand: on fours."""
+MAX_RUN = 5
+"""Pictures that may be given before a gap, or after it."""
 _MAX_FRAMES = 1000 * MAX_STEP
 _MAX_SIDE_PX = 4096
 STATES = ("growing", "finished", "stopped")
@@ -75,6 +77,17 @@ class Record:
     """Changes of the prompt, as JSON: [[frame of the gap, prompt from there on], ...]."""
     loop: int = 0
     """1 where it leads back to the first picture of the strip before it."""
+    motion: int = 0
+    """1 where pictures of neighbours that move were to go along."""
+    lead: int = 1
+    """Pictures that are given before the gap, and after it."""
+    tail: int = 1
+    draft_engine: str = ""
+    """What made a draft first, "" for none."""
+    draft_frames: int = 0
+    """Frames of the gap that still show the draft."""
+    found: str = ""
+    """What the engine said that it saw in the keyframes."""
 
     def to_properties(self) -> dict[str, Any]:
         """As custom properties: numbers and text. Parameters become JSON, since an empty group would be lost."""
@@ -85,7 +98,8 @@ class Record:
         return [(0, self.prompt), *(from_text(self.prompts, self.frames_wanted) or ())]
 
     def sheet(self) -> Sheet:
-        return draw_up(self.frames_wanted, spans_of(self.inside, self.frames_wanted) or (), self.step)
+        inside = spans_of(self.inside, self.frames_wanted) or ()
+        return draw_up(self.frames_wanted, inside, self.step, self.lead, self.tail)
 
 
 def text_of(spans: Sequence[tuple[int, int]]) -> str:
@@ -124,8 +138,9 @@ def _is_sound(record: Record) -> bool:
     sizes = 1 <= record.width <= _MAX_SIDE_PX and 1 <= record.height <= _MAX_SIDE_PX
     length = 1 <= record.frames_wanted <= _MAX_FRAMES and 1 <= record.step <= MAX_STEP
     gap = (not record.gap or is_job(record.gap)) and spans_of(record.inside, record.frames_wanted) is not None
+    runs = 1 <= record.lead <= MAX_RUN and 1 <= record.tail <= MAX_RUN
     words = from_text(record.prompts, record.frames_wanted) is not None
-    return sizes and length and gap and words and record.state in STATES and record.seed >= 0
+    return sizes and length and gap and runs and words and record.state in STATES and record.seed >= 0
 
 
 def _params(text: object) -> object:

@@ -11,13 +11,13 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bpy
 from bpy.app.handlers import persistent
 
-from . import frames, keep, sequencer, strips
-from .preferences import preferences
+from . import frames, installing, keep, sequencer, strips
+from .chosen import preferences
 from .server import Server
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ notice = ""
 """What was done with frames when the file was saved, for the panel."""
 broken_off = 0
 """Strips of the file that was loaded last that were not finished and that nobody stopped."""
+wishes: list[tuple[float, Any]] = []
+"""(when, what) was pressed while no server was there, see `summon`. They belong to the file that is open."""
 _drawn: object = None
 """What the panel showed when it was last told to draw."""
 
@@ -70,6 +72,31 @@ def connect() -> None:
     """Look for a server from now on. Raises Unavailable."""
     pump().connect(_finder(preferences().connection_file))
     wake()
+
+
+def start_server() -> None:
+    """Start the server that is meant, and look for it. Raises CannotStart and Unavailable."""
+    command = installing.server_command()
+    try:
+        log = Path(bpy.utils.extension_path_user(__package__, create=True)) / "server.log"
+        server.start(command, log, preferences().keep_running)
+    except OSError as error:
+        raise Unavailable(f"The server's log cannot be written: {error.strerror}") from None
+    if needs_connection():
+        connect()
+    wake()
+
+
+def may_be_running() -> bool:
+    """Whether a server left word of itself, if only before it was killed. Raises Unavailable."""
+    pump()  # its libraries
+    from .sfwire.errors import NoConnectionFile
+
+    try:
+        _finder(preferences().connection_file)()
+    except NoConnectionFile:
+        return bool(preferences().connection_file)
+    return True
 
 
 def needs_connection() -> bool:
@@ -145,29 +172,25 @@ def turn(now: float) -> float | None:
     if _undone:  # not in the handler: Blender has not finished its undo there
         _undone = False
         keep.find_again()
-    if _pump is None:
-        return WAIT_S if server.running else None
-    interval = _pump.tick(now)
-    for follow in _after_turn:
-        follow(_pump)
-    _redraw_if_changed(_pump)
-    return WAIT_S if interval is None and server.running else interval
+    installer = installing.installer()
+    installer.step()
+    interval = None
+    if _pump is not None:
+        interval = _pump.tick(now)
+        for follow in _after_turn:
+            follow(_pump)
+    _redraw_if_changed()
+    return WAIT_S if interval is None and (server.running or installer.busy) else interval
 
 
-def _redraw_if_changed(pump: Pump) -> None:
+def _redraw_if_changed() -> None:
     global _drawn
-    problem = pump.client.problem if pump.client is not None else None
-    fills = [(fill.job, fill.stage, len(fill.names)) for fill in pump.fills]
-    seen = (
-        connection_state(),
-        problem,
-        pump.message,
-        notice,
-        fills,
-        len(pump.ended),
-        server.running,
-        server.ended_badly,
-    )
+    installer = installing.installer()
+    seen: list[object] = [connection_state(), notice, server.running, server.ended_badly]
+    seen += [installer.doing, installer.problem]
+    if _pump is not None:
+        seen += [_pump.client.problem if _pump.client is not None else None, _pump.message, len(_pump.ended)]
+        seen += [(fill.job, fill.stage, len(fill.names), fill.final_frames) for fill in _pump.fills]
     if seen != _drawn:
         _drawn = seen
         sequencer.redraw()
@@ -193,6 +216,8 @@ def _on_save_begin(file: str, *_: object) -> None:
     if not file:
         return  # the startup file
     notice = ""
+    if _pump is not None:
+        _pump.saved()
     try:
         brought = keep.bring_beside(Path(file))
     except OSError as error:
@@ -213,6 +238,7 @@ def _on_save_end(*_: object) -> None:
 
 @persistent
 def _on_load_begin(*_: object) -> None:
+    wishes.clear()
     if _pump is not None:
         _pump.forget()
 
@@ -250,9 +276,9 @@ _HANDLERS = {
 }
 
 
-def register(after_turn: Callable[[Pump], None]) -> None:
-    """`after_turn` is called whenever the pump was turned: what follows from what the server said."""
-    _after_turn.append(after_turn)
+def register(*after_turn: Callable[[Pump], None]) -> None:
+    """`after_turn` are called whenever the pump was turned: what follows from what the server said."""
+    _after_turn.extend(after_turn)
     for event, handler in _HANDLERS.items():
         getattr(bpy.app.handlers, event).append(handler)
     atexit.register(_quit)
@@ -272,8 +298,10 @@ def unregister() -> None:
         _pump.leave()
         _pump = None
     server.let_go()
+    installing.installer().let_go()
     _occupied.clear()
     _after_turn.clear()
+    wishes.clear()
     notice, broken_off = "", 0
 
 
@@ -282,3 +310,4 @@ def _quit() -> None:
     if _pump is not None:
         _pump.close()
     server.let_go()
+    installing.installer().let_go()

@@ -143,6 +143,12 @@ def span_of(scene: bpy.types.Scene, name: str) -> tuple[int, int, int] | None:
     return (left(strip), right(strip), strip.channel) if strip is not None else None
 
 
+def content_start_of(scene: bpy.types.Scene, name: str) -> int | None:
+    """Where the first picture of a strip where the user is editing would be, were nothing trimmed off."""
+    strip = strips_in(level(scene)).get(name) if scene.sequence_editor else None
+    return content_start(strip) if strip is not None else None
+
+
 def names_over(scene: bpy.types.Scene, start: int, end: int) -> list[str]:
     """Names of the strips that lie at any frame of [start, end) where the user is editing, muted ones too."""
     strips = strips_in(level(scene)) if scene.sequence_editor else ()
@@ -198,8 +204,8 @@ def channels_shown(scene: bpy.types.Scene, start: int, end: int) -> set[int]:
 
 
 def redraw() -> None:
-    """Have every sequencer drawn again."""
+    """Have every sequencer drawn again, and the preferences."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
-            if area.type == "SEQUENCE_EDITOR":
+            if area.type in ("SEQUENCE_EDITOR", "PREFERENCES"):
                 area.tag_redraw()

@@ -14,7 +14,6 @@ KILL_AFTER_S = 8.0
 """What a server may take to end when asked."""
 LAST_LINES = 6
 _TAIL_BYTES = 4096
-INSTALL = ("The server is not installed. In a terminal:", "pip install sfserver, then press Start Server")
 
 
 class CannotStart(Exception):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import bpy
 
 from . import runtime
-from .preferences import preferences
-from .server import CannotStart, find_command
+from .server import CannotStart
 
 
 class INBETWEEN_OT_connect(bpy.types.Operator):
@@ -27,7 +24,7 @@ class INBETWEEN_OT_connect(bpy.types.Operator):
 
 
 class INBETWEEN_OT_start_server(bpy.types.Operator):
-    """Start the server with the command of the preferences, and connect to it"""
+    """Start the server that was installed here, or the one that is chosen in the preferences, and connect to it"""
 
     bl_idname = "inbetween.start_server"
     bl_label = "Start Server"
@@ -40,20 +37,11 @@ class INBETWEEN_OT_start_server(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        chosen = preferences()
         try:
-            log = Path(bpy.utils.extension_path_user(__package__, create=True)) / "server.log"
-            environment = bpy.path.abspath(chosen.environment)
-            runtime.server.start(find_command(chosen.command, environment), log, chosen.keep_running)
-            if runtime.needs_connection():
-                runtime.connect()
+            runtime.start_server()
         except (CannotStart, runtime.Unavailable) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        except OSError as error:
-            self.report({"ERROR"}, f"The server's log cannot be written: {error.strerror}")
-            return {"CANCELLED"}
-        runtime.wake()
         return {"FINISHED"}
 
 
@@ -71,6 +59,7 @@ class INBETWEEN_OT_stop_server(bpy.types.Operator):
         return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
+        runtime.wishes.clear()
         runtime.server.stop()
         runtime.wake()
         return {"FINISHED"}

@@ -85,6 +85,18 @@ class InbetweenSettings(bpy.types.PropertyGroup):
     new_seed: bpy.props.BoolProperty(
         name="New Seed Each Time", description="Choose another seed by chance for every fill", default=True
     )
+    motion: bpy.props.BoolProperty(
+        name="Motion Goes On",
+        description="Where the neighbour is a movie, an image sequence or a scene, give the engine some of its frames "
+        "too, so that what moves there moves on",
+        default=True,
+    )
+    draft_first: bpy.props.BoolProperty(
+        name="Draft First",
+        description="Fill the gap with a draft in seconds, each picture of which stays until the one that it stands in "
+        "for has come",
+        default=True,
+    )
     parameters: bpy.props.PointerProperty(type=InbetweenParameters)
 
 
@@ -96,7 +108,7 @@ def adopt(scene: bpy.types.Scene, record: Record, engine: EngineInfo | None) -> 
     """Set what made a strip; an engine's own parameters only where the server knows the engine."""
     chosen = of(scene)
     chosen.prompt, chosen.negative_prompt = record.prompt[:MAX_PROMPT_CHARS], record.negative_prompt[:MAX_PROMPT_CHARS]
-    chosen.engine_id, chosen.step = record.engine, record.step
+    chosen.engine_id, chosen.step, chosen.motion = record.engine, record.step, bool(record.motion)
     chosen.seed, chosen.new_seed = min(record.seed, 2**31 - 1), False
     for parameter in _offered(engine) if engine is not None else ():
         if parameter.name in record.params:

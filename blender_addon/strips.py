@@ -14,6 +14,7 @@ from typing import Any
 import bpy
 
 from . import sequencer
+from .frames import standing_for
 from .plan import CannotFill, Gap
 from .record import Record, from_properties, is_job, spans_of
 from .sequencer import all_strips, free_channels, left, level, right, set_frames, strips_in
@@ -155,17 +156,17 @@ def jobs_on_timeline() -> set[str]:
 
 def frame_folders() -> set[Path]:
     """The folders of jobs that strips of this file read, as full paths."""
-    return {folder for _, folder in _showing_frames()}
+    return {folder for _, folder in showing_frames()}
 
 
 def repoint(folder: Path, to: str) -> None:
     """Have every strip that reads the folder read another one, written as `to` says."""
-    for strip, shown in _showing_frames():
+    for strip, shown in showing_frames():
         if shown == folder and Path(strip.directory) != Path(to):
             strip.directory = to
 
 
-def _showing_frames() -> Iterator[tuple[Any, Path]]:
+def showing_frames() -> Iterator[tuple[Any, Path]]:
     """Image strips that may be changed and read a job's folder. A linked scene is another file's."""
     for scene in bpy.data.scenes:
         for strip in all_strips(scene.sequence_editor) if scene.sequence_editor and scene.library is None else ():
@@ -260,8 +261,7 @@ def grow(job: str, place: Place, names: Sequence[str]) -> bool:
     if not names:
         return True
     elements = strip.elements
-    if elements[0].filename != names[0]:
-        elements[0].filename = names[0]
+    show_pictures(strip, names)
     known = len(elements)
     if known < len(names):
         _make_room(found[0], strip, len(names))
@@ -270,6 +270,15 @@ def grow(job: str, place: Place, names: Sequence[str]) -> bool:
     if right(strip) - left(strip) != len(names):
         set_frames(strip, len(names))
     return True
+
+
+def show_pictures(strip: Any, names: Sequence[str]) -> None:
+    """Have the pictures that stand in a strip already be those that are named, as far as there are any."""
+    others = [(element, name) for element, name in zip(strip.elements, names, strict=False) if element.filename != name]
+    for element, name in others:
+        element.filename = name
+    if others:
+        strip.invalidate_cache("RAW")  # what Blender 5 keeps of a picture outlives its name
 
 
 def _make_room(scene: bpy.types.Scene, strip: Any, frames: int) -> None:
@@ -309,6 +318,7 @@ def settle_orphans() -> int:
         record = _record(strip)
         if record and record.state == "growing":
             record.state, record.frames = "stopped", len(strip.elements)
+            record.draft_frames = sum(standing_for(element.filename) is not None for element in strip.elements)
             _settle(strip, record)
         broken_off += bool(record and is_broken_off(record))
     return broken_off
@@ -327,10 +337,17 @@ def broken_off(scene: bpy.types.Scene) -> list[str]:
 
 def grow_on(job: str, place: Place, record: Record) -> None:
     """Have a strip that stopped early grow again."""
+    write(job, place, record)
+    found = _find(job, place)
+    if found is not None:
+        found[1].color_tag, found[1].lock = GROWING, True
+
+
+def write(job: str, place: Place, record: Record) -> None:
+    """Write what is known by now on a strip."""
     found = _find(job, place)
     if found is not None:
         found[1][RECORD] = record.to_properties()
-        found[1].color_tag, found[1].lock = GROWING, True
 
 
 def remove(job: str, place: Place | None = None) -> None:

@@ -47,7 +47,11 @@ class Bar:
 
 @contextmanager
 def bytes_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """One bar for each thing that is told about: (what, bytes or tensors done, of)."""
+    """One bar for each thing that is told about: (what, bytes or tensors done, of). Where nobody watches, in a log or
+    for another program, a line `what: done of all` at each hundredth."""
+    if not console.is_terminal:
+        yield _lines(console)
+        return
     with Progress(console=console) as progress:
         tasks: dict[str, TaskID] = {}
 
@@ -57,3 +61,15 @@ def bytes_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[what], completed=done, total=of)
 
         yield show
+
+
+def _lines(console: Console) -> Callable[[str, int, int], None]:
+    said: dict[str, int] = {}
+
+    def show(what: str, done: int, of: int) -> None:
+        hundredth = 100 * done // max(of, 1)
+        if said.get(what) != hundredth:
+            said[what] = hundredth
+            tell(console, f"{what}: {done} of {of}")
+
+    return show

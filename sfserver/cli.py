@@ -23,7 +23,9 @@ from sfwire.limits import MAX_SIDE_PX
 from sfwire.messages import EngineInfo, Refused, fit
 from typer.exceptions import Abort, TyperException
 
+from .animatic.command import animatic
 from .bars import Bar, bytes_bar
+from .benching import bench
 from .config import ConfigError, load_config
 from .errors import UserError
 from .terminal import safe, say, tell
@@ -76,6 +78,7 @@ def _complain(error: object, code: int = USER_ERROR) -> int:
 def _help_command(arguments: Sequence[str] | None) -> str:
     words = sys.argv[1:] if arguments is None else arguments
     names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    names |= {group.name for group in app.registered_groups if group.name}
     return " ".join(["sfserver", *[word for word in words[:1] if word in names], "--help"])
 
 
@@ -84,9 +87,12 @@ def _help_command(arguments: Sequence[str] | None) -> str:
 
 @app.command()
 def generate(
-    start: Annotated[Path, typer.Argument(help="The first picture: PNG, JPEG, WebP, TIFF or EXR", metavar="START")],
-    end: Annotated[Path, typer.Argument(help="The last picture", metavar="END")],
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="A folder for frames, clip and contact sheet, or a file that ends in .mp4")],
+    start: Annotated[
+        Path | None, typer.Argument(help="The first picture: PNG, JPEG, WebP, TIFF or EXR", metavar="START")
+    ] = None,
+    end: Annotated[Path | None, typer.Argument(help="The last picture", metavar="END")] = None,
     prompt: Annotated[str, typer.Option(help="What happens in between")] = "",
     negative_prompt: Annotated[str, typer.Option(help="What shall not be seen")] = "",
     frames: Annotated[int, typer.Option(help="Length of the clip, START and END counted")] = 33,
@@ -110,11 +116,20 @@ def generate(
         list[str] | None, typer.Option(help="Another prompt from frame I of the clip on", metavar="I:TEXT")
     ] = None,
     connect: Annotated[bool, typer.Option("--connect", help="Let the running server do it")] = False,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Make again, byte for byte, what this recipe.json, picture or movie tells of")
+    ] = None,
+    no_recipe: Annotated[bool, typer.Option("--no-recipe", help="Leave prompts and settings out of the files")] = False,
 ) -> int:
     """Make the frames between two pictures."""
     from .generate import Order
     from .generate import generate as run
 
+    if recipe is not None:
+        return _again(context, recipe, out, start, end, connect, not no_recipe)
+    if start is None or end is None:
+        missing = "START" if start is None else "END"
+        raise typer.BadParameter(f"Missing argument '{missing}'; name two pictures, or a recipe with --recipe")
     order = Order(
         start=start,
         end=end,
@@ -124,18 +139,39 @@ def generate(
         negative_prompt=negative_prompt,
         prompts=tuple(sorted(_later_prompt(text) for text in prompt_at or ())),
         num_frames=frames,
-        size=_size(size),
+        size=size_of(size),
         fit=fit,
         engine=engine,
-        settings=dict(_setting(text) for text in settings or ()),
+        settings=dict(setting_of(text) for text in settings or ()),
         seed=seed,
         fps=_fps(fps),
         between_only=between_only,
         connect=connect,
+        keeps_recipe=not no_recipe,
     )
     with Bar() as bar:
         result = run(order, load_config(), bar)
     return _report(result, out, seed)
+
+
+_WITH_A_RECIPE = {"recipe", "out", "start", "end", "connect", "no_recipe"}
+
+
+def _again(
+    context: typer.Context, recipe: Path, out: Path, start: Path | None, end: Path | None, connect: bool, keeps: bool
+) -> int:
+    from .again import order_of
+    from .generate import generate as run
+
+    for name in sorted(set(context.params) - _WITH_A_RECIPE):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter("a recipe says all of that itself; leave it out", param_hint=option)
+    order = order_of(recipe, out, start, end, connect, keeps)
+    with Bar() as bar:
+        result = run(order, load_config(), bar)
+    return _report(result, out, order.seed)
 
 
 @app.command()
@@ -156,8 +192,11 @@ def compare(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter, for engines that have it", metavar="NAME=VALUE")
     ] = None,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="One clip for each value of a parameter", metavar="NAME=VALUE,VALUE")
+    ] = None,
 ) -> int:
-    """Two pictures through every combination of engines, strategies and seeds, on one page to judge by."""
+    """Two pictures through every combination of engines, strategies, settings and seeds, on one page to judge by."""
     from .compare import run as comparing
 
     numbers = _words(seeds)
@@ -173,9 +212,10 @@ def compare(
         prompt=prompt,
         negative_prompt=negative_prompt,
         num_frames=frames,
-        size=_size(size),
+        size=size_of(size),
         fit=fit,
-        settings=dict(_setting(text) for text in settings or ()),
+        settings=dict(setting_of(text) for text in settings or ()),
+        varied={name: _words(values) for name, values in map(setting_of, vary or ())},
     )
     rows = comparing.compare(wish, load_config(), partial(say, err=True))
     if not rows:
@@ -211,7 +251,8 @@ def _later_prompt(text: str) -> tuple[int, str]:
     return int(index), prompt.strip()
 
 
-def _size(text: str) -> tuple[int, int] | None:
+def size_of(text: str) -> tuple[int, int] | None:
+    """(width, height), or None for auto."""
     if text == "auto":
         return None
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
@@ -223,7 +264,8 @@ def _size(text: str) -> tuple[int, int] | None:
     return width, height
 
 
-def _setting(text: str) -> tuple[str, str]:
+def setting_of(text: str) -> tuple[str, str]:
+    """NAME=VALUE of a --set."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise typer.BadParameter(f"{text!r} is not a name and a value, as in easing=in-out", param_hint="--set")
@@ -343,7 +385,7 @@ def fetch(
     for licence in fetching.licences(preset):
         tell(console, f"licence of {licence}")
     with bytes_bar(console) as show:
-        notes = fetching.fetch(preset, load_config().models_dir, accept_license, show)
+        notes = fetching.fetch(preset, load_config().models_dir, accept_license, show, on_plan=partial(tell, console))
     for note in notes:
         tell(console, f"note: {note}")
     say(f"{model} is complete")
@@ -409,42 +451,11 @@ def _lora(text: str) -> tuple[Path, float]:
     raise typer.BadParameter(f"{strength!r} is not a strength, as in style.safetensors=0.8", param_hint="--lora")
 
 
-app.command()(train)
+app.command()(animatic)
+app.add_typer(train, name="train")
 
 
-@app.command()
-def bench(
-    out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON")] = None,
-    gpu: Annotated[bool, typer.Option("--gpu", help="The 1.3B model on the GPU instead, with random weights")] = False,
-    world: Annotated[bool, typer.Option("--world", help="How well the small world's model obeys instead")] = False,
-) -> int:
-    """Measure this installation, each figure as a ratio to a yardstick of the same run."""
-    import os
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for the server's workers, before torch is imported
-    from .bench.report import as_table, write_json
-
-    console = Console(stderr=True, highlight=False)
-
-    def on_stage(stage: str) -> None:
-        tell(console, f"measuring: {stage}")
-
-    if gpu:
-        from .bench import gpu as on_gpu
-
-        measures = on_gpu.measure(on_stage)
-    elif world:
-        from .bench import world as of_world
-
-        measures = of_world.measure(on_stage)
-    else:
-        from .bench import engine, road
-
-        measures = road.measure(on_stage) + engine.measure(on_stage)
-    Console(highlight=False).print(as_table(measures))
-    if out:
-        write_json(measures, out)
-    return 0 if all(m.met for m in measures) else 1
+app.command()(bench)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """Weights from the Hugging Face hub into the models folder: downloaded, checked against the hub's hash, converted.
 
 A download that was interrupted goes on where it stopped, in this process or in another one. Nothing is converted before
-its hash is the one that the hub names, and what was downloaded is removed once it is converted.
+its hash is the one that the hub names. Each download is removed as soon as the part that it becomes stands, the largest
+comes first, and whether the disk holds all of it is seen before anything is downloaded (`room`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from attrs import define
 
+from . import room
 from .engine.presets import Part, Preset, Source
 from .errors import UserError
 from .weights import problem
@@ -45,25 +47,50 @@ def fetch(
     accept_license: bool = False,
     on_progress: OnProgress = lambda what, done, of: None,
     endpoint: str | None = None,
+    on_plan: Callable[[str], None] = lambda sentence: None,
 ) -> list[str]:
     """Bring every part of `preset` that is missing into `models_dir`, in the form that the engine opens.
 
-    Returns a sentence for each optional part that could not be had. `endpoint` is the hub's address, by default what
+    Returns a sentence for each optional part that could not be had; `on_plan` gets one about the room that it takes,
+    before anything is downloaded. `endpoint` is the hub's address, by default what
     HF_ENDPOINT says or the public one. Raises LicenceError, FetchError, WeightsError, and OSError for a disk that
     cannot be written.
     """
     missing = [part for part in preset.parts if part.role != "lora" and problem(models_dir / part.path, part.role)]
     _check_licences(preset, missing, accept_license)
-    notes = []
+    plan, notes = _planned(missing, preset, models_dir / DOWNLOADS, endpoint)
+    if why_not := room.shortage([item for _, item in plan], models_dir, preset.id):
+        raise FetchError(why_not)
+    if plan:
+        on_plan(room.told([item for _, item in plan]))
+    for done, (part, item) in enumerate(plan, 1):
+        _install(part, preset, models_dir, on_progress, endpoint)
+        later = {file for _, one in plan[done:] for file in one.files}
+        for path in item.files.keys() - later:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(models_dir / DOWNLOADS, ignore_errors=True)
+    return notes
+
+
+def _planned(
+    missing: Sequence[Part], preset: Preset, downloads: Path, endpoint: str | None
+) -> tuple[list[tuple[Part, room.Item]], list[str]]:
+    """The parts to fetch, the largest first, since what is there by then takes room beside it; and notes."""
+    plan, notes = [], []
     for part in missing:
+        lora = preset.part("lora") if part.role == "dit" else None
         try:
-            _install(part, preset, models_dir, on_progress, endpoint)
+            files = _files_of(part.source, downloads, endpoint)
+            files |= _files_of(lora.source, downloads, endpoint) if lora else {}
         except FetchError as error:
             if not part.optional:
                 raise
             notes.append(f"{error} ({preset.id} runs without it)")
-    shutil.rmtree(models_dir / DOWNLOADS, ignore_errors=True)
-    return notes
+            continue
+        there = sum(_there(path, remote) for path, remote in files.items())
+        sizes = {path: remote.size for path, remote in files.items()}
+        plan.append((part, room.Item(sizes, there, room.converted_bytes(part.role, preset.dit, sum(sizes.values())))))
+    return sorted(plan, key=lambda one: -sum(one[1].files.values())), notes
 
 
 def licences(preset: Preset) -> tuple[str, ...]:
@@ -127,21 +154,24 @@ def download(
 
     A file that is there already is checked and not fetched again. Raises FetchError and OSError.
     """
-    target = folder / source.repository / source.file
-    if not source.file.endswith("/"):
-        _download_file(source.repository, source.file, target, on_progress, endpoint)
-        return target
-    for name in _files_in(source.repository, source.file.rstrip("/"), endpoint):
-        _download_file(source.repository, name, folder / source.repository / name, on_progress, endpoint)
-    return target
+    for target, remote in _files_of(source, folder, endpoint).items():
+        _download_file(remote, target, on_progress)
+    return folder / source.repository / source.file
 
 
-def _download_file(repository: str, name: str, target: Path, on_progress: OnProgress, endpoint: str | None) -> None:
-    remote = _look_up(repository, name, endpoint)
+def _files_of(source: Source, folder: Path, endpoint: str | None) -> dict[Path, _Remote]:
+    """Where the files of a source are kept below `folder`, and what the hub says of each."""
+    names = [source.file]
+    if source.file.endswith("/"):
+        names = _files_in(source.repository, source.file.rstrip("/"), endpoint)
+    return {folder / source.repository / name: _look_up(source.repository, name, endpoint) for name in names}
+
+
+def _download_file(remote: _Remote, target: Path, on_progress: OnProgress) -> None:
     if target.is_file() and _hash_of(target, remote.hash) == remote.hash:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{remote.hash[:16]}.part")
+    partial = _partial(target, remote)
     _check_space(remote, partial)
     with partial.open("ab") as file:
         _receive(remote, _Counted(file, remote, on_progress))
@@ -150,6 +180,16 @@ def _download_file(repository: str, name: str, target: Path, on_progress: OnProg
         partial.unlink()
         raise FetchError(f"{remote.url}: came with hash {found[:16]} where the hub names {remote.hash[:16]}; try again")
     partial.replace(target)
+
+
+def _partial(target: Path, remote: _Remote) -> Path:
+    return target.with_name(f"{target.name}.{remote.hash[:16]}.part")
+
+
+def _there(target: Path, remote: _Remote) -> int:
+    """Bytes of a file that need not be downloaded any more."""
+    there = target if target.is_file() else _partial(target, remote)
+    return min(there.stat().st_size, remote.size) if there.is_file() else 0
 
 
 def _look_up(repository: str, name: str, endpoint: str | None) -> _Remote:

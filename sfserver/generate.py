@@ -23,17 +23,23 @@ from attrs import evolve, field, frozen
 from sfwire import messages as m
 from sfwire.client import Client
 from sfwire.errors import ErrorCode, RequestError, ServerUnavailable, WireError
+from sfwire.limits import AUTO
 from sfwire.request import Ended, Interrupted, Picture, Request
 
+from . import recipe as recipes
 from .config import ServerConfig
 from .engine import base, table, wan
 from .engine.choice import Wanted
+from .engine.provenance import weights_of
 from .errors import UserError
 from .media import ClipShape, FitRule, Outputs, check_name, clip_size, fit_all, read_picture
+from .recipe import Recipe
 from .serve import endpoint
 
 Event = base.Step | base.Frame
 """What a source of frames yields: a sign of life, or one in-between frame."""
+UNKNOWN_MEMORY_BYTES = 2**62
+"""Of a server's device."""
 DISSOLVE_CONFIDENCE = 0.5
 """The draft engine halves its confidence at the difference from which on it dissolves; others may have none."""
 
@@ -67,6 +73,10 @@ class Order:
     fps: Fraction = Fraction(24)
     between_only: bool = False
     connect: bool = False
+    keeps_recipe: bool = True
+    """Recipes hold the prompts; some must not leave them in files."""
+    again: Recipe | None = None
+    """What this order was taken from: it is followed to the byte, or refused with what is another here."""
 
 
 @frozen(eq=False)
@@ -99,12 +109,14 @@ class Result:
     engine: str
 
 
-class Watcher(Protocol):
-    """Who is told what happens: the command line's progress bar."""
+class Notes(Protocol):
+    """Who is told what the user should know."""
 
-    def note(self, sentence: str) -> None:
-        """Something the user should know."""
-        ...
+    def note(self, sentence: str) -> None: ...
+
+
+class Watcher(Notes, Protocol):
+    """Who is told what happens: the command line's progress bar."""
 
     def planned(self, wanted: int) -> None: ...
 
@@ -123,18 +135,23 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
         for note in one.notes:
             watcher.note(note)
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(_client(config)) if order.connect else None
+        client = stack.enter_context(connected(config)) if order.connect else None
         first = order.size or loaded[0].image.shape[1::-1]
         clip = Wanted(first[0], first[1], order.num_frames, len(loaded))
-        choice, settings = _choose_engine(order, clip, config, client, watcher)
+        choice, settings = choose_engine(order, clip, config, client, watcher)
         order = evolve(order, settings={**settings, **order.settings})
-        plan = _plan(order, {at: one.image for at, one in loaded.items()}, choice.info, watcher)
+        images = {at: one.image for at, one in loaded.items()}
+        plan = plan_for(order, images, choice.info, watcher)
+        recipe = recipes.recipe_of(order, plan, images, _weights(order, choice, config))
+        if order.again:
+            recipe = recipes.same(order.again, recipe)
         outputs = Outputs(
             order.out,
             ClipShape(plan.job.width, plan.job.height, order.num_frames, tuple(loaded), order.fps),
+            recipe.text() if order.keeps_recipe else "",
         )
         source = frames_from_server(client, plan.request) if client else frames_from_here(choice, plan.job)
-        return _write_all(order, plan, source, outputs, watcher)
+        return _write_all(order, plan, recipe, source, outputs, watcher)
 
 
 # Planning
@@ -159,29 +176,27 @@ def _check_order(order: Order) -> None:
             raise OrderError(f"--prompt-at {at}:{text}: another prompt begins at frame {at}; choose another frame")
 
 
-def _client(config: ServerConfig) -> Client:
-    """Raises NoConnectionFile at once where no server runs: whoever types a command wants to know, not to wait."""
+def connected(config: ServerConfig, name: str = "sfserver generate") -> Client:
+    """A client of the running server.
+
+    Raises NoConnectionFile at once where no server runs: whoever types a command wants to know, not to wait."""
     endpoint.require_running(endpoint.connection_path(config))
-    return Client(config.connection_file, name="sfserver generate")
+    return Client(config.connection_file, name=name)
 
 
-def _choose_engine(
-    order: Order, clip: Wanted, config: ServerConfig, client: Client | None, watcher: Watcher
+def choose_engine(
+    order: Order, clip: Wanted, config: ServerConfig, client: Client | None, watcher: Notes
 ) -> tuple[Choice, Mapping[str, str]]:
     """The engine that is meant, and what `auto` would set. Raises RequestError where there is none of that name."""
     welcome = client.wait_ready() if client else None
+    infos, wanted = welcome.engines if welcome else table.describe_all(config), order.engine
     settings: Mapping[str, str] = {}
-    if welcome:
-        infos, wanted, reason = welcome.engines, welcome.default_engine, welcome.default_reason
-    else:
-        infos, wanted, reason = table.describe_all(config), order.engine, ""
-        if order.engine == "auto":
-            chosen = table.choose_for(infos, config, clip)
-            wanted, reason, settings = chosen.engine, chosen.reason, chosen.settings
-    if order.engine == "auto":
-        watcher.note(reason)
-    else:
-        wanted = order.engine
+    if wanted == AUTO and welcome:  # the server chooses, and says why; until then, whichever could make the clip
+        wanted = table.choose_of(infos, UNKNOWN_MEMORY_BYTES, clip).engine
+    elif wanted == AUTO:
+        chosen = table.choose_for(infos, config, clip)
+        wanted, settings = chosen.engine, {name: str(value) for name, value in chosen.settings.items()}
+        watcher.note(chosen.reason)
     choice = next((Choice(info, partial(table.load, info.id, config)) for info in infos if info.id == wanted), None)
     if choice is None and Path(wanted).is_dir():
         choice = _engine_of(Path(wanted), config, welcome.engines if welcome else None)
@@ -190,6 +205,14 @@ def _choose_engine(
         raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {wanted!r}; there are: {known}", "engine")
     _note_what_is_ignored(order, choice.info, watcher)
     return choice, settings
+
+
+def _weights(order: Order, choice: Choice, config: ServerConfig) -> Mapping[str, str]:
+    """Hashes for the recipe. A server's engine is known where the one of that name here says the same of itself."""
+    folder = Path(order.engine) if Path(order.engine).is_dir() else None
+    if order.connect and choice.info not in table.describe_all(config):
+        return {}
+    return weights_of(choice.info.id, config, folder)
 
 
 def _engine_of(folder: Path, config: ServerConfig, served: Sequence[m.EngineInfo] | None) -> Choice:
@@ -204,17 +227,18 @@ def _engine_of(folder: Path, config: ServerConfig, served: Sequence[m.EngineInfo
     return Choice(info, partial(table.load, info.id, config))
 
 
-def _note_what_is_ignored(order: Order, info: m.EngineInfo, watcher: Watcher) -> None:
+def _note_what_is_ignored(order: Order, info: m.EngineInfo, watcher: Notes) -> None:
     if (order.prompt or order.prompts) and not info.uses_prompt:
         watcher.note(f"engine {info.id} ignores the prompt")
     if order.negative_prompt and not info.uses_negative_prompt:
         watcher.note(f"engine {info.id} ignores the negative prompt")
 
 
-def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, watcher: Watcher) -> Plan:
+def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, watcher: Notes) -> Plan:
     """Raises RequestError for what this engine cannot do, and messages.Refused for what no request may say."""
     width, height = order.size or clip_size(images[0], info.size_multiple, info.min_side_px, info.max_pixels)
     given = {name: typed(text, name, info) for name, text in order.settings.items()}
+    is_servers_choice = order.connect and order.engine == AUTO
     places = [base.Place(at, width, height) for at in images]
     switches = [at for at, _ in order.prompts]
     params = base.check(info, width, height, order.num_frames, places, given, switches=switches)
@@ -229,8 +253,8 @@ def _plan(order: Order, images: Mapping[int, base.Picture], info: m.EngineInfo, 
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,
         seed=order.seed,
-        engine=info.id,
-        params=params,
+        engine=AUTO if is_servers_choice else info.id,
+        params=given if is_servers_choice else params,
         prompts=order.prompts,
     )
     request.generate("check", info.id)  # the wire's limits hold here too, so that both roads refuse alike
@@ -282,24 +306,33 @@ def frames_from_server(client: Client, request: Request) -> Generator[Event, Non
     """The same from a running server. Closing the generator cancels it."""
     with client.submit(request) as stream:
         for event in stream.events():
-            match event:
-                case Picture():
-                    pixels = np.frombuffer(event.data, np.uint8).reshape(event.height, event.width, 3)
-                    yield base.Frame(event.index, pixels, event.confidence)
-                case m.Progress():
-                    yield base.Step(event.stage, event.step, event.of)
-                case m.Accepted():
-                    yield base.Step(f"queued, {event.position} before" if event.position else "starting", 0, 0)
-                case Interrupted():
-                    yield base.Step("reconnecting", 0, 0)
-                case Ended():  # `events` keeps the last one to itself
-                    pass
+            if not isinstance(event, Ended):  # `events` keeps the last one to itself
+                yield heard(event)
         if stream.done is not None and stream.done.outcome == "cancelled":
             raise ServerUnavailable("the server cancelled the request, for it is shutting down; start it and try again")
 
 
+def heard(event: Picture | m.Progress | m.Accepted | Interrupted) -> Event:
+    """What a server says, as an engine in this process would say it."""
+    match event:
+        case Picture():
+            pixels = np.frombuffer(event.data, np.uint8).reshape(event.height, event.width, 3)
+            return base.Frame(event.index, pixels, event.confidence)
+        case m.Progress():
+            return base.Step(event.stage, event.step, event.of)
+        case m.Accepted():
+            return base.Step(f"queued, {event.position} before" if event.position else "starting", 0, 0)
+        case Interrupted():
+            return base.Step("reconnecting", 0, 0)
+
+
 def _write_all(
-    order: Order, plan: Plan, source: Generator[Event, None, None], outputs: Outputs, watcher: Watcher
+    order: Order,
+    plan: Plan,
+    recipe: Recipe,
+    source: Generator[Event, None, None],
+    outputs: Outputs,
+    watcher: Watcher,
 ) -> Result:
     """Keyframes and in-betweens in order of position, each on disk before the next one is asked for."""
     began = time.monotonic()
@@ -313,6 +346,9 @@ def _write_all(
                     if isinstance(event, base.Frame):
                         with interrupts.deferred():
                             clip.add(event)
+                    elif event.stage.startswith(base.CHOSEN):
+                        watcher.note(event.stage.removeprefix(base.CHOSEN))
+                        continue
                     elif event.stage.startswith(base.FOUND):
                         watcher.note(clip.found(event.stage.removeprefix(base.FOUND)))
                         continue
@@ -324,6 +360,8 @@ def _write_all(
         assert cancelled or failure or clip.made == clip.wanted, "an engine ended early"
         clip.finish()
         outputs.close(*_captions(order, plan, clip))
+        if outputs.written and order.keeps_recipe and order.out.is_dir():
+            recipes.write(recipe, order.out / recipes.FILE)
     except BaseException:  # a full disk, a second Ctrl-C or a mistake of ours: no half-written file may stay
         outputs.abort()
         raise

@@ -11,6 +11,7 @@ from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
 from ..engine.base import Chunk, Engine, Event, Frame, Job, Step
+from ..engine.choice import Choice, Wanted
 
 INFO = EngineInfo(
     id="blank",
@@ -45,6 +46,10 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
 
 def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]:
     return INFO.id, "nothing else is measured"
+
+
+def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) -> Choice:
+    return Choice(*choose(infos, config))
 
 
 if __name__ == "__main__":

@@ -7,17 +7,22 @@ the software is and not how fast the hardware is. Weights are normal, their resu
 from __future__ import annotations
 
 import statistics
+import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import torch
 from attrs import field, frozen
 from torch import Tensor
 
+from ..engine.capacity import OVERHEAD_BYTES, Need
 from ..engine.geometry import FRAMES_PER_LATENT, plan
+from ..engine.guide import Guide
 from ..engine.noise import make_schedule, seeded_noise
+from ..engine.pipeline import line_of, to_pictures
 from ..engine.presets import SELF_FORCING, TRAINED_LATENTS
 from ..engine.rollout import Made, Memory, Networks, Prompt, Rollout, Sampling
 from ..errors import UserError
@@ -51,20 +56,29 @@ class Scale:
     """Latents that a pass attends to, its own among them."""
     latents: int = TRAINED_LATENTS
     repeats: int = 7
+    long_blocks: int = 62
+    compared: tuple[int, int] = (10, 60)
+    """Blocks of a long clip that should take the same time."""
+    window: int = 12
+    """Latents, of the long clip."""
     matmul: int = 8192
     """Side of the matrices that set the yardstick."""
 
 
-def measure(on_stage: Callable[[str], None]) -> list[Measure]:
-    """All measures of the GPU. Raises UserError where there is none."""
+def measure(on_stage: Callable[[str], None], profile: Path | None = None) -> list[Measure]:
+    """All measures of the GPU; `profile` is where a chrome trace of two blocks goes. Raises UserError without one."""
     if not torch.cuda.is_available():
         raise UserError("bench --gpu needs a GPU that torch can use through CUDA; without --gpu, the CPU is measured")
-    return measure_on(torch.device("cuda"), torch.bfloat16, Scale(), on_stage)
+    return measure_on(torch.device("cuda"), torch.bfloat16, Scale(), on_stage, profile)
 
 
 @torch.no_grad()
 def measure_on(
-    device: torch.device, dtype: torch.dtype, scale: Scale, on_stage: Callable[[str], None]
+    device: torch.device,
+    dtype: torch.dtype,
+    scale: Scale,
+    on_stage: Callable[[str], None],
+    profile: Path | None = None,
 ) -> list[Measure]:
     """The same on any device and at any scale, for the tests."""
     bench = Bench(device, dtype, scale)
@@ -77,7 +91,40 @@ def measure_on(
             on_stage(f"blocks and {name} at {size[0]}x{size[1]}")
             measures += bench.decoding(name, decoder, *size)
             measures += bench.clips(name, decoder, *size)
+    usual = scale.sizes[0]
+    on_stage("stages of a block")
+    measures += bench.stages(*usual)
+    on_stage("an end keyframe, in turns with none")
+    measures.append(bench.end_keyframe(*usual))
+    on_stage(f"{scale.long_blocks} blocks behind a window")
+    measures.append(bench.growth(*usual))
+    if len(scale.sizes) > 1:
+        measures.append(previews(measures, *scale.sizes[:2]))
+    if profile:
+        on_stage("profile")
+        bench.profile(profile, *usual)
     return measures
+
+
+def previews(measures: Sequence[Measure], usual: tuple[int, int], preview: tuple[int, int]) -> Measure:
+    """Frames a second at the preview's size against the usual one."""
+    by_name = {measure.name: measure.value for measure in measures}
+    fast, slow = (by_name[f"clip, TAE, {width}x{height}"] for width, height in (preview, usual))
+    how = f"{preview[0]}x{preview[1]} over {usual[0]}x{usual[1]}, TAE, frames/s"
+    return Measure("preview", fast / slow, None, "high", "x", how, goal="G7")
+
+
+def facts(command: Sequence[str]) -> dict[str, str]:
+    """What a figure of a GPU means nothing without."""
+    found = {"torch": torch.__version__, "date": time.strftime("%Y-%m-%d"), "command": " ".join(command)}
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        found |= {"card": f"{card.name}, {card.total_memory / 1024**3:.0f} GB", "cuda": str(torch.version.cuda)}
+        found["cudnn"] = str(torch.backends.cudnn.version())
+        with suppress(OSError, subprocess.SubprocessError):
+            query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+            found["driver"] = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout.strip()
+    return found
 
 
 class Bench:
@@ -112,6 +159,16 @@ class Bench:
         return [self._pass(width, height, held) for held in self._scale.held]
 
     def _pass(self, width: int, height: int, held: int) -> Measure:
+        one_pass = self._full_pass(width, height, held)
+        config, tokens = self._scale.dit, plan(width, height, 1, PER_BLOCK).tokens_per_latent
+        ms, wall_ms = self._timed(one_pass)
+        target = 0.7 if held == 15 and self._on_cuda else None  # G4
+        flops = pass_flops(config, PER_BLOCK * tokens, held * tokens)
+        goal = "G4" if held == 15 and (width, height) == self._scale.sizes[0] else ""
+        return self._against_floor(f"pass, KV {held}, {width}x{height}", flops, ms, wall_ms, target, goal)
+
+    def _full_pass(self, width: int, height: int, held: int) -> Callable[[], Tensor]:
+        """A pass over a block that attends to so many latents, all of them in the cache."""
         geometry = plan(width, height, FRAMES_PER_LATENT * (held - 1) + 1, PER_BLOCK)
         config, tokens = self._scale.dit, geometry.tokens_per_latent
         table = RopeTable(config.head_dim, held, geometry.rows, geometry.columns, self._device)
@@ -127,10 +184,7 @@ class Bench:
         for block in geometry.blocks:
             cache.seat(block.start, block.count)
             one_pass()
-        ms, wall_ms = self._timed(one_pass)
-        target = 0.7 if held == 15 and self._on_cuda else None  # G4
-        flops = pass_flops(config, PER_BLOCK * tokens, held * tokens)
-        return self._against_floor(f"pass, KV {held}, {width}x{height}", flops, ms, wall_ms, target)
+        return one_pass
 
     def decoding(self, name: str, decoder: Decoder, width: int, height: int) -> list[Measure]:
         """Decoding a block in mid-stream."""
@@ -155,22 +209,108 @@ class Bench:
             Measure(f"first block, {where}", statistics.median(b[0] for b in clips) * 1e3, None, "low", "ms", how),
             Measure(f"last block, {where}", last_ms, None, "low", "ms", f"with clean pass and decode; {how}"),
             Measure(f"clip, {where}", fps, None, "high", "frames/s", how),
-            Measure(f"peak memory, {where}", peak[0] / 1e9, target, "low", "GB", "both decoders' weights among it"),
+            Measure(
+                f"peak memory, {where}",
+                peak[0] / 1e9,
+                target,
+                "low",
+                "GB",
+                f"both decoders' weights among it; the memory plan says {self._planned_gb(name, width, height):.1f} GB",
+                goal="G8" if name == "TAE" and (width, height) == self._scale.sizes[0] else "",
+            ),
         ]
 
-    def _block_times(self, decoder: Decoder, width: int, height: int) -> Iterator[float]:
-        """Seconds for each block of one clip, until its pixels are there."""
+    def _planned_gb(self, name: str, width: int, height: int) -> float:
+        """What `capacity` has for such a clip, without what a process takes before it has begun."""
+        decoder = "tae" if name == "TAE" else "wan"
+        need = Need(self._scale.dit, PER_BLOCK, self._scale.latents, 0, self._dtype.itemsize, decoder=decoder)
+        return (need.at(width, height) - OVERHEAD_BYTES) / 1e9
+
+    def stages(self, width: int, height: int) -> list[Measure]:
+        """Where a block's time goes, at the full window: each stage by itself, as a share of all."""
         geometry = plan(width, height, FRAMES_PER_LATENT * (self._scale.latents - 1) + 1, PER_BLOCK)
+        steps, tae = len(SELF_FORCING.steps), self.decoders["TAE"]
+        one_pass = self._full_pass(width, height, self._scale.latents)
+        latents, state = torch.randn(geometry.latent_shape(PER_BLOCK), device=self._device), tae.new_decoder_state()
+        pixels = torch.rand(PER_BLOCK * FRAMES_PER_LATENT, 3, height, width, device=self._device)
+        pictures = to_pictures(pixels)
+        line = line_of(self._device)
+
+        def fetched() -> Tensor:
+            (copy,), there = line.fetch([pictures])
+            while not there.reached():
+                pass
+            return copy.float()[:1]
+
+        took = {
+            f"{steps} denoising passes": steps * self._timed(one_pass)[0],
+            "one clean pass": self._timed(one_pass)[0],
+            "decoding by TAE": self._timed(lambda: tae.decode(latents, state))[0],
+            "pixels to pictures": self._timed(lambda: to_pictures(pixels).float())[0],
+            "pictures to the host": self._timed(fetched)[1],
+        }
+        total = sum(took.values())
+        how = f"of {total:.1f} ms, were they done one after the other"
+        return [
+            Measure(f"stage: {name}", ms / total, None, "low", "of a block", f"{ms:.2f} ms, {how}")
+            for name, ms in took.items()
+        ]
+
+    def end_keyframe(self, width: int, height: int) -> Measure:
+        """A clip that is led to a keyframe at its end against one that is not, alternating."""
+        tae, last = self.decoders["TAE"], self._scale.latents - 1
+        shape = plan(width, height, 1, PER_BLOCK).latent_shape(1)
+        anchored = Guide(known={last: torch.randn(shape, device=self._device)})
+        ratios = [
+            sum(self._block_times(tae, width, height, guide=anchored)) / sum(self._block_times(tae, width, height))
+            for _ in range(self._scale.repeats)
+        ]
+        how = f"anchored over free, {self._scale.latents} latents, TAE, median of {len(ratios)} pairs in turns"
+        return Measure("end keyframe", statistics.median(ratios), None, "low", "x", how, goal="G6")
+
+    def growth(self, width: int, height: int) -> Measure:
+        """Whether a late block takes longer than an early one, once the window is full."""
+        times = list(
+            self._block_times(self.decoders["TAE"], width, height, self._scale.long_blocks, self._scale.window)
+        )
+        early, late = (statistics.median(times[max(0, i - 2) : i + 2]) for i in self._scale.compared)
+        how = f"block {self._scale.compared[1]} over block {self._scale.compared[0]}, each the median of four"
+        return Measure("growth", late / early, None, "low", "x", f"{how}, window {self._scale.window}", goal="G9")
+
+    def profile(self, path: Path, width: int, height: int) -> None:
+        """Two blocks of a clip as a chrome trace."""
+        kinds = [torch.profiler.ProfilerActivity.CPU]
+        kinds += [torch.profiler.ProfilerActivity.CUDA] if self._on_cuda else []
+        with torch.profiler.profile(activities=kinds) as trace:
+            for i, _ in enumerate(self._block_times(self.decoders["TAE"], width, height)):
+                if i == 1:
+                    break
+        trace.export_chrome_trace(str(path))
+
+    def _block_times(
+        self,
+        decoder: Decoder,
+        width: int,
+        height: int,
+        blocks: int = 0,
+        window: int = 0,
+        guide: Guide | None = None,
+    ) -> Iterator[float]:
+        """Seconds for each block of one clip, until its pixels are there."""
+        latents = blocks * PER_BLOCK or self._scale.latents
+        geometry = plan(width, height, FRAMES_PER_LATENT * (latents - 1) + 1, PER_BLOCK)
+        decode = partial(decoder.decode, state=decoder.new_decoder_state())
         rollout = Rollout(
             Networks(self._dit, how=self._how),
             geometry,
             Sampling(make_schedule(SELF_FORCING.steps, SELF_FORCING.shift)),
             [Prompt(self._text)],
             seeded_noise(0, geometry, self._device),
-            memory=Memory(self._scale.latents),
-            decode=partial(decoder.decode, state=decoder.new_decoder_state()),
-            device=self._device,
-            dtype=self._dtype,
+            guide,
+            Memory(window or latents),
+            decode,
+            self._device,
+            self._dtype,
         )
         self._wait()
         began = time.perf_counter()
@@ -184,11 +324,11 @@ class Bench:
                 began = time.perf_counter()
 
     def _against_floor(
-        self, name: str, flops: float, ms: float, wall_ms: float, target: float | None = None
+        self, name: str, flops: float, ms: float, wall_ms: float, target: float | None = None, goal: str = ""
     ) -> Measure:
         floor_ms = flops / self._rate * 1e3
         how = f"{ms:.2f} ms ({wall_ms:.2f} by the wall) for {flops / 1e12:.3g} TFLOP, the yardstick {floor_ms:.2f} ms"
-        return Measure(name, floor_ms / ms, target, "high", "of the rate", how)
+        return Measure(name, floor_ms / ms, target, "high", "of the rate", how, goal)
 
     def _timed(self, work: Callable[[], Tensor]) -> tuple[float, float]:
         """(device ms, wall ms), medians. Without CUDA they are the same."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import attrs
 from attrs import frozen
 from rich.table import Table
+
+from ..errors import UserError
 
 
 @frozen
@@ -23,6 +25,8 @@ class Measure:
     better: Literal["high", "low"]
     unit: str
     how: str
+    goal: str = ""
+    """Id of the goal that it answers, see `goals`."""
 
     @property
     def met(self) -> bool:
@@ -41,8 +45,19 @@ def as_table(measures: Iterable[Measure]) -> Table:
     return table
 
 
-def write_json(measures: Iterable[Measure], path: Path) -> None:
-    """The figures with the machine that they were taken on. Raises OSError."""
+def write_json(measures: Iterable[Measure], path: Path, facts: Mapping[str, str] | None = None) -> None:
+    """The figures with the machine that they were taken on, and further facts about it. Raises OSError."""
     machine = {"platform": platform.platform(), "processor": platform.machine(), "python": platform.python_version()}
-    body = {"machine": machine, "measures": [attrs.asdict(m) | {"met": m.met} for m in measures]}
+    body = {"machine": machine | dict(facts or {}), "measures": [attrs.asdict(m) | {"met": m.met} for m in measures]}
     path.write_text(json.dumps(body, indent=1) + "\n", "utf-8")
+
+
+def read_json(path: Path) -> tuple[dict[str, str], list[Measure]]:
+    """What `write_json` wrote. Raises UserError for a file that is none."""
+    try:
+        body = json.loads(path.read_text("utf-8"))
+        known = attrs.fields_dict(Measure)
+        measures = [Measure(**{name: value for name, value in m.items() if name in known}) for m in body["measures"]]
+        return {str(name): str(value) for name, value in body["machine"].items()}, measures
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: is no file of figures from sfserver bench --out ({error})") from None

@@ -22,6 +22,7 @@ from sfwire.request import Request
 from ..config import load_config
 from ..engine import table
 from ..engine.base import Chunk, Job, Keyframe, checked
+from . import pace
 from .bare import BarePair
 from .report import Measure
 
@@ -43,6 +44,8 @@ def measure(on_stage: Callable[[str], None]) -> list[Measure]:
         measures += _throughput(served.client)
         on_stage("1,000 jobs")
         measures += _leaks(served.client, served.family)
+    on_stage("a paced device")
+    measures += pace.measure()
     with server("sfserver.serve.worker") as served:
         on_stage("draft, here and served")
         measures += _draft(served.client)
@@ -186,16 +189,16 @@ class Served:
 
 
 @contextmanager
-def server(worker_module: str) -> Iterator[Served]:
+def server(worker_module: str, *arguments: str) -> Iterator[Served]:
     """A server whose workers run a module, as long as the context lasts."""
     with tempfile.TemporaryDirectory() as folder:
         connection = Path(folder) / "connection.json"
         code = (
             "import sys; from sfserver.config import load_config; from sfserver.serve.supervise import serve\n"
             "flags = {'connection_file': sys.argv[1], 'log_dir': sys.argv[2]}\n"
-            "sys.exit(serve(load_config(flags, {}), (sys.executable, '-m', sys.argv[3])))"
+            "sys.exit(serve(load_config(flags, {}), (sys.executable, '-m', *sys.argv[3:])))"
         )
-        command = [sys.executable, "-c", code, str(connection), folder, worker_module]
+        command = [sys.executable, "-c", code, str(connection), folder, worker_module, *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None

@@ -18,6 +18,7 @@ from sfwire.messages import EngineInfo
 from ..config import ServerConfig
 from ..engine import wan
 from ..engine.base import Engine, Event, Job, Step
+from ..engine.choice import Choice, Wanted
 from ..engine.presets import SELF_FORCING
 from ..model.config import DitConfig
 
@@ -56,6 +57,10 @@ def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:
 
 def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]:
     return PRESET.id, "nothing else is measured"
+
+
+def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) -> Choice:
+    return Choice(*choose(infos, config))
 
 
 def load(engine_id: str, config: ServerConfig) -> Engine:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 from attrs import frozen
+from sfwire.messages import Value
 from torch import Tensor
 
 from ..config import ServerConfig
@@ -31,6 +32,7 @@ HELD_OUT_SEED = 77_001
 SCENES = {18: 20, 34: 5}
 """By length in frames: 200 clips, and 50 of the longest."""
 OnStage = Callable[[str], None]
+USUAL: Mapping[str, Value] = {}
 
 
 @frozen(eq=False)
@@ -111,10 +113,12 @@ def _seeds(engine: Engine) -> Measure:
     )
 
 
-def show(engine: Engine, exact: Clips, with_end: bool = True, seed: int = 0) -> Shown:
+def show(
+    engine: Engine, exact: Clips, with_end: bool = True, seed: int = 0, params: Mapping[str, Value] = USUAL
+) -> Shown:
     """The engine's clips between the same keyframes, under captions that name the verbs."""
     began = time.perf_counter()
-    clips = [_clip(engine, pixels, caption, with_end, seed) for pixels, caption in _asked(exact)]
+    clips = [_clip(engine, pixels, caption, with_end, seed, params) for pixels, caption in _asked(exact)]
     return Shown(exact, torch.stack(clips), time.perf_counter() - began)
 
 
@@ -123,13 +127,15 @@ def _asked(exact: Clips) -> Iterator[tuple[Tensor, str]]:
         yield exact.pixels[row], world.caption(exact.scenes, row, world.VERB_NAMES[verb], row % 3)
 
 
-def _clip(engine: Engine, pixels: Tensor, caption: str, with_end: bool, seed: int) -> Tensor:
+def _clip(
+    engine: Engine, pixels: Tensor, caption: str, with_end: bool, seed: int, params: Mapping[str, Value]
+) -> Tensor:
     """[T, 3, H, W] 0 to 1. What is given is as it is; a frame that was not asked for is the exact one."""
     pictures = (pixels * 255).round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
     last = len(pictures) - 1
     keyframes = tuple(Keyframe(at, pictures[at]) for at in ((0, last) if with_end else (0,)))
     side = pictures.shape[1]
-    job = checked(Job(side, side, len(pictures), keyframes, caption, seed=seed), engine.info)
+    job = checked(Job(side, side, len(pictures), keyframes, caption, seed=seed, params=params), engine.info)
     made: dict[int, np.ndarray] = {k.at: k.image for k in keyframes}
     for event in engine.open(job):
         if isinstance(event, Chunk):

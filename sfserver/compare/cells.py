@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..media.files import appearing
 from .measures import Clip, Measured
 
 DONE = "cell.json"
+UNVARIED: Mapping[str, Sequence[str]] = {}
 
 
 @frozen
@@ -34,12 +36,21 @@ class Cell:
     engine: str
     strategy: str
     seed: int
+    settings: tuple[tuple[str, str], ...] = ()
+    """Of the parameters that are varied, as typed."""
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        parts = (self.engine, *([self.strategy] if self.strategy else []), f"seed{self.seed}")
+        varied = (f"{name}{value}" for name, value in self.settings)
+        parts = (self.engine, *([self.strategy] if self.strategy else []), *varied, f"seed{self.seed}")
         return re.sub(r"[^A-Za-z0-9.+_-]", "-", "_".join(parts))
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        varied = (f"{name} {value}" for name, value in self.settings)
+        return ", ".join((self.engine, *([self.strategy] if self.strategy else []), *varied, f"seed {self.seed}"))
 
 
 @frozen
@@ -55,13 +66,22 @@ class Outcome:
     measured: Measured
 
 
-def combinations(infos: Sequence[EngineInfo], strategies: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """Every engine with each of `strategies` that it knows, or with all of its own where none is named."""
+def combinations(
+    infos: Sequence[EngineInfo],
+    strategies: Sequence[str],
+    seeds: Sequence[int],
+    varied: Mapping[str, Sequence[str]] = UNVARIED,
+) -> list[Cell]:
+    """Every engine with each of `strategies` that it knows, or with all of its own where none is named, and with each
+    value of those `varied` parameters that it has.
+    """
     cells: list[Cell] = []
     for info in infos:
         known = next((p.choices for p in info.parameters if p.name == "strategy"), ())
         chosen = [name for name in strategies or known if name in known] if known else [""]
-        cells += [Cell(info.id, name, seed) for name in chosen for seed in seeds]
+        names = {p.name for p in info.parameters}
+        values = [[(name, value) for value in given] for name, given in varied.items() if name in names]
+        cells += [Cell(info.id, *which) for which in product(chosen, seeds, product(*values))]
     return cells
 
 

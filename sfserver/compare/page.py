@@ -68,7 +68,6 @@ def write_page(path: Path, prompt: str, rows: Sequence[Row]) -> None:
 
 def _facts(row: Row) -> dict[str, object]:
     """What the page's script knows of a row."""
-    out, measured = row.outcome, asdict(row.outcome.measured)
     sprite, width, height = _sprite(row.clip)
     return {
         "name": row.name,
@@ -78,14 +77,20 @@ def _facts(row: Row) -> dict[str, object]:
         "width": width,
         "height": height,
         "sprite": sprite,
-        "figures": [
-            f"{out.seconds:.1f}",
-            f"{out.first_s:.1f}",
-            f"{out.memory_bytes / 1e9:.2f}",
-            *(f"{measured[name]:.4f}" for name in ("end_error", "seam", "flicker")),
-            *(f"{measured[name]:.2f}" for name in ("motion_at_start", "motion_at_end")),
-        ],
+        "figures": figures(row),
     }
+
+
+def figures(row: Row) -> list[str]:
+    """What was measured of a row, in the order of HEADINGS."""
+    out, measured = row.outcome, asdict(row.outcome.measured)
+    return [
+        f"{out.seconds:.1f}",
+        f"{out.first_s:.1f}",
+        f"{out.memory_bytes / 1e9:.2f}",
+        *(f"{measured[name]:.4f}" for name in ("end_error", "seam", "flicker")),
+        *(f"{measured[name]:.2f}" for name in ("motion_at_start", "motion_at_end")),
+    ]
 
 
 def _sprite(clip: Clip) -> tuple[str, int, int]:

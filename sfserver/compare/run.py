@@ -23,8 +23,9 @@ from ..media import FitRule, clip_size, fit_all, read_picture
 from .cells import Cell, Outcome, asked, clip_in, combinations, keep, outcome_in
 from .measures import Clip, measure
 from .page import Row, write_page
+from .paper import write_strips, write_table
 
-PAGE = "index.html"
+PAGE, STRIPS, TABLE = "index.html", "strips.png", "table.md"
 
 
 @frozen
@@ -45,6 +46,8 @@ class Wish:
     fit: FitRule = "crop"
     settings: Mapping[str, str] = field(factory=dict[str, str])
     """As typed; for each engine, those that it has."""
+    varied: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
+    """Values of parameters, each of which is a clip; for each engine, those that it has."""
 
 
 Tell = Callable[[str], None]
@@ -57,7 +60,7 @@ def compare(wish: Wish, config: ServerConfig, tell: Tell) -> int:
     """
     infos = _infos(wish, config)
     pictures = [read_picture(path).image for path in (wish.start, wish.end)]
-    cells = combinations(infos, wish.strategies, wish.seeds)
+    cells = combinations(infos, wish.strategies, wish.seeds, wish.varied)
     if not cells:
         known = sorted({name for info in infos for p in info.parameters if p.name == "strategy" for name in p.choices})
         message = f"none of the engines has strategy {', '.join(wish.strategies)}; they have {', '.join(known)}"
@@ -71,6 +74,8 @@ def compare(wish: Wish, config: ServerConfig, tell: Tell) -> int:
         tell("cancelled; the same command goes on from here")
     if rows:
         write_page(wish.out / PAGE, wish.prompt, rows)
+        write_strips(wish.out / STRIPS, rows)
+        write_table(wish.out / TABLE, rows)
     return len(rows)
 
 
@@ -108,7 +113,7 @@ def _rows_of(
         except WireError as error:
             tell(f"{cell.name}: {error}")
             continue
-        rows.append(Row(cell.name, clip_in(folder), outcome, command(cell, wish, info)))
+        rows.append(Row(cell.title, clip_in(folder), outcome, command(cell, wish, info)))
 
 
 def _job(cell: Cell, info: EngineInfo, wish: Wish, pictures: Sequence[base.Picture]) -> base.Job:
@@ -116,11 +121,15 @@ def _job(cell: Cell, info: EngineInfo, wish: Wish, pictures: Sequence[base.Pictu
     width, height = wish.size or clip_size(pictures[0], info.size_multiple, info.min_side_px, info.max_pixels)
     fitted, _ = fit_all(pictures, width, height, wish.fit)
     known = {p.name for p in info.parameters}
-    params = {name: typed(text, name, info) for name, text in wish.settings.items() if name in known}
+    params = {name: typed(text, name, info) for name, text in _settings(cell, wish).items() if name in known}
     params |= {"strategy": cell.strategy} if cell.strategy else {}
     keyframes = (base.Keyframe(0, fitted[0]), base.Keyframe(wish.num_frames - 1, fitted[1]))
     prompts = (wish.prompt, wish.negative_prompt)
     return base.checked(base.Job(width, height, wish.num_frames, keyframes, *prompts, cell.seed, params), info)
+
+
+def _settings(cell: Cell, wish: Wish) -> Mapping[str, str]:
+    return {**wish.settings, **dict(cell.settings)}
 
 
 def _made(engine: base.Engine, job: base.Job, wanted: str) -> tuple[Clip, Outcome]:
@@ -157,7 +166,7 @@ class _Memory:
 def command(cell: Cell, wish: Wish, info: EngineInfo) -> str:
     """What makes this clip again, to be pasted."""
     known = {p.name for p in info.parameters}
-    settings = {**({"strategy": cell.strategy} if cell.strategy else {}), **wish.settings}
+    settings = {**({"strategy": cell.strategy} if cell.strategy else {}), **_settings(cell, wish)}
     words = ["sfserver", "generate", str(wish.start), str(wish.end), "--engine", cell.engine]
     words += ["--frames", str(wish.num_frames), "--seed", str(cell.seed)]
     words += ["--size", f"{wish.size[0]}x{wish.size[1]}"] if wish.size else []

@@ -50,8 +50,12 @@ class Job:
 
     def wanted(self) -> list[int]:
         """Positions to deliver, in order: all that hold no keyframe, from `resume_from` on."""
-        held = {k.at for k in self.keyframes}
-        return [i for i in range(self.resume_from, self.num_frames) if i not in held]
+        return [i for i in range(self.resume_from, self.num_frames) if self.wants(i)]
+
+    def wants(self, position: int) -> bool:
+        """Whether a position is one of those to deliver."""
+        held = any(k.at == position for k in self.keyframes)
+        return self.resume_from <= position < self.num_frames and not held
 
 
 SILENCE_S = 120.0
@@ -73,6 +77,9 @@ class Step:
 
 FOUND = "found: "
 """Begins a stage that says what an engine saw in the keyframes on both sides of the next frame."""
+
+CHOSEN = "auto: "
+"""Begins a stage that says which engine `auto` is for this clip, and why."""
 
 
 @frozen(eq=False)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from attrs import evolve, frozen
 
 from ..model.config import DitConfig
 from .geometry import SIZE_MULTIPLE, Geometry
 from .presets import TRAINED_LATENTS, Preset
+
+Decoder = Literal["wan", "tae"]
+"""The model's own, or the small one."""
 
 USUAL_SIZE = (832, 480)
 """What the 1.3B models were trained at."""
@@ -18,9 +23,14 @@ VAE_STATE_ELEMENTS = 2 * 75_664 // 64
 in units of a latent pixel of 64 pixels, add up to 75664."""
 ENCODER_STATE_ELEMENTS = 1404
 """The same of the encoder, whose input has full resolution."""
-VAE_WORK_ELEMENTS = 5 * 4 * 96
-"""Alive at once per pixel while decoding or encoding: about five feature maps of a latent's four frames, of 96 channels
-each."""
+VAE_WORK_ELEMENTS = 2_340
+"""Alive at once per pixel while decoding, beside that: about six feature maps of a latent's four frames, of 96 channels
+each. This and the next are counted call by call (`bench.counted`), and a test holds them to it."""
+ENCODER_WORK_ELEMENTS = 1_500
+TAE_STATE_ELEMENTS = 3 * (256 // 64 + 128 // 16 + 64 // 4)
+"""Kept by the small decoder: one past frame for each of three blocks at an eighth, a quarter and half of the size."""
+TAE_WORK_ELEMENTS = 4 * (64 + 64 + 2 * 3)
+"""Alive at once per pixel in its last layers: the map that is doubled and what comes of it, for four frames."""
 
 
 @frozen
@@ -37,8 +47,12 @@ class Need:
     element_bytes: int
     transformers: int = 1
     """Two where clean passes have one of their own."""
+    raw: int = 0
+    """Latents in all caches whose keys are kept a second time, not rotated: those that seem nearer than they are."""
     encoder_states: int = 0
     """Of the VAE's encoder, that wait between blocks for the next part of the VACE context."""
+
+    decoder: Decoder = "wan"
 
     @property
     def weight_bytes(self) -> int:
@@ -46,25 +60,37 @@ class Need:
 
     def cache_bytes(self, width: int, height: int) -> int:
         """Of keys and values, exactly."""
-        return 2 * self.config.layers * self.seats * tokens_of(width, height) * self.config.dim * self.element_bytes
+        held = 2 * self.seats + self.raw
+        return held * self.config.layers * tokens_of(width, height) * self.config.dim * self.element_bytes
 
-    def at(self, width: int, height: int) -> int:
-        """Bytes of everything, about, at a size in pixels."""
+    def beyond_weights(self, width: int, height: int, beside: bool = False) -> int:
+        """Bytes that a clip needs where the model is loaded already."""
+        return self.at(width, height, beside) - self.weight_bytes - OVERHEAD_BYTES
+
+    def at(self, width: int, height: int, beside: bool = False) -> int:
+        """Bytes of everything, about, at a size in pixels; decoding in turn with the passes or `beside` them."""
         c = self.config
         tokens = tokens_of(width, height)
         text = 2 * (self.transformers * c.layers + len(c.vace_layers)) * c.text_len * c.dim * self.element_bytes
         widest = max(self.per_pass, self.vace_span) * tokens
-        # Alive at once in the widest layer: the residual stream and its norm in float32, and in the weights' precision
-        # either queries, keys, values and the answer or both ends of the feed-forward.
-        activations = widest * (2 * c.dim * 4 + max(4 * c.dim, 2 * c.ffn_dim + c.dim) * self.element_bytes)
+        # Alive at once in the widest layer: the residual stream, its norm and that modulated, in float32; and in the
+        # weights' precision either queries, keys, values and the answer or both ends of the feed-forward. Keys and
+        # values that no cache took are alive as well.
+        in_float32, own_keys = 3 * c.dim, 0 if self.seats else 2 * c.dim
+        activations = widest * (
+            4 * in_float32 + (max(4 * c.dim, 2 * c.ffn_dim + c.dim) + own_keys) * self.element_bytes
+        )
         hints = len(c.vace_layers) * widest * c.dim * self.element_bytes if self.vace_span else 0
-        vae_state = VAE_STATE_ELEMENTS * width * height * self.element_bytes
+        is_tae = self.decoder == "tae"
+        state = (TAE_STATE_ELEMENTS if is_tae else VAE_STATE_ELEMENTS) * width * height * self.element_bytes
         encoder_state = ENCODER_STATE_ELEMENTS * width * height * self.element_bytes
-        coding = VAE_WORK_ELEMENTS * width * height * self.element_bytes
-        encoding = encoder_state + coding if self.vace_span else 0
-        kept = self.weight_bytes + self.cache_bytes(width, height) + text + vae_state
+        decoding = (TAE_WORK_ELEMENTS if is_tae else VAE_WORK_ELEMENTS) * width * height * self.element_bytes
+        work = ENCODER_WORK_ELEMENTS * width * height * self.element_bytes
+        encoding = encoder_state + work if self.vace_span else 0
+        kept = self.weight_bytes + self.cache_bytes(width, height) + text + state
         kept += self.encoder_states * encoder_state
-        return kept + max(activations + hints, coding, encoding) + OVERHEAD_BYTES
+        at_once = activations + hints + decoding if beside else max(activations + hints, decoding)
+        return kept + max(at_once, encoding) + OVERHEAD_BYTES
 
 
 def tokens_of(width: int, height: int) -> int:
@@ -93,7 +119,7 @@ def dit_parameters(config: DitConfig) -> int:
     return base + vace
 
 
-def need_of(preset: Preset, strategy: str, window: int, latents: int, keyframes: int) -> Need:
+def need_of(preset: Preset, strategy: str, window: int, latents: int, keyframes: int, decoder: Decoder = "wan") -> Need:
     """Of a clip with a preset under settings, in bfloat16. The first of the keyframes is taken to begin the clip."""
     parts = strategy.split("+")
     caches = 2 if preset.guidance > 1 else 1
@@ -109,6 +135,7 @@ def need_of(preset: Preset, strategy: str, window: int, latents: int, keyframes:
         vace_span=sees,
         element_bytes=2,
         transformers=preset.transformers,
+        decoder=decoder,
     )
 
 

@@ -1,23 +1,23 @@
 """What `auto` means for one clip: an engine, and for a model that would not fit as it is, settings with which it does.
 
-The first that is complete, can make the clip and fits the GPU's memory is taken; before a model is given up, a smaller
-window and then the whole clip at once are tried. Arithmetic only; imports no torch.
+The first that is complete, can make the clip and fits the GPU's memory is taken; before a model is given up, its
+other ways are tried (`cards`): a smaller window, the whole clip at once, the small decoder. Arithmetic only; imports no
+torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from attrs import field, frozen
 from sfwire.errors import ErrorCode, RequestError
-from sfwire.messages import EngineInfo
+from sfwire.messages import EngineInfo, Value
 
 from . import capacity
+from .capacity import Decoder
+from .cards import way_on, ways
 from .geometry import latent_of
 from .presets import Preset, find
-
-LEAST_BLOCKS = 3
-"""A window holds this many blocks besides its sink: with fewer, motion is forgotten before it is over."""
 
 
 @frozen
@@ -28,6 +28,8 @@ class Wanted:
     height: int
     num_frames: int
     keyframes: int = 2
+    is_exact: bool = False
+    """The pictures have this size already; otherwise they are fitted to the engine's."""
 
 
 @frozen
@@ -36,7 +38,7 @@ class Choice:
 
     engine: str
     reason: str
-    settings: dict[str, str] = field(factory=dict[str, str])
+    settings: dict[str, Value] = field(factory=dict[str, Value])
 
 
 def choose(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted) -> Choice:
@@ -69,6 +71,10 @@ def _cannot(info: EngineInfo, clip: Wanted) -> str | None:
         return f"{info.title} makes clips of {info.min_frames} to {info.max_frames} frames"
     if clip.keyframes > info.max_keyframes:
         return f"{info.title} takes {info.max_keyframes} keyframes"
+    if clip.is_exact and clip.width * clip.height > info.max_pixels:
+        return f"{info.title} makes at most {info.max_pixels} pixels"
+    if clip.is_exact and (clip.width % info.size_multiple or clip.height % info.size_multiple):
+        return f"{info.title} makes sides that are multiples of {info.size_multiple}"
     return None
 
 
@@ -83,33 +89,25 @@ def _fitting(info: EngineInfo, memory_bytes: int, clip: Wanted) -> Choice | str:
     if preset is None:  # a folder of one's own
         fits = least <= memory_bytes
         return Choice(info.id, f"needs about {least / 1e9:.1f} of {gpu}") if fits else _too_large(info, least, gpu)
-    for strategy, window in _ways(preset):
-        need = capacity.need_of(preset, strategy, window, latent_of(clip.num_frames - 1) + 1, clip.keyframes)
+    has_tae = any(parameter.name == "decoder" for parameter in info.parameters)
+    for strategy, window, decoder in ways(preset, has_tae):
+        need = capacity.need_of(preset, strategy, window, latent_of(clip.num_frames - 1) + 1, clip.keyframes, decoder)
         taken = need.at(clip.width, clip.height)
         least = min(least, taken)
         if taken <= memory_bytes:
-            settings = _settings(preset, strategy, window)
+            settings = _settings(preset, strategy, window, decoder)
             how = f" with {', '.join(f'{name} {value}' for name, value in settings.items())}" if settings else ""
-            return Choice(info.id, f"the best that is complete; needs about {taken / 1e9:.1f} of {gpu}{how}", settings)
-    return _too_large(info, least, gpu)
+            return Choice(info.id, f"needs about {taken / 1e9:.1f} of {gpu}{how}", settings)
+    smaller = way_on(preset, memory_bytes, clip.width, clip.height, clip.num_frames, clip.keyframes, has_tae)
+    instead = f"; {smaller.width}x{smaller.height} would fit" if smaller else ""
+    return f"{_too_large(info, least, gpu)}{instead}"
 
 
 def _too_large(info: EngineInfo, least: int, gpu: str) -> str:
     return f"{info.title} needs {least / 1e9:.1f} GB at the least, the GPU has {gpu}"
 
 
-def _ways(preset: Preset) -> Iterator[tuple[str, int]]:
-    """(strategy, window), the usual one first, those that give up more later."""
-    usual = preset.strategies[0]
-    yield usual, preset.window
-    if usual != "joint":
-        least = preset.sink + LEAST_BLOCKS * preset.per_block
-        for window in range(preset.window - preset.per_block, least - 1, -preset.per_block):
-            yield usual, window
-        if "joint" in preset.strategies:
-            yield "joint", preset.window
-
-
-def _settings(preset: Preset, strategy: str, window: int) -> dict[str, str]:
-    settings = {"strategy": strategy} if strategy != preset.strategies[0] else {}
-    return settings | ({"window": str(window)} if window != preset.window else {})
+def _settings(preset: Preset, strategy: str, window: int, decoder: Decoder) -> dict[str, Value]:
+    settings: dict[str, Value] = {"strategy": strategy} if strategy != preset.strategies[0] else {}
+    settings |= {"window": window} if window != preset.window else {}
+    return settings | ({"decoder": decoder} if decoder != "wan" else {})

@@ -25,13 +25,14 @@ from ..model.vace import fold_mask, vace_context
 from ..model.vae import StreamState, WanVae
 from .base import Keyframe, Step
 from .geometry import PIXELS_PER_LATENT, Geometry, frames_of, latent_from, latent_of, plan
-from .guide import AT_REST, Context, Guide, Pull
+from .guide import AT_EASE, AT_REST, Context, Focus, Guide, Pull
 from .presets import TRAINED_LATENTS, Preset
 
 if TYPE_CHECKING:
     from .base import Picture
 
 STAGE = "keyframes"
+NOTHING: Mapping[int, Keyframe] = {}
 
 
 @frozen
@@ -125,20 +126,24 @@ class Still:
 
 
 def encode_stills(
-    vae: WanVae | Tae, keyframes: Sequence[Keyframe], device: torch.device | str
+    vae: WanVae | Tae,
+    keyframes: Sequence[Keyframe],
+    device: torch.device | str,
+    around: Mapping[int, Keyframe] = NOTHING,
 ) -> Generator[Step, None, list[Still]]:
     """A Still for every latent that holds a keyframe, in order of time.
 
     Frames that are given one after the other move: they are encoded as the stretch that they are, each latent after
-    those before it. A picture that stands alone is encoded after a copy of itself.
+    those before it. A picture that stands alone is encoded after a copy of itself, and as four of them, but for frames
+    that are known `around` it.
     """
-    shown = shown_at(keyframes, fill_latents=True)
+    shown = {**shown_at(keyframes, fill_latents=True), **around}
     given = {k.at for k in keyframes}
     of = len({latent_of(at) for at in given})
     stills: list[Still] = []
     for stretch in _stretches(given):
         first = frames_of(stretch[0])[0]
-        lead_in = [first - 1 if first - 1 in given else first] if first else []
+        lead_in = [first - 1 if first - 1 in given or first - 1 in around else first] if first else []
         frames = [*lead_in, *(frame for position in stretch for frame in frames_of(position))]
         latents = vae.encode(torch.cat([to_pixels(shown[frame].image, device) for frame in frames], dim=1)).float()
         for i, position in enumerate(stretch):
@@ -249,6 +254,7 @@ class Dials:
     vace_strength: float = 1.0
     release: int = 0
     pull: Pull = AT_REST
+    focus: Focus = AT_EASE
 
 
 PLAIN = Dials()
@@ -267,6 +273,8 @@ def guide(
         stills=frozenset(still.at for still in stills if not still.is_whole(geometry.num_frames)),
         release=dials.release,
         pull=dials.pull,
+        focus=dials.focus if strategy.whole or strategy.lookahead else AT_EASE,
+        keyframes=frozenset(still.at for still in stills),
     )
 
 

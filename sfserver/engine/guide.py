@@ -3,13 +3,14 @@
 Known latents steer through the KV cache: they are in it before anything is made. A VACE context steers beside it. The
 pull of a known latent that is still to come has three dials, for no published causal model has met one in training:
 `Pull.strength` adds to the logits of its keys, `Pull.fade` takes away from that early on, and `Pull.reach` lets it
-seem nearer than it is. Each is exact: nothing is masked, and at rest each is the plain pass.
+seem nearer than it is. Passes that see the clip beyond their block have a `Focus`. Each is exact: nothing is masked,
+and at rest each is the plain pass.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from typing import NamedTuple
 
@@ -72,6 +73,38 @@ class Pull:
 AT_REST = Pull()
 
 
+@frozen
+class Focus:
+    """How a pass over all of a clip keeps to its keyframes: a bias of attention, and time rescaled (arXiv 2603.17651).
+
+    Without training, and exact, as a pull is. How far each is turned up is for the user: no weights were at hand.
+    """
+
+    strength: float = 0.0
+    """Added to the logits between a latent and the keyframes on both sides of it, shared out by how near each is."""
+    time_scale: float = 1.0
+    """Distances in time seem so many times as long: below 1, far keyframes are attended to like nearer ones."""
+
+    def biases(self, queries: range, keyframes: Iterable[int]) -> dict[int, tuple[float, ...]]:
+        """What is added for each keyframe among `queries`, one number for each of these; at rest, nothing."""
+        seen = sorted(set(keyframes).intersection(queries)) if self.strength else []
+        shares = [_nearness(position, seen) for position in queries]
+        return {key: tuple(self.strength * share.get(key, 0.0) for share in shares) for key in seen}
+
+
+AT_EASE = Focus()
+
+
+def _nearness(position: int, keyframes: list[int]) -> dict[int, float]:
+    """1 at a keyframe, shared out on the way from one to the next, 1 where there is one on one side alone."""
+    i = bisect_right(keyframes, position)
+    before, after = keyframes[:i][-1:], keyframes[i:][:1]
+    if not (before and after):
+        return dict.fromkeys([*before, *after], 1.0)
+    way = (position - before[0]) / (after[0] - before[0])
+    return {before[0]: 1.0 - way, after[0]: way}
+
+
 @frozen(eq=False)
 class Guide:
     """What the model is told about the keyframes."""
@@ -91,6 +124,14 @@ class Guide:
     """Passes at the end of a block in which its stills are the model's own, so that they move like what is around
     them. A still that is never released stands for four frames."""
     pull: Pull = AT_REST
+    focus: Focus = AT_EASE
+    keyframes: Set[int] = frozenset()
+    """Latents that hold one, whether they are known, told of or both."""
+
+    def biases(self, block: Block) -> dict[int, tuple[float, ...]]:
+        """What is added to logits in a pass over a block. Where VACE looks ahead, focus is for what it sees."""
+        focus = {} if self.lookahead else self.focus.biases(block.latents, self.keyframes)
+        return self.pull.biases(block, self.known) | focus
 
     def held(self, block: Block, passes_left: int) -> list[int]:
         """Positions in the block whose latents are put in as they are known."""

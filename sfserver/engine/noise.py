@@ -15,9 +15,12 @@ from attrs import frozen
 from torch import Tensor
 
 from .geometry import Geometry
+from .unipc import Past, step, unipc_sigmas
 
 TRAINING_STEPS = 1000
-Sampler = Literal["renoise", "euler"]
+Sampler = Literal["renoise", "euler", "unipc"]
+Advance = Callable[[int, Tensor, Tensor, Callable[[], Tensor]], Tensor]
+"""(i, x, flow, fresh noise) -> x for step i + 1; after the last step, the clean latent."""
 
 Noise = Callable[[int, int], Tensor]
 """(block, step) -> normal noise [B, F, C, H, W] for that block: step 0 starts it, step i comes after i passes."""
@@ -31,7 +34,7 @@ class Schedule:
     sigmas: tuple[float, ...]
     sampler: Sampler = "renoise"
     """`renoise` mixes each estimate of the clean latent with fresh noise, which few-step distilled models expect;
-    `euler` follows the flow."""
+    `euler` follows the flow, `unipc` too, with an eye on the steps before."""
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -40,8 +43,16 @@ class Schedule:
         """The network's estimate of the clean latent at step i."""
         return x - self.sigmas[i] * flow
 
+    def begin(self) -> Advance:
+        """The steps of one block, taken in order. What one must remember of those before lives and ends with it."""
+        if self.sampler != "unipc":
+            return self.advance
+        past, sigmas = Past(), (*self.sigmas, 0.0)
+        return lambda i, x, flow, fresh_noise: step(sigmas, i, x, flow, past)
+
     def advance(self, i: int, x: Tensor, flow: Tensor, fresh_noise: Callable[[], Tensor]) -> Tensor:
-        """x for step i + 1; after the last step, the clean latent."""
+        """As `Advance`, by the samplers that look at nothing but this step."""
+        assert self.sampler != "unipc", "its steps belong together: see begin"
         if i + 1 == len(self):
             return self.clean(i, x, flow)
         if self.sampler == "euler":
@@ -81,6 +92,12 @@ def even_schedule(count: int, shift: float, sampler: Sampler = "euler") -> Sched
     even = torch.linspace(1, 0, count + 1)[:-1]
     sigmas = shift * even / (1 + (shift - 1) * even)
     return Schedule(tuple((TRAINING_STEPS * sigmas).tolist()), tuple(sigmas.tolist()), sampler)
+
+
+def unipc_schedule(count: int, shift: float) -> Schedule:
+    """The steps of Wan 2.1's own `generate.py`, which tells the network whole timesteps, cut off."""
+    sigmas = unipc_sigmas(count, shift)[:-1]
+    return Schedule(tuple(float(int(TRAINING_STEPS * sigma)) for sigma in sigmas), sigmas, "unipc")
 
 
 def seeded_noise(seed: int, geometry: Geometry, device: torch.device | str = "cpu") -> Noise:

@@ -1,6 +1,7 @@
 """Each model that can be run, as data: how it was trained to be sampled, where its weights are, who may use them.
 
-Files and settings are as the models' own pages give them. Nothing here imports torch or looks at a disk.
+Files and settings are as the models' own pages give them. Every default says below itself why it is this one; what
+nobody has seen with weights yet says that. Nothing here imports torch or looks at a disk.
 """
 
 from __future__ import annotations
@@ -54,33 +55,44 @@ class Preset:
     summary: str
     parts: tuple[Part, ...]
     dit: DitConfig = WAN_1_3B
+    """Sizes. Causal models of this architecture are published at 1.3B."""
     strategies: tuple[str, ...] = ("anchor", "joint+anchor")
-    """Keyframe strategies it can follow, the default first; see `conditioning.Strategy`."""
+    """Keyframe strategies it can follow, the default first; see `conditioning.Strategy`. `anchor` streams and is how
+    these models are run; `joint+anchor` has to be asked for, as its first frame comes with its last."""
     per_block: int = 3
+    """As Self Forcing was trained, and most that came after it."""
     window: int = TRAINED_LATENTS
+    """The widest that is of use: all of a clip of the trained length."""
     sink: int = 1
     """Oldest latents that stay when the window moves on. Most models are published with none, for clips that fit the
     window; a longer clip from a given first frame would forget what it began as, so here that frame always stays."""
     policy: Policy = "absolute"
-    """Where in time what is looked back at seems to lie; see `model.positions`."""
+    """Where in time what is looked back at seems to lie; see `model.positions`. Self Forcing caches rotated keys."""
     trained: int | None = None
-    """Positions that the model was trained at, where its policy must keep within them."""
+    """Positions that the model was trained at, where its policy must keep within them. `absolute` cannot: `frames`
+    keeps such a model within them."""
     renews: bool = False
-    """Under another prompt in mid-clip, the window is computed anew, as the model was trained."""
+    """Under another prompt in mid-clip, the window is computed anew. Only where a model was trained so: it costs a pass
+    for each block of the window."""
     steps: tuple[float, ...] = (1000, 750, 500, 250)
+    """Self Forcing's `denoising_step_list`."""
     warp: bool = True
-    """The steps are places in the shifted schedule and not the timesteps themselves."""
+    """The steps are places in the shifted schedule and not the timesteps themselves (`warp_denoising_step`)."""
     shift: float = 5.0
+    """Self Forcing's `timestep_shift`, by its inference.py; its demo runs 8 for want of being told."""
     first_steps: tuple[float, ...] = ()
-    """Steps of the first block, where they are others."""
+    """Steps of the first block, where they are others: it has the least to go by."""
     even_steps: int = 0
     """For models that were not distilled: as many steps along the flow instead of `steps`."""
+    samplers: tuple[str, ...] = ()
+    """How those steps are taken, the default first; see `noise.Sampler`. Empty for distilled models."""
     context_t: float = 0.0
-    """The timestep that the clean pass is told."""
+    """The timestep that the clean pass is told. All that is published has 0 (`context_noise`)."""
     guidance: float = 1.0
-    """Above 1: two passes. At 1, a negative prompt works by attention guidance."""
+    """Above 1: two passes. At 1, a negative prompt works by attention guidance. Distillation put the guidance into the
+    weights; more of it would burn."""
     negative_prompt: str = ""
-    """Taken where the user gives none."""
+    """Taken where the user gives none. At a guidance of 1 none means that nothing is spent on one."""
     frames: tuple[int, int] = (3, 81)
     """Shortest and longest clip. 81 frames are what most models were trained on: beyond, they meet positions that they
     have never seen."""
@@ -126,9 +138,11 @@ _SHARED = (
 _VACE = Part("vace", "wan-vace/vace.safetensors", _VACE_SOURCE)
 
 _LONG = (3, 481)
-"""Of models that were trained to roll on behind a window."""
+"""Of models that were trained to roll on behind a window: twenty seconds at 24 frames a second, a shot's length."""
 _WITH_VACE = ("chunk+anchor", "anchor", "chunk", "lookahead+anchor", "lookahead", "joint", "joint+anchor")
-"""Those that stream come first: look-ahead runs the branch over the rest of the clip in every pass."""
+"""Those that stream come first: look-ahead runs the branch over the rest of the clip in every pass. `chunk+anchor`
+leads: the anchor steers early, the branch knows the end picture, and only blocks with a keyframe pay for it. Which of
+them looks best has not been seen."""
 
 
 def _dit(folder: str, source: Source) -> Part:
@@ -147,6 +161,7 @@ SELF_FORCING = Preset(
         *_SHARED,
     ),
 )
+"""All defaults of `Preset` are its own. The DMD weights, as its README runs them; SiD's lie beside them."""
 SELF_FORCING_VACE = evolve(
     SELF_FORCING,
     id="self-forcing-vace",
@@ -156,6 +171,7 @@ SELF_FORCING_VACE = evolve(
     parts=(*SELF_FORCING.parts, _VACE),
     strategies=_WITH_VACE,
 )
+"""The branch was trained for the model that Self Forcing was distilled from, and works on it as it is."""
 CAUSAL_FORCING = Preset(
     id="causal-forcing",
     title="Causal Forcing 1.3B",
@@ -168,6 +184,7 @@ CAUSAL_FORCING = Preset(
         *_SHARED,
     ),
 )
+"""A drop-in for Self Forcing. Chunk-wise its README runs the plain weights, not their average."""
 CAUSAL_FORCING_FRAME = evolve(
     CAUSAL_FORCING,
     id="causal-forcing-frame",
@@ -179,6 +196,7 @@ CAUSAL_FORCING_FRAME = evolve(
     ),
     per_block=1,
 )
+"""Trained with blocks of one latent, hence with a first frame that is given."""
 CAUSAL_FORCING_2STEP = evolve(
     CAUSAL_FORCING_FRAME,
     id="causal-forcing-2step",
@@ -194,6 +212,7 @@ CAUSAL_FORCING_2STEP = evolve(
     steps=(1000, 500),
     first_steps=(1000, 750, 500, 250),
 )
+"""As it was distilled: two steps, and four where nothing has been made yet."""
 CAUSAL_FORCING_1STEP = evolve(
     CAUSAL_FORCING_2STEP,
     id="causal-forcing-1step",
@@ -208,6 +227,25 @@ CAUSAL_FORCING_1STEP = evolve(
     ),
     steps=(1000,),
 )
+"""As it was distilled: one step, and four where nothing has been made yet."""
+CAUSAL_FORCING_LONG = evolve(
+    CAUSAL_FORCING,
+    id="causal-forcing-long",
+    title="Causal Forcing 1.3B, long video",
+    summary="Causal Forcing trained on for minutes. Its authors denoise several blocks at a time, each less noisy "
+    "than the next; here it is one after the other",
+    parts=(
+        _dit("causal-forcing-long", Source("zhuhz22/Causal-Forcing", "chunkwise/longvideo.pt", _APACHE)),
+        *_SHARED,
+    ),
+    sink=3,
+    policy="relative",
+    trained=TRAINED_LATENTS,
+    frames=_LONG,
+)
+"""By Rolling Forcing's rules (`rolling_forcing_dmd.yaml`): the first block stays and seems to lie right before the rest
+of a window of 21 latents, which `relative` says as well. Its rollout of several blocks at once is not built, so `auto`
+takes models first that were trained for this one."""
 LONGLIVE = Preset(
     id="longlive",
     title="LongLive 1.3B",
@@ -232,6 +270,7 @@ LONGLIVE = Preset(
     renews=True,
     frames=_LONG,
 )
+"""Window and sink of its configuration; the prompt's switch with a window made anew is what it was trained for."""
 SGF = Preset(
     id="sgf",
     title="Self Gradient Forcing 1.3B",
@@ -243,6 +282,7 @@ SGF = Preset(
     trained=12,
     frames=_LONG,
 )
+"""Its configuration: positions are top-aligned in a trained range that is as long as the window."""
 SGF_FRAME = evolve(
     SGF,
     id="sgf-frame",
@@ -254,6 +294,7 @@ SGF_FRAME = evolve(
     sink=4,
     trained=21,
 )
+"""Its configuration: one latent a block, a sink of four, and a trained range of 21."""
 
 
 def _sgf_plus(preset: Preset, folder: str, title: str, file: str) -> Preset:
@@ -264,7 +305,9 @@ def _sgf_plus(preset: Preset, folder: str, title: str, file: str) -> Preset:
 
 
 SGF_PLUS = _sgf_plus(SGF, "sgf-plus", "Self Gradient Forcing+ 1.3B", "chunkwise/model.pt")
+"""As `SGF`; the second transformer lies in the same file."""
 SGF_PLUS_FRAME = _sgf_plus(SGF_FRAME, "sgf-plus-frame", "Self Gradient Forcing+ 1.3B, frame-wise", "framewise/model.pt")
+"""As `SGF_FRAME`; the second transformer lies in the same file."""
 CAUSVID = Preset(
     id="causvid",
     title="CausVid 1.3B",
@@ -286,6 +329,7 @@ CAUSVID = Preset(
     warp=False,
     shift=8.0,
 )
+"""Its configuration: three steps that are timesteps themselves; the 0 at the end of its list is not one."""
 WAN_NEGATIVE = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
     "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
@@ -300,13 +344,14 @@ WAN_VACE = Preset(
     dit=WAN_1_3B_VACE,
     strategies=("joint",),
     even_steps=50,
+    samplers=("unipc", "euler"),
     shift=16.0,
     guidance=5.0,
     negative_prompt=WAN_NEGATIVE,
     frames=(3, 81),
 )
-"""Shift, guidance and steps are the defaults of Wan 2.1's own `generate.py` for the task vace: sample_shift 16,
-sample_guide_scale 5.0, sample_steps 50, and its negative prompt where none is given."""
+"""Shift, guidance, steps and sampler are the defaults of Wan 2.1's own `generate.py` for the task vace: sample_shift
+16, sample_guide_scale 5.0, sample_steps 50, sample_solver unipc, and its negative prompt where none is given."""
 
 _BUILT_IN = Source(repository="", file="", licence=_APACHE)
 
@@ -328,7 +373,7 @@ SMALL_WORLD = Preset(
     frames=(6, 34),
 )
 """Comes with the package and is trained by it, see `train`. Its only codec is a TAEHV. Frame-wise, as the motion of a
-whole clip is a handful of latents. A window of 10 latents is its longest clip."""
+whole clip is a handful of latents. A window of 10 latents is its longest clip, the longest that it was trained on."""
 
 PRESETS: tuple[Preset, ...] = (
     SELF_FORCING_VACE,
@@ -342,10 +387,13 @@ PRESETS: tuple[Preset, ...] = (
     SGF_PLUS_FRAME,
     CAUSAL_FORCING_2STEP,
     CAUSAL_FORCING_1STEP,
+    CAUSAL_FORCING_LONG,
     CAUSVID,
     WAN_VACE,
 )
-"""In the order in which `auto` prefers them."""
+"""In the order in which `auto` prefers them: what knows the end picture first, then what is published as the better of
+two, those that roll on behind those that do not, more steps before fewer, what is not run as it was trained, the
+oldest, and last what does not stream."""
 
 
 def find(preset_id: str) -> Preset | None:

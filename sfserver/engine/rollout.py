@@ -16,16 +16,15 @@ had been started.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
 import torch
 from attrs import frozen
-from sfwire.errors import ErrorCode, RequestError
 from torch import Tensor
 
-from ..model.attention import kernel_preference
+from ..model.attention import Group, grouped, kernel_preference
 from ..model.cache import CacheShape, KvCache
 from ..model.config import DitConfig
 from ..model.dit import EAGER, Dit, How
@@ -137,7 +136,9 @@ class Rollout:
         )
 
         head_dim = networks.dit.config.head_dim
-        self._table = RopeTable(head_dim, geometry.latents, geometry.rows, geometry.columns, device)
+        table = partial(RopeTable, head_dim, geometry.latents, geometry.rows, geometry.columns, device)
+        seen = self._guide.focus.time_scale
+        self._table, self._view_table = table(1.0 if self._guide.lookahead else seen), table(seen)
         self._prompts = prompts
         shape = memory and cache_shape(networks.dit.config, geometry, memory, len(self._pinned), batch)
         positions = memory and Positions(memory.policy, memory.trained, self._guide.pull.reach)
@@ -148,7 +149,7 @@ class Rollout:
     def run(self) -> Generator[Step | Made, None, None]:
         """A Step after each pass and a Made after each block, to the end of the clip.
 
-        Raises RequestError (not_finite) where the networks produce NaN or infinity.
+        Nothing here waits for the device. Whether what it made is finite is seen where pictures leave (`pipeline`).
         """
         yield from self._place_keyframes()
         for block in self._geometry.blocks[self._next :]:
@@ -210,13 +211,13 @@ class Rollout:
         noise = self._beginning(block)
         view = yield from self._view(block)
         self._seat(block)
-        x = noise
+        x, advance = noise, schedule.begin()
         try:
             for i, t in enumerate(schedule.timesteps):
                 x = self._with_known(x, block, noise, schedule.sigmas[i], passes_left=len(schedule) - i)
                 is_exit = i + 1 == len(schedule)
                 flow = self._flow(x, t, block, view, graph=is_exit and self._graph != "none")
-                x = schedule.advance(i, x, flow, partial(self._noise, block.index, i + 1))
+                x = advance(i, x, flow, partial(self._noise, block.index, i + 1))
                 yield self._step("denoising")
         except GeneratorExit:
             self._truncate(block.start)  # what the cache holds of this block is noise
@@ -240,8 +241,8 @@ class Rollout:
         networks, how = self._networks, self._networks.how
         dit, text = (networks.clean, prompt.clean_text) if clean and networks.clean else (networks.dit, prompt.text)
         rotation = cache.rotation if cache else self._table.at(block.start, block.count)
-        biases = self._guide.pull.biases(block, self._guide.known)
-        groups = cache.groups(biases) if cache and biases else ()
+        biases = self._guide.biases(block)
+        groups = cache.groups(biases) if cache and biases else self._groups(block.latents, biases)
         with kernel_preference():
             hints = self._hints(x, t, block, view, prompt) if view else ()
             return dit(x, self._timesteps(t), text, rotation, cache, hints, how, groups=groups)
@@ -251,15 +252,23 @@ class Rollout:
         dit, vace, guide = self._networks.dit, self._networks.vace, self._guide
         assert vace
         tokens = dit.embed_latents(torch.cat((x, view.future), dim=1))
-        rotation = self._table.at(block.start if guide.lookahead else 0, view.context.shape[1])
+        span = range(block.start, block.start + view.context.shape[1])
+        rotation = self._view_table.at(block.start if guide.lookahead else 0, len(span))
+        groups = self._groups(span, guide.focus.biases(span, guide.keyframes))
         if guide.lookahead:
             timesteps = self._timesteps(t, block.count, view.future.shape[1])
             how = How(self._networks.how.attend)  # the view shrinks towards the end: compiled, it would be each time
         else:
             timesteps, how = self._timesteps(t), self._networks.how  # by itself, a block is a clip of its own
-        hints = vace(tokens, dit.embed_time(timesteps).blocks, view.context, prompt.vace_text, rotation, how)
+        hints = vace(tokens, dit.embed_time(timesteps).blocks, view.context, prompt.vace_text, rotation, how, groups)
         own = block.count * self._geometry.tokens_per_latent
         return [guide.strength * hint[:, :own] for hint in hints]
+
+    def _groups(self, span: range, biases: Mapping[int, tuple[float, ...]]) -> Sequence[Group]:
+        """The tokens of a run of latents that attend to each other, without a cache."""
+        tokens = self._geometry.tokens_per_latent
+        places = ((slice(i * tokens, (i + 1) * tokens), biases.get(p, (0.0,))) for i, p in enumerate(span))
+        return grouped(places) if biases else ()
 
     def _timesteps(self, t: float, count: int = 1, future: int = 0) -> Tensor:
         """[B, F]: one timestep for all latents, or each its own where `future` ones are still pure noise."""
@@ -310,13 +319,10 @@ class Rollout:
         return x
 
     def _pixels(self, block: Block, latents: Tensor) -> Tensor | None:
-        """Decode what is needed of a block. Frames wait for the device anyway, so here is where NaN is looked for."""
-        _check_finite(latents, block, "the model")
+        """Decode what is needed of a block."""
         if self._decode is None:
             return None
-        pixels = self._decode(latents[:, : self._geometry.needed_latents - block.start])
-        _check_finite(pixels, block, "the VAE's decoder")
-        return pixels
+        return self._decode(latents[:, : self._geometry.needed_latents - block.start])
 
     def _seat(self, block: Block, pin: bool = False, final: bool = False) -> None:
         for _, cache in self._branches:
@@ -344,15 +350,6 @@ class Rollout:
         renewing = sum(len(self._looked_back_at(block)) for block in self._script.changes(self._geometry))
         remembering = len(self._geometry.made) - 1 if self._memory else 0
         return len(self._unplaced) + denoising + renewing + remembering
-
-
-def _check_finite(x: Tensor, block: Block, maker: str) -> None:
-    if not bool(torch.isfinite(x).all()):
-        raise RequestError(
-            ErrorCode.NOT_FINITE,
-            f"{maker} produced NaN or infinity in latents {block.start} to {block.stop - 1}; "
-            "its weights are damaged or do not bear this precision, try precision fp32",
-        )
 
 
 def cache_shape(config: DitConfig, geometry: Geometry, memory: Memory, pinned: int = 0, batch: int = 1) -> CacheShape:

@@ -73,9 +73,14 @@ def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]
 
 def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) -> Choice:
     """What `auto` means for one clip, with settings that make it fit. Raises RequestError where nothing will do."""
-    own = [info for info in infos if info.id != SMALL_WORLD.id]
-    memory = gpu_memory_bytes(config) if any(info.available and info.memory_bytes for info in own) else 0
-    return choose_clip(own, memory, clip)
+    infos = list(infos)
+    memory = gpu_memory_bytes(config) if any(info.available and info.memory_bytes for info in infos) else 0
+    return choose_of(infos, memory, clip)
+
+
+def choose_of(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted) -> Choice:
+    """The same with so much memory. Never the small world."""
+    return choose_clip([info for info in infos if info.id != SMALL_WORLD.id], memory_bytes, clip)
 
 
 def gpu_memory_bytes(config: ServerConfig) -> int:

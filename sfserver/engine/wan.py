@@ -31,7 +31,7 @@ from .stand_in import MAX_REASON_CHARS, described
 if TYPE_CHECKING:
     from .base import Engine
 
-VERSION = "2"
+VERSION = "3"
 """Of the pixels that these engines make; raised whenever the same request gives others."""
 MAX_PIXELS = 1280 * 720
 """Twice the area that the models were trained at; beyond it they repeat themselves."""
@@ -280,6 +280,36 @@ _ANCHORED = (
     ),
 )
 
+_SEEN_AT_ONCE = (
+    Parameter(
+        "keyframe_focus",
+        "float",
+        0.0,
+        "How firmly frames keep to the keyframes around them, to the nearer one most; for joint and look-ahead, which "
+        "see where the clip is going (arXiv 2603.17651)",
+        low=0.0,
+        high=5.0,
+    ),
+    Parameter(
+        "keyframe_nearness",
+        "float",
+        1.0,
+        "How far apart frames seem there, as a share of what it is: below 1, far keyframes are heeded like nearer ones",
+        low=0.25,
+        high=1.0,
+    ),
+)
+
+
+_ANCHOR_SHOWS = Parameter(
+    "anchor_shows",
+    "choice",
+    "still",
+    "What the frames around a keyframe are to the model: still copies of it, or the draft engine's in-betweens on the "
+    "way there",
+    choices=("still", "draft"),
+)
+
 
 def _release(preset: Preset) -> Parameter:
     help_text = (
@@ -303,7 +333,9 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         low, high = preset.sink + preset.per_block, max(preset.window, 2 * TRAINED_LATENTS)
         parameters.append(Parameter("window", "int", preset.window, help_text, low=low, high=high))
     if any("anchor" in name.split("+") for name in preset.strategies):
-        parameters += [_release(preset), *_ANCHORED]
+        parameters += [_release(preset), _ANCHOR_SHOWS, *_ANCHORED]
+    if any({"joint", "lookahead"}.intersection(name.split("+")) for name in preset.strategies):
+        parameters += _SEEN_AT_ONCE
     if preset.dit.vace_layers:
         parameters.append(_VACE_STRENGTH)
     if preset.guidance > 1:
@@ -311,6 +343,9 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         parameters.append(Parameter("guidance", "float", preset.guidance, help_text, low=1.0, high=20.0))
     else:
         parameters.append(_NEGATIVE_STRENGTH)
+    if preset.samplers:
+        help_text = "How the steps are taken: unipc is the model's own way, euler the plain one, a little less exact"
+        parameters.append(Parameter("sampler", "choice", preset.samplers[0], help_text, choices=preset.samplers))
     if has_tae:
         parameters.append(_DECODER)
     return parameters

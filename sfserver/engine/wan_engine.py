@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -20,14 +20,16 @@ from ..model.text import PromptTooLong
 from ..model.vace import Vace
 from ..model.vae import WanVae
 from . import conditioning
-from .base import Chunk, Event, Frame, Job, Step
+from .approach import drafted
+from .base import Chunk, Engine, Event, Frame, Job, Keyframe, Step
 from .capacity import Need, largest_size
 from .conditioning import ClipContext, GreyClip, Still, Strategy
 from .geometry import Geometry, frames_of, latent_of
-from .guide import Context, Pull
-from .noise import Schedule, even_schedule, make_schedule, seeded_noise
+from .guide import Context, Focus, Pull
+from .noise import Schedule, even_schedule, make_schedule, seeded_noise, unipc_schedule
+from .pipeline import Leaving, Pipeline, line_of, to_pictures
 from .presets import TRAINED_LATENTS, Preset
-from .rollout import Memory, Networks, Rollout, Sampling
+from .rollout import Made, Memory, Networks, Rollout, Sampling
 from .script import Prompt, Script, Switch
 from .seam import Seam
 
@@ -49,6 +51,8 @@ class Weights:
     tae: Tae | None = None
     clean: Dit | None = None
     """Makes the clean passes, where a model has another transformer for them."""
+    draft: Callable[[], Engine] | None = None
+    """The draft engine, loaded when it is first asked for."""
 
 
 class WanEngine:
@@ -59,6 +63,7 @@ class WanEngine:
         self._preset = preset
         self._weights = weights
         self._device = device
+        self._line = line_of(device)
         self._grey = GreyClip(weights.vae)
         self._attend = choose_attention("auto", device, weights.dit.compute_dtype)
         self._compiled: How | None = None
@@ -79,6 +84,7 @@ class WanEngine:
         geometry = conditioning.plan_clip(job.width, job.height, job.num_frames, job.keyframes, self._preset, strategy)
         memory = self._memory(job, strategy, geometry)
         need = self._need(job, strategy, geometry, memory)
+        self._line.take_turns(need.beyond_weights(job.width, job.height, beside=True) > free_bytes(self._device))
         run = self._run(job, strategy, geometry, memory)
         with closing(out_of_memory_explained(run, geometry, need, self._device)) as events:
             for event in events:
@@ -92,7 +98,8 @@ class WanEngine:
         yield Step("text", 0, 1)
         script = self._script(job, geometry)
         yield Step("text", 1, 1)
-        stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device)
+        around = yield from self._around_keyframes(job, strategy)
+        stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device, around)
         context = self._context(job, geometry, strategy)
         decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
         given = {position for block in geometry.blocks if block.given for position in block.latents}
@@ -100,6 +107,7 @@ class WanEngine:
         for still in stills:
             if params["seam"] and still.at not in given:  # the rollout itself decodes what is given
                 seam.learn(still.errors(decoder.decode(still.latents, decoder.new_decoder_state())))
+        decode = partial(decoder.decode, state=decoder.new_decoder_state())
         rollout = Rollout(
             Networks(weights.dit, weights.vace, self._how(job), weights.clean),
             geometry,
@@ -108,32 +116,57 @@ class WanEngine:
             seeded_noise(job.seed, geometry, self._device),
             conditioning.guide(strategy, geometry, stills, context, self._dials(job)),
             memory,
-            partial(decoder.decode, state=decoder.new_decoder_state()),
+            lambda latents: self._line.beside(lambda: decode(latents)),
             self._device,
             weights.dit.compute_dtype,
             switches=script.switches,
         )
-        yield from self._deliver(job, rollout, seam, {still.at: still for still in stills})
+        try:
+            yield from self._deliver(job, rollout, seam, {still.at: still for still in stills})
+        finally:
+            self._line.join()
+
+    def _around_keyframes(self, job: Job, strategy: Strategy) -> Generator[Step, None, Mapping[int, Keyframe]]:
+        """Frames that are not given but shown to the model all the same, beside keyframes that are anchored."""
+        if not strategy.anchor or job.params.get("anchor_shows") != "draft":
+            return conditioning.NOTHING
+        assert self._weights.draft
+        return (yield from drafted(self._weights.draft(), job.keyframes))
 
     def _deliver(
         self, job: Job, rollout: Rollout, seam: Seam, stills: Mapping[int, Still]
     ) -> Generator[Event, None, None]:
-        """The rollout's steps as they are, its blocks as the frames that are wanted of them."""
-        wanted = frozenset(job.wanted())
-        pace = Pace(self._device)
+        """The rollout's steps as they are, its blocks as the frames that are wanted of them, one pass later or so."""
+        pipeline = Pipeline(self._line)
         for event in rollout.run():
             if isinstance(event, Step):
-                pace.keep()
+                yield from self._chunks(job, pipeline.after_pass())
                 yield event
-                continue
-            assert event.pixels is not None
-            if event.block.given and job.params["seam"]:
-                for position in event.block.latents:
-                    until = frames_of(position).stop - frames_of(event.block.start)[0]
-                    seam.learn(stills[position].errors(event.pixels[:, :until]))
-            first = frames_of(event.block.start)[0]
-            pictures = to_pictures(seam.correct(first, event.pixels[0].float())).cpu().numpy()
-            if frames := tuple(Frame(first + i, p) for i, p in enumerate(pictures) if first + i in wanted):
+            else:
+                yield from self._chunks(
+                    job, pipeline.rest()
+                )  # long since there, unless decoding is all that takes time
+                pictures = self._line.beside(partial(self._pictures, event, seam, stills if job.params["seam"] else {}))
+                first = frames_of(event.block.start)[0]
+                assert event.pixels is not None
+                pipeline.add(event.block, first, event.latents, event.pixels, pictures)
+                yield from self._chunks(job, pipeline.arrived())
+        yield from self._chunks(job, pipeline.rest())
+
+    def _pictures(self, made: Made, seam: Seam, stills: Mapping[int, Still]) -> Tensor:
+        """A block's pictures [T, H, W, 3] uint8, corrected. The seam learns from what is given."""
+        assert made.pixels is not None
+        first = frames_of(made.block.start)[0]
+        for position in made.block.latents if made.block.given and stills else ():
+            until = frames_of(position).stop - first
+            seam.learn(stills[position].errors(made.pixels[:, :until]))
+        return to_pictures(seam.correct(first, made.pixels[0].float()))
+
+    def _chunks(self, job: Job, arrived: Iterable[Leaving]) -> Generator[Chunk, None, None]:
+        """Those of the pictures that are wanted."""
+        for leaving in arrived:
+            pictures = enumerate(leaving.pictures.numpy(), leaving.first)
+            if frames := tuple(Frame(at, picture) for at, picture in pictures if job.wants(at)):
                 yield Chunk(frames)
 
     def _script(self, job: Job, geometry: Geometry) -> Script:
@@ -184,6 +217,10 @@ class WanEngine:
                 fade=float(params.get("anchor_fade", plain.pull.fade)),
                 reach=reach if reach < TRAINED_LATENTS else None,
             ),
+            focus=Focus(
+                strength=float(params.get("keyframe_focus", plain.focus.strength)),
+                time_scale=float(params.get("keyframe_nearness", plain.focus.time_scale)),
+            ),
         )
 
     def _context(self, job: Job, geometry: Geometry, strategy: Strategy) -> Context | None:
@@ -196,11 +233,15 @@ class WanEngine:
     def _sampling(self, job: Job) -> Sampling:
         preset = self._preset
         return Sampling(
-            schedule=even_schedule(preset.even_steps, preset.shift) if preset.even_steps else self._steps(preset.steps),
+            schedule=self._even_steps(job) if preset.even_steps else self._steps(preset.steps),
             first_schedule=self._steps(preset.first_steps) if preset.first_steps else None,
             context_t=preset.context_t,
             guidance=float(job.params.get("guidance", 1.0)),
         )
+
+    def _even_steps(self, job: Job) -> Schedule:
+        make = unipc_schedule if job.params.get("sampler") == "unipc" else even_schedule
+        return make(self._preset.even_steps, self._preset.shift)
 
     def _steps(self, steps: Sequence[float]) -> Schedule:
         return make_schedule(steps, self._preset.shift, self._preset.warp)
@@ -218,6 +259,7 @@ class WanEngine:
         caches = 2 if float(job.params.get("guidance", 1.0)) > 1 else 1
         pinned = len({latent_of(k.at) for k in job.keyframes}) if strategy.anchor else 0
         seats = min(memory.window, geometry.latents) + pinned if memory else 0
+        is_turned = self._dials(job).pull.reach is not None and self._preset.policy == "absolute"
         return Need(
             config=self._weights.dit.config,
             per_pass=block,
@@ -225,6 +267,8 @@ class WanEngine:
             vace_span=min(geometry.latents, TRAINED_LATENTS if strategy.lookahead else block) if strategy.vace else 0,
             element_bytes=self._weights.dit.compute_dtype.itemsize,
             transformers=self._preset.transformers,
+            decoder="tae" if self._weights.tae and job.params.get("decoder") == "tae" else "wan",
+            raw=caches * pinned if memory and is_turned else 0,
             encoder_states=int(strategy.vace and conditioning.is_encoded_in_parts(strategy, geometry, job.keyframes)),
         )
 
@@ -234,29 +278,6 @@ class WanEngine:
         if self._compiled is None:
             self._compiled = How.compiled(self._attend)
         return self._compiled
-
-
-class Pace:
-    """Keeps the host at most one pass ahead of the device: a Step means what it says, and a cancel is in time."""
-
-    def __init__(self, device: torch.device):
-        self._on_cuda = device.type == "cuda"
-        self._last: torch.cuda.Event | None = None
-
-    def keep(self) -> None:
-        """Call after a pass was queued. Waits for the pass before it."""
-        if not self._on_cuda:
-            return
-        queued = torch.cuda.Event()
-        queued.record()
-        if self._last is not None:
-            self._last.synchronize()
-        self._last = queued
-
-
-def to_pictures(pixels: Tensor) -> Tensor:
-    """[T, 3, H, W] in -1 to 1 to [T, H, W, 3] uint8."""
-    return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).contiguous()
 
 
 def out_of_memory_explained(

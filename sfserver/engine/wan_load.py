@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from ..model.text import PromptCache, PromptEncoder
 from ..model.vae import WanVae
 from ..weights import loading
 from ..weights.files import WeightsError
-from . import capacity
+from . import capacity, draft
 from .presets import Preset, Role
 from .wan_engine import WanEngine, Weights, says_out_of_memory
 
@@ -73,6 +74,7 @@ def _load_weights(
         vae=load_codec(preset),
         tae=loading.load_tae(home("tae"), device, dtype) if has_choice else None,
         embed=_prompt_encoder(home("text"), home("tokenizer"), preset.dit.text_len, config),
+        draft=cache(partial(draft.load, config)),
     )
 
 

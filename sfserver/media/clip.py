@@ -39,7 +39,7 @@ class ClipWriter:
     Every method raises MediaError for what the disk or the installation is to blame for, and leaves nothing then.
     """
 
-    def __init__(self, path: Path, width: int, height: int, fps: Fraction) -> None:
+    def __init__(self, path: Path, width: int, height: int, fps: Fraction, comment: str = "") -> None:
         encoder = h264_encoder()
         if encoder is None:
             raise MediaError(
@@ -53,6 +53,8 @@ class ClipWriter:
         with self._writing():
             self._part.touch()  # so that a folder that cannot be written is told now and not after the first frame
             self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
+        if comment:
+            self._container.metadata["comment"] = comment
         stream = self._container.add_stream(encoder, rate=fps)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"

@@ -46,7 +46,8 @@ class Outputs:
     Every method raises MediaError; after that, call `abort`.
     """
 
-    def __init__(self, out: Path, shape: ClipShape) -> None:
+    def __init__(self, out: Path, shape: ClipShape, text: str = "") -> None:
+        """`text` goes into every picture and into the clip: how they were made."""
         check_name(out)
         self.out = out
         self.written = 0
@@ -57,9 +58,10 @@ class Outputs:
         self._sheet: ContactSheet | None = None
         try:
             if not is_clip:
-                self._sequence = SequenceWriter(out / "frames")
+                self._sequence = SequenceWriter(out / "frames", text)
                 self._sheet = ContactSheet(shape.num_frames, shape.keyframes, shape.width, shape.height)
-            self._clip = ClipWriter(out if is_clip else out / "clip.mp4", shape.width, shape.height, shape.fps)
+            path = out if is_clip else out / "clip.mp4"
+            self._clip = ClipWriter(path, shape.width, shape.height, shape.fps, text)
         except MediaError:
             let_go(self._claim)
             self._remove_empty_folders()

@@ -47,7 +47,7 @@ class Loaded:
 
 def read_picture(path: Path) -> Loaded:
     """Read one keyframe, [H, W, 3] uint8 sRGB. Raises MediaError; size and kind are checked before decoding."""
-    _check_file(path)
+    check_file(path)
     if exr.is_exr(path):
         with _decoding(path):
             linear, notes = exr.read_linear(path, MAX_SOURCE_PIXELS, _linear_from_srgb(np.float32(BACKGROUND / 255)))
@@ -62,7 +62,8 @@ def read_picture(path: Path) -> Loaded:
     return Loaded(image, tuple(f"{path}: {note}" for note in notes))
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raises MediaError where there is no file that could be read: a pipe or a device would never end."""
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
@@ -42,6 +43,16 @@ class Group(NamedTuple):
     """Of k and v."""
     bias: tuple[float, ...] = (0.0,)
     """One for each latent of the queries, or one for all of them. -inf is as if the keys were not there."""
+
+
+def grouped(places: Iterable[tuple[slice, tuple[float, ...]]]) -> list[Group]:
+    """Rows of k with their biases, in order: neighbours of equal bias become one group, -inf is left out."""
+    groups: list[Group] = []
+    for rows, bias in places:
+        if groups and groups[-1].bias == bias and groups[-1].rows.stop == rows.start:
+            rows = slice(groups.pop().rows.start, rows.stop)
+        groups.append(Group(rows, bias))
+    return [group for group in groups if max(group.bias) > -math.inf]
 
 
 def attend_in_groups(q: Tensor, k: Tensor, v: Tensor, groups: Sequence[Group]) -> Tensor:

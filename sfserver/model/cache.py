@@ -10,13 +10,12 @@ sink and the present block counted. A block that is passed again (next denoising
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from attrs import frozen
 from torch import Tensor, cat, device, dtype, empty
 
-from .attention import Group
+from .attention import Group, grouped
 from .positions import ABSOLUTE, Positions
 from .rope import RopeTable, Rotation, rotate
 
@@ -190,13 +189,8 @@ class KvCache:
 
     def groups(self, biases: Mapping[int, tuple[float, ...]]) -> list[Group]:
         """All keys that are held, as groups of equal bias: those of latents without one have none. -inf is left out."""
-        groups: list[Group] = []
-        for position in sorted(self._seats, key=self._seats.__getitem__):
-            place, bias = self._place(position), biases.get(position, (0.0,))
-            if groups and groups[-1].bias == bias:
-                place = slice(groups.pop().rows.start, place.stop)
-            groups.append(Group(place, bias))
-        return [group for group in groups if max(group.bias) > -math.inf]
+        in_seats = sorted(self._seats, key=self._seats.__getitem__)
+        return grouped((self._place(position), biases.get(position, (0.0,))) for position in in_seats)
 
     def truncate(self, start: int) -> None:
         """Forget all latents from `start` on that are not pinned: a block that was broken off has left noise there."""

@@ -31,7 +31,7 @@ def pairs_per_axis(head_dim: int) -> tuple[int, int, int]:
 
 
 def axis_angles(positions: Tensor, pairs: int) -> Tensor:
-    """Angles [P, pairs] of integer `positions` [P], in float64: float32 loses the far end of long clips."""
+    """Angles [P, pairs] of `positions` [P], in float64: float32 loses the far end of long clips."""
     exponents = torch.arange(pairs, dtype=torch.float64, device=positions.device) / pairs
     return torch.outer(positions.double(), THETA**-exponents)
 
@@ -39,12 +39,22 @@ def axis_angles(positions: Tensor, pairs: int) -> Tensor:
 class RopeTable:
     """Every rotation that the tokens of a clip can need; `rows` and `columns` of one latent are counted in patches."""
 
-    def __init__(self, head_dim: int, latents: int, rows: int, columns: int, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        head_dim: int,
+        latents: int,
+        rows: int,
+        columns: int,
+        device: torch.device | str = "cpu",
+        time_scale: float = 1.0,
+    ):
+        """Distances in time seem `time_scale` times as long as they are."""
         self.tokens_per_latent = rows * columns
         self.latents = latents
+        scales = (time_scale, 1.0, 1.0)
         frame, row, column = (
-            axis_angles(torch.arange(size), pairs)
-            for size, pairs in zip((latents, rows, columns), pairs_per_axis(head_dim), strict=True)
+            axis_angles(scale * torch.arange(size, dtype=torch.float64), pairs)
+            for scale, size, pairs in zip(scales, (latents, rows, columns), pairs_per_axis(head_dim), strict=True)
         )
         self._frame = _factors(frame, device)
         within = torch.cat(

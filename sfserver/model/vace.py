@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .attention import Group
 from .config import DitConfig
 from .dit import EAGER, Block, How, PatchEmbedding, TextKv, project, text_keys
 from .rope import Rotation
@@ -40,18 +41,20 @@ class Vace(nn.Module):
         text: Sequence[TextKv],
         rotation: Rotation,
         how: How = EAGER,
+        groups: Sequence[Group] = (),
     ) -> list[Tensor]:
         """Hints [B, L, d], one per entry of `vace_layers`.
 
         `tokens` are the noisy latents' embedding [B, L, d], `time` their blocks' time embedding [B, F, 6, d], `context`
         what is known of the same latents, [B, F, 96, H, W]. All of them attend to each other; there is no cache here.
+        `groups` of the tokens have biases, as in `Dit.forward`.
         """
         enter = self.vace_blocks[0].before_proj
         assert enter is not None
         stream = tokens + project(enter, self.vace_patch_embedding(context))
         hints = []
         for block, text_kv in zip(self.vace_blocks, text, strict=True):
-            stream = block(stream, time, text_kv, rotation, how)
+            stream = block(stream, time, text_kv, rotation, how, groups=groups)
             hints.append(project(block.after_proj, stream))
         return hints
 

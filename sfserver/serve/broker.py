@@ -216,6 +216,8 @@ class Broker:
         """Raises RequestError for what is well-formed and cannot be done."""
         if why := self._why_no_worker():
             raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)
+        if request.engine == L.AUTO:
+            return  # the worker knows the device's memory: it chooses, and then checks as we do
         info = self._engines.get(request.engine)
         if info is None:
             known = ", ".join(self._engines) or "none yet, the server is starting"

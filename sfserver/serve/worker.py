@@ -7,15 +7,16 @@ engine; closing that generator is how a request is cancelled.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import attrs
 from sfwire import limits as L
@@ -25,14 +26,12 @@ from sfwire.errors import RETRYABLE, ErrorCode, RequestError
 
 from .. import __version__
 from ..config import ServerConfig, load_config
-from ..engine.base import Chunk, Engine, Frame, Job, Keyframe, Step, checked
+from ..engine.base import CHOSEN, Engine, Frame, Job, Keyframe, Step, checked
+from ..engine.choice import Choice, Wanted
 from . import link
 from .leash import hold_to_parent
 from .pulse import BEAT_S, LOADING_S, Pulse
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from .road import Cancelled, Road, encoders
 
 DEVICE_ERROR = "CUDA error"
 """What torch's words for it begin with. After one, the process can do nothing more with the device."""
@@ -45,13 +44,10 @@ class Engines(Protocol):
     def describe_all(self, config: ServerConfig) -> tuple[m.EngineInfo, ...]: ...
     def load(self, engine_id: str, config: ServerConfig) -> Engine: ...
     def choose(self, infos: Iterable[m.EngineInfo], config: ServerConfig) -> tuple[str, str]: ...
+    def choose_for(self, infos: Iterable[m.EngineInfo], config: ServerConfig, clip: Wanted) -> Choice: ...
 
 
-class Cancelled(Exception):
-    """The request in hand is not wanted any more."""
-
-
-class _Request:
+class Request:
     """What the listening thread and the working thread share about one request."""
 
     def __init__(self, message: m.Generate, buffers: list[Buffer]) -> None:
@@ -98,9 +94,10 @@ class Worker:
         self._sink = sink
         self._infos: dict[str, m.EngineInfo] = {}
         self._loaded: dict[str, Engine] = {}
-        self._waiting: SimpleQueue[_Request] = SimpleQueue()
-        self._known: dict[str, _Request] = {}
+        self._waiting: SimpleQueue[Request] = SimpleQueue()
+        self._known: dict[str, Request] = {}
         """Requests that Credit and Cancel may be for."""
+        self._encoders = encoders()
         self._device_lost = False
         self._sending = threading.Lock()
         self._now: m.Progress | None = None
@@ -138,7 +135,7 @@ class Worker:
     def _hear(self, message: m.ToServer, buffers: list[Buffer]) -> None:
         match message:
             case m.Generate():
-                request = self._known[message.id] = _Request(message, buffers)
+                request = self._known[message.id] = Request(message, buffers)
                 self._waiting.put(request)
             case m.Credit():
                 if request := self._known.get(message.id):  # the other thread forgets it once it has ended
@@ -149,7 +146,7 @@ class Worker:
             case _:
                 pass
 
-    def _outcome(self, request: _Request) -> m.Done | m.Failed:
+    def _outcome(self, request: Request) -> m.Done | m.Failed:
         """Do it, and say how it ended. The boundary where any mistake of an engine becomes a message."""
         message = request.message
         try:
@@ -167,27 +164,43 @@ class Worker:
             return m.Failed(message.id, ErrorCode.INTERNAL, sentence)
         return self._done(request, "finished")
 
-    def _done(self, request: _Request, outcome: m.Outcome) -> m.Done:
+    def _done(self, request: Request, outcome: m.Outcome) -> m.Done:
         message = request.message
         version = self._infos[message.engine].version
         return m.Done(message.id, outcome, request.sent, message.seed, message.engine, version)
 
-    def _work(self, request: _Request) -> None:
+    def _work(self, request: Request) -> None:
+        self._settle(request)
         info = self._infos.get(request.message.engine)
         if info is None:
             raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {request.message.engine!r}", "engine")
         job = checked(_job(request), info)
-        self._progress(request, Step("loading", 0, 1, LOADING_S))
-        events = self._engine(info).open(job)
-        try:
-            for event in events:
-                request.check()
-                if isinstance(event, Step):
-                    self._progress(request, event)
-                else:
-                    self._deliver(request, event)
-        finally:
-            events.close()
+        with self._road(request) as road:
+            self._progress(request, Step("loading", 0, 1, LOADING_S), road)
+            with closing(self._engine(info).open(job)) as events:
+                for event in events:
+                    request.check()
+                    road.check()
+                    if isinstance(event, Step):
+                        self._progress(request, event, road)
+                        continue
+                    for frame in event.frames:
+                        if frame.index >= job.resume_from:
+                            road.put(frame)
+                    self._pulse.work(event.silence_s)
+
+    def _road(self, request: Request) -> Road:
+        return Road(partial(self._send_frame, request), self._send, request.message.encoding, self._encoders)
+
+    def _settle(self, request: Request) -> None:
+        """`auto` becomes an engine and what it needs for this clip, and why is told; what was asked for stays."""
+        message = request.message
+        if message.engine != L.AUTO:
+            return
+        clip = Wanted(message.width, message.height, message.num_frames, len(message.keyframes), is_exact=True)
+        choice = self._engines.choose_for(self._infos.values(), self._config, clip)
+        request.message = attrs.evolve(message, engine=choice.engine, params={**choice.settings, **message.params})
+        self._send(m.Progress(message.id, m.fit(f"{CHOSEN}{choice.reason}", L.MAX_NAME_CHARS), 0, 1))
 
     def _engine(self, info: m.EngineInfo) -> Engine:
         """The loaded engine; a large one makes room for another large one."""
@@ -197,34 +210,32 @@ class Worker:
             self._loaded[info.id] = self._engines.load(info.id, self._config)
         return self._loaded[info.id]
 
-    def _progress(self, request: _Request, step: Step) -> None:
+    def _progress(self, request: Request, step: Step, road: Road) -> None:
         """Tell how far it is: every change of stage, otherwise no more often than anybody can see."""
         self._pulse.work(step.silence_s)
         now = time.monotonic()
         if step.stage != request.stage or now - request.told_at >= PROGRESS_S:
             request.stage, request.told_at = step.stage, now
             self._now = m.Progress(request.message.id, step.stage, step.step, step.of)
-            self._send(self._now)
+            road.tell(self._now)
 
     def _beat(self) -> None:
         """Say once more what was said last: the front counts it as a sign of life."""
         if self._now is not None:
             self._send(self._now)
 
-    def _deliver(self, request: _Request, chunk: Chunk) -> None:
-        message = request.message
-        for frame in chunk.frames:
-            if frame.index < message.resume_from:
-                continue
-            request.wait_for_credit(lambda: self._progress(request, Step("waiting", request.sent, message.num_frames)))
-            self._send_frame(message, frame)
-            request.sent += 1
-        self._pulse.work(chunk.silence_s)
+    def _wait(self, request: Request) -> None:
+        """Nobody takes a frame, and the engine may stand still for that: it does not hang."""
+        self._pulse.again()
+        self._send(m.Progress(request.message.id, "waiting", request.sent, request.message.num_frames))
 
-    def _send_frame(self, message: m.Generate, frame: Frame) -> None:
+    def _send_frame(self, request: Request, frame: Frame, picture: Buffer) -> None:
+        """Once the client can take it; until then it is told every now and then that this is what is waited for."""
+        message = request.message
+        request.wait_for_credit(partial(self._wait, request))
         height, width = frame.image.shape[:2]
-        header = m.Frame(message.id, frame.index, width, height, message.encoding, frame.confidence)
-        self._send(header, encode_picture(frame.image, message.encoding))
+        self._send(m.Frame(message.id, frame.index, width, height, message.encoding, frame.confidence), picture)
+        request.sent += 1
 
     def _send(self, message: m.ToClient, *buffers: Buffer) -> None:
         try:
@@ -234,20 +245,7 @@ class Worker:
             os._exit(0)
 
 
-def encode_picture(image: NDArray[np.uint8], encoding: m.Encoding) -> Buffer:
-    """[H, W, 3] uint8 as it travels: RGB8 rows, or a PNG file made for speed rather than size."""
-    import numpy as np
-
-    if encoding == "raw":
-        return np.ascontiguousarray(image).data.cast("B")
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=1)
-    return file.getbuffer()
-
-
-def _job(request: _Request) -> Job:
+def _job(request: Request) -> Job:
     import numpy as np
 
     g = request.message
@@ -275,14 +273,14 @@ def pack_config(config: ServerConfig) -> bytes:
     return json.dumps(plain).encode()
 
 
-def run(engines: Engines) -> None:
+def run(engines: Engines, worker: type[Worker] = Worker) -> None:
     """Take over standard input and output and work until they end."""
     hold_to_parent("SIGKILL")
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the pipe
     config = load_config(flags=json.loads(bytes(link.read(source)[0])), environment={})
-    Worker(engines, config, source, sink).run()
+    worker(engines, config, source, sink).run()
 
 
 def main() -> None:

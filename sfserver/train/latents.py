@@ -31,13 +31,55 @@ class Latents:
     near: Tensor
     """[B, F - 2, H, W] bool: where in the latents between the shape is, or close by."""
     sentence: Tensor
-    """[B], rows of `world.every_caption()`."""
+    """[B], rows of the table of captions: `world.every_caption()`, or the pool's own."""
+    stills: Tensor | None = None
+    """[B, F, C, H, W]: what a keyframe in each latent is told as; None where keyframes begin and end clips alone."""
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def pick(self, rows: Tensor) -> Latents:
-        return Latents(self.clean[rows], self.near[rows], self.sentence[rows])
+        stills = None if self.stills is None else self.stills[rows]
+        return Latents(self.clean[rows], self.near[rows], self.sentence[rows], stills)
+
+    def to(self, device: torch.device) -> Latents:
+        """On a device, latents in float32. The table of captions is large and stays where it is; so do its rows."""
+        stills = None if self.stills is None else self.stills.to(device).float()
+        return Latents(self.clean.to(device).float(), self.near.to(device), self.sentence, stills)
+
+    def keyframe(self, position: int) -> Tensor:
+        """What a keyframe there is told as, [B, 1, C, H, W]."""
+        last = self.clean.shape[1] - 1
+        latents = self.clean if position in (0, last) or self.stills is None else self.stills
+        return latents[:, position : position + 1]
+
+
+def draw_latents(
+    pools: Sequence[Latents], shares: Sequence[float], batch: int, random: Generator, device: torch.device
+) -> Latents:
+    """A batch of one length. Longer clips come in smaller batches."""
+    pool = pools[int(torch.multinomial(torch.tensor(shares), 1, generator=random))]
+    count = max(1, round(batch * (pools[0].clean.shape[1] - 2) / (pool.clean.shape[1] - 2)))
+    return pool.pick(torch.randint(len(pool), (count,), generator=random)).to(device)
+
+
+MOST_IN_THE_MIDDLE = 3
+
+
+def draw_known(latents: Latents, end_share: float, middle_share: float, random: Generator) -> tuple[int, ...]:
+    """Positions of the keyframes that a batch is told, in order of time: the start always, the end with its share,
+    and with theirs one to three between, where the pool has them.
+
+    Of a batch and not of a clip: what a cache holds is the same for all that are in it.
+    """
+    last = latents.clean.shape[1] - 1
+    with_end = bool(torch.rand((), generator=random) < end_share)
+    middle: list[int] = []
+    if latents.stills is not None and last > 1 and bool(torch.rand((), generator=random) < middle_share):
+        most = min(MOST_IN_THE_MIDDLE, last - 2)  # something is left to make
+        count = 1 + int(torch.randint(max(1, most), (1,), generator=random)) if most else 0
+        middle = sorted((1 + torch.randperm(last - 1, generator=random)[:count]).tolist())
+    return (0, *middle, *([last] if with_end else []))
 
 
 @torch.no_grad()

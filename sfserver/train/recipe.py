@@ -10,12 +10,29 @@ from typing import Literal
 import cattrs
 from attrs import frozen
 
+from ..engine.presets import find
 from ..engine.rollout import Graph
 from ..errors import UserError
+from .bidirectional import Told
 from .loop import Pace
 
 RECIPES = Path(__file__).parent.parent / "data" / "recipes"
-Kind = Literal["codec", "decoder", "teacher", "rollout"]
+Kind = Literal["codec", "decoder", "teacher", "bidirectional", "rollout"]
+CODECS = ("codec", "decoder")
+
+
+@frozen
+class DmdRecipe:
+    """Of a rollout that learns by distribution matching, see `dmd`."""
+
+    teacher: str
+    """A bidirectional stage before it, or the id of a model that was fetched. The critic begins as it."""
+    critic_learning_rate: float
+    critic_updates: int = 5
+    """Before each update of the model itself."""
+    guidance: float = 3.0
+    told: Told = "clean"
+    """How teacher and critic see keyframes."""
 
 
 @frozen
@@ -33,6 +50,18 @@ class StageRecipe:
     """Clips in a step, of the shortest; longer ones come in smaller batches."""
     graph: Graph = "exit+memory"
     """Of a rollout: which passes gradient goes through."""
+    dmd: DmdRecipe | None = None
+    """Of a rollout: it learns by distribution matching; without, from the true clips."""
+    lora_rank: int = 0
+    """Above 0, additions of this rank learn and the weights themselves stay; see `lora`."""
+    recompute: bool = False
+    """Layers keep their inputs alone and are computed again for backward: less memory, a third more time."""
+    offload: bool = False
+    """Where additions learn: the matrices of the weights wait in the machine's memory; see `passes`."""
+    sheet_steps: int = 0
+    """Above 0, after so many steps each a strip of pictures for held-out clips is made; see `showing`."""
+    begins: str = ""
+    """The id of a model that was fetched, to begin with another than the recipe's; `after` is on top of it."""
 
 
 @frozen
@@ -49,22 +78,47 @@ class Recipe:
     """A whole training."""
 
     model: str
+    """The id of the model that is trained, which says how it is sampled; `small-world` begins from nothing."""
     seed: int
-    pool: PoolRecipe
     stage: tuple[StageRecipe, ...]
+    pool: PoolRecipe | None = None
+    """None where clips come from a folder, see `sfserver train prepare`."""
 
     def __attrs_post_init__(self) -> None:
-        known: list[str] = []
+        known: dict[str, StageRecipe] = {}
         for stage in self.stage:
-            if stage.after and stage.after not in known:
-                before = ", ".join(known) or "none"
-                raise ValueError(f"stage {stage.name} comes after {stage.after!r}; before it there are: {before}")
-            missing = set(stage.frames) - set(self.pool.shards) if stage.kind in ("teacher", "rollout") else set()
-            if missing:
-                raise ValueError(f"stage {stage.name} wants clips of {min(missing)} frames, and the pool has none")
-            known.append(stage.name)
-        if self.pool.after not in known:
+            _check_stage(stage, known, self.pool)
+            known[stage.name] = stage
+        if self.pool and self.pool.after not in known:
             raise ValueError(f"the pool comes after {self.pool.after!r}, which is no stage")
+        if not self.pool and not find(self.model):
+            raise ValueError(f"there is no model {self.model!r} to begin with, and no pool to begin from nothing")
+
+
+def _check_stage(stage: StageRecipe, known: Mapping[str, StageRecipe], pool: PoolRecipe | None) -> None:
+    """Raises ValueError where a stage does not go with those before it."""
+    if stage.after and stage.after not in known:
+        before = ", ".join(known) or "none"
+        raise ValueError(f"stage {stage.name} comes after {stage.after!r}; before it there are: {before}")
+    missing = set(stage.frames) - set(pool.shards) if pool and stage.kind not in CODECS else set()
+    if missing:
+        raise ValueError(f"stage {stage.name} wants clips of {min(missing)} frames, and the pool has none")
+    if stage.after and known[stage.after].lora_rank not in (0, stage.lora_rank):
+        rank = known[stage.after].lora_rank
+        raise ValueError(f"stage {stage.name} comes after additions of rank {rank}; give it lora_rank = {rank}")
+    if stage.offload and not stage.lora_rank:
+        raise ValueError(f"stage {stage.name} has its weights elsewhere and yet learns them; give it a lora_rank")
+    if stage.begins and not find(stage.begins):
+        raise ValueError(f"stage {stage.name} begins with {stage.begins!r}, which is no model that can be fetched")
+    teacher = stage.dmd.teacher if stage.dmd else ""
+    if teacher and not find(teacher) and (teacher not in known or known[teacher].kind != "bidirectional"):
+        raise ValueError(f"stage {stage.name} has the teacher {teacher!r}, which is no bidirectional stage before it")
+    if stage.sheet_steps and stage.kind != "rollout":
+        raise ValueError(
+            f"stage {stage.name} is a {stage.kind} and has no sheet_steps; a rollout makes what can be seen"
+        )
+    if stage.dmd and stage.kind != "rollout":
+        raise ValueError(f"stage {stage.name} is a {stage.kind} and learns by no dmd; a rollout does")
 
 
 def recipe_path(name: str) -> Path:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Generator, Mapping
-from contextlib import closing
-from functools import partial
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,19 +15,21 @@ from ..engine.noise import Schedule, make_schedule
 from ..engine.presets import SMALL_WORLD
 from ..model.tae import Tae
 from . import loop
-from .codec import SMALL_TAE, CodecStage, new_tae
+from .codec import SMALL_TAE, CodecStage, decode, new_tae
 from .export import export
-from .latents import read_shards, write_shards
-from .loop import Stage, averages_of, step_random
-from .recipe import Recipe, StageRecipe
-from .self_rollout import SelfRolloutStage
+from .latents import encode_clips, read_shards, write_shards
+from .log import Log
+from .loop import averages_of, step_random
+from .place import ALONE, Place
+from .recipe import CODECS, PoolRecipe, Recipe, StageRecipe
+from .showing import Showing, show
 from .small import SMALL_DIT, Words, new_dit, new_words
-from .teacher import TeacherStage
-from .world import every_caption
+from .stages import Built, LeftBy, Material, build
+from .world import captions, clips, every_caption
 
-METRICS_EVERY_STEPS = 25
 POOL_FOLDER = "pool"
 MODEL_FOLDER = "model"
+SHEETS_FOLDER = "sheets"
 
 
 class Progressed(NamedTuple):
@@ -41,19 +42,26 @@ class Progressed(NamedTuple):
     """Averaged over the last steps."""
 
 
-def train(recipe: Recipe, folder: Path, only: str = "") -> Generator[Progressed, None, None]:
-    """All stages in turn, or `only` one, then the model in `folder/model`. Closing it keeps what was learnt.
+def train(
+    recipe: Recipe, folder: Path, only: str = "", place: Place = ALONE, material: Material | None = None
+) -> Generator[Progressed, None, None]:
+    """All stages in turn, or `only` one. Closing it keeps what was learnt.
 
-    Raises UserError where numbers stop being finite.
+    Without `material` the recipe is the small world's, and its model comes last, in `folder/model`. Raises UserError
+    where numbers stop being finite.
     """
-    words = new_words()
+    words = new_words() if recipe.pool else None
     for stage in recipe.stage:
         if only and stage.name != only:
             continue
-        if stage.kind in ("teacher", "rollout"):
-            yield from _make_pool(recipe, folder, stage.frames)
-        yield from _run_stage(recipe, stage, folder, words)
-    if not only:
+        if stage.kind not in CODECS and words and recipe.pool:
+            if not place.rank:
+                yield from _make_pool(recipe, recipe.pool, folder, stage.frames)
+            place.wait()
+            material = small_material(recipe, folder, words, place)
+        yield from _run_stage(recipe, stage, folder, place, material)
+        place.wait()
+    if words and not only and not place.rank:
         write_model(recipe, folder, words)
 
 
@@ -66,32 +74,65 @@ def write_model(recipe: Recipe, folder: Path, words: Words | None = None) -> Pat
     return folder / MODEL_FOLDER
 
 
-def _run_stage(recipe: Recipe, stage: StageRecipe, folder: Path, words: Words) -> Generator[Progressed, None, None]:
-    built = build_stage(recipe, stage, folder, words)
-    smooth = math.nan
-    with closing(loop.train(built, stage.pace, folder / stage.name, recipe.seed)) as reports:
+def _run_stage(
+    recipe: Recipe, stage: StageRecipe, folder: Path, place: Place, material: Material | None
+) -> Generator[Progressed, None, None]:
+    def left_by(name: str) -> Mapping[str, Tensor]:
+        return averages_of(folder / name)
+
+    home, built = folder / stage.name, None
+    if stage.kind in CODECS:
+        learnt, beside = _codec_stage(recipe, stage, left_by), None
+    else:
+        assert material, "clips come from a pool or a folder"
+        others = {other.name: other for other in recipe.stage}
+        built = build(stage, others, material, left_by, recipe.seed)
+        learnt, beside = built.stage, built.beside
+    reports = loop.train(learnt, stage.pace, home, recipe.seed, beside, place)
+    with closing(reports), nullcontext() if place.rank else Log(home) as log:
         for report in reports:
-            smooth = report.loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * report.loss
-            if (report.step + 1) % METRICS_EVERY_STEPS == 0:
-                loop.write_metrics(folder / stage.name, report, smooth_loss=smooth)
-            yield Progressed(stage.name, report.step + 1, stage.pace.steps, smooth)
+            if log:
+                log.add(report)
+                if built and material:
+                    _show(stage, report.step + 1, built, material, home)
+            yield Progressed(stage.name, report.step + 1, stage.pace.steps, log.smooth_loss if log else report.loss)
 
 
-def build_stage(recipe: Recipe, stage: StageRecipe, folder: Path, words: Words) -> Stage:
-    """The stage with its networks as they are before its first step."""
-    before = averages_of(folder / stage.after) if stage.after else None
-    if stage.kind in ("codec", "decoder"):
-        tae = _tae(before, recipe.seed)
-        return CodecStage(tae, freeze_encoder=stage.kind == "decoder", batch=stage.batch)
-    dit = new_dit(SMALL_DIT, step_random(recipe.seed, -1))
-    if before:
-        dit.load_state_dict(before)
-    sentences = sentence_table(words)
-    pools = tuple(read_shards(folder / POOL_FOLDER, frames) for frames in stage.frames)
-    drawn = partial(dict, pools=pools, sentences=sentences, shares=tuple(stage.frames.values()), batch=stage.batch)
-    if stage.kind == "teacher":
-        return TeacherStage(dit, **drawn())
-    return SelfRolloutStage(dit, **drawn(schedule=small_schedule(), graph=stage.graph))
+def _show(stage: StageRecipe, steps: int, built: Built, material: Material, home: Path) -> None:
+    """A sheet of what the model makes of the shortest clips that are held out, where the recipe wants one now."""
+    if stage.sheet_steps and steps % stage.sheet_steps == 0:
+        showing = material.showing(min(stage.frames))
+        if showing:
+            show(built.dit, built.rolling, showing, home / SHEETS_FOLDER / f"{steps:06}.png")
+
+
+def _codec_stage(recipe: Recipe, stage: StageRecipe, left_by: LeftBy) -> CodecStage:
+    tae = _tae(left_by(stage.after) if stage.after else None, recipe.seed)
+    return CodecStage(tae, freeze_encoder=stage.kind == "decoder", batch=stage.batch)
+
+
+def small_material(recipe: Recipe, folder: Path, words: Words, place: Place) -> Material:
+    """What the small world's transformers learn from."""
+    assert recipe.pool
+
+    def showing(frames: int) -> Showing:
+        tae = _tae(averages_of(folder / pool.after), recipe.seed).eval().requires_grad_(False)
+        random = step_random(recipe.seed, -2)
+        batch = clips(4, frames, random)
+        latents = encode_clips(tae, batch, captions(batch, random))
+        return Showing(latents, sentences, lambda latents: decode(tae, latents.cpu()), small_schedule(), scale=2)
+
+    pool, sentences = recipe.pool, sentence_table(words)
+    return Material(
+        new_dit=lambda _, frozen: new_dit(SMALL_DIT, step_random(recipe.seed, -1)).to(place.device),
+        pools=lambda lengths: tuple(read_shards(folder / POOL_FOLDER, frames) for frames in lengths),
+        sentences=sentences,
+        negative=torch.zeros(SMALL_DIT.text_len, SMALL_DIT.text_dim),
+        schedule=small_schedule(),
+        per_block=SMALL_WORLD.per_block,
+        place=place,
+        showing=showing,
+    )
 
 
 def sentence_table(words: Words) -> Tensor:
@@ -113,12 +154,14 @@ def _tae(weights: Mapping[str, Tensor] | None, seed: int) -> Tae:
     return tae
 
 
-def _make_pool(recipe: Recipe, folder: Path, lengths: Collection[int]) -> Generator[Progressed, None, None]:
+def _make_pool(
+    recipe: Recipe, pool: PoolRecipe, folder: Path, lengths: Collection[int]
+) -> Generator[Progressed, None, None]:
     """The shards that a stage needs, as far as they are not there."""
-    tae = _tae(averages_of(folder / recipe.pool.after), recipe.seed).eval().requires_grad_(False)
-    of = sum(recipe.pool.shards[frames] for frames in lengths)
+    tae = _tae(averages_of(folder / pool.after), recipe.seed).eval().requires_grad_(False)
+    of = sum(pool.shards[frames] for frames in lengths)
     done = 0
     for frames in lengths:
-        for _ in write_shards(tae, folder / POOL_FOLDER, frames, recipe.pool.shards[frames], recipe.seed):
+        for _ in write_shards(tae, folder / POOL_FOLDER, frames, pool.shards[frames], recipe.seed):
             done += 1
             yield Progressed("pool", done, of)

@@ -3,10 +3,12 @@
 The rollout is `engine.rollout`'s. Which pass ends a block is drawn for each batch, gradient flows through that pass,
 and with `exit+memory` through the keys and values that keyframes and finished blocks leave behind as well: at small
 sizes the weights that write them would otherwise drift (Self Gradient Forcing, arXiv 2607.20368, is the same at full
-size). The loss compares with the true clip. Source: Self Forcing (arXiv 2506.08009).
+size). The loss here compares with the true clip; `dmd` has the other one. Source: Self Forcing (arXiv 2506.08009).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from attrs import evolve, frozen
@@ -16,92 +18,143 @@ from ..engine.geometry import Geometry, plan
 from ..engine.noise import Noise, Schedule
 from ..engine.rollout import Graph, Guide, Made, Memory, Networks, Prompt, Rollout, Sampling
 from ..model.cache import GraphCache
-from ..model.dit import Dit, How
-from .latents import Latents
-from .teacher import attend, draw_latents, near_weights
+from ..model.dit import EAGER, Dit, How
+from .latents import Latents, draw_known, draw_latents
+from .passes import ON_CPU, Passes, device_of, precision
+from .teacher import near_weights
 
 
 def roll_out(
     dit: Dit,
     text: Tensor,
-    keyframes: tuple[Tensor, Tensor | None],
+    known: Mapping[int, Tensor],
     geometry: Geometry,
     schedule: Schedule,
     noise: Noise,
     graph: Graph = "none",
     dtype: torch.dtype = torch.float32,
+    how: How = EAGER,
 ) -> Tensor:
-    """The latents between two keyframes [B, 1, C, H, W] each, [B, F - 2, C, H, W]; without an end one, up to its place.
+    """The latents of a clip between its first and its last, [B, F - 2, C, H, W].
 
-    `text` is [B, T, text_dim]. `dtype` is that of keys and values.
+    `text` is [B, T, text_dim]. `known` has keyframes [B, 1, C, H, W] by position, 0 among them; those in the middle
+    come out as they are. `dtype` is that of keys and values.
     """
-    start, end = keyframes
     last = geometry.latents - 1
     rollout = Rollout(
-        Networks(dit, how=How(attend) if graph != "none" else How()),
+        Networks(dit, how=how),
         geometry,
         Sampling(schedule),
         [Prompt(dit.embed_prompt(text))],
         noise,
-        Guide(known={0: start} if end is None else {0: start, last: end}),
+        Guide(known=known),
         Memory(window=geometry.latents, sink=1),
+        device=text.device,
         dtype=dtype,
         graph=graph,
         new_cache=GraphCache,
-        batch=len(start),
+        batch=len(text),
     )
     made: list[Tensor] = []
     for event in rollout.run():
         if isinstance(event, Made) and event.block.start > 0:
             made.append(event.latents)
-            if event.block.stop == last:  # what comes after is the end keyframe itself
+            if event.block.stop >= last:  # what comes after is the end keyframe itself
                 break
-    return torch.cat(made, 1)
+    return torch.cat(made, 1)[:, : last - 1]
 
 
-def clip_geometry(latents: Tensor) -> Geometry:
-    """Of clips [B, F, C, H, W] that begin with a given latent and go on one by one."""
+def clip_geometry(latents: Tensor, per_block: int = 1) -> Geometry:
+    """Of clips [B, F, C, H, W] that begin with a given latent."""
     height, width = (8 * side for side in latents.shape[-2:])
-    return plan(width, height, 4 * (latents.shape[1] - 1) - 2, per_block=1, given=[1])
+    return plan(width, height, 4 * (latents.shape[1] - 1) - 2, per_block, given=[1])
 
 
-def batch_noise(latents: Tensor, random: Generator) -> Noise:
-    """Normal noise for one latent of each clip, whichever pass asks."""
-    shape = (len(latents), 1, *latents.shape[2:])
-    return lambda block, step: torch.randn(shape, generator=random)
+def batch_noise(latents: Tensor, geometry: Geometry, random: Generator) -> Noise:
+    """Normal noise for a block of each clip, whichever pass asks."""
+
+    def draw(block: int, step: int) -> Tensor:
+        shape = (len(latents), geometry.made[block].count, *latents.shape[2:])
+        return torch.randn(shape, generator=random).to(latents.device)
+
+    return draw
+
+
+@frozen(eq=False)
+class Drawn:
+    """Clips of a batch, and which of their latents are told: keyframes' positions, in order of time."""
+
+    latents: Latents
+    known: tuple[int, ...]
+
+    @property
+    def made(self) -> list[int]:
+        """Positions that a rollout makes; without an end keyframe, up to its place all the same."""
+        return [position for position in range(1, self.latents.clean.shape[1] - 1) if position not in self.known]
+
+
+@frozen(eq=False)
+class Rolling:
+    """How clips of `pools`, drawn by their `shares`, are rolled out between their keyframes."""
+
+    pools: tuple[Latents, ...]
+    sentences: Tensor
+    """Embeddings of every caption [S, T, text_dim]."""
+    schedule: Schedule
+    shares: tuple[float, ...] = (1.0,)
+    batch: int = 24
+    per_block: int = 1
+    graph: Graph = "exit+memory"
+    end_share: float = 0.8
+    """Of batches that are told their end keyframe."""
+    middle_share: float = 0.3
+    """Of those that are told keyframes in between, where the pool has them."""
+    dtype: torch.dtype = torch.bfloat16
+    passes: Passes = ON_CPU
+
+    def draw(self, random: Generator, device: torch.device) -> Drawn:
+        latents = draw_latents(self.pools, self.shares, self.batch, random, device)
+        return Drawn(latents, draw_known(latents, self.end_share, self.middle_share, random))
+
+    def text(self, drawn: Drawn) -> Tensor:
+        """Embeddings of the captions [B, T, text_dim], where the clips are."""
+        return self.sentences[drawn.latents.sentence].to(drawn.latents.clean.device)
+
+    def made(self, dit: Dit, drawn: Drawn, random: Generator, graph: Graph) -> Tensor:
+        """What the model makes between start and end, broken off after a pass that is drawn, [B, F - 2, C, H, W]."""
+        clean = drawn.latents.clean
+        passes = 1 + int(torch.randint(len(self.schedule), (1,), generator=random))
+        geometry = clip_geometry(clean, self.per_block)
+        with precision(clean.device, self.dtype):
+            made = roll_out(
+                dit,
+                self.text(drawn),
+                {position: drawn.latents.keyframe(position) for position in drawn.known},
+                geometry,
+                ends_after(self.schedule, passes),
+                batch_noise(clean, geometry, random),
+                graph,
+                self.dtype,
+                self.passes.plain() if graph == "none" else self.passes.learning(),
+            )
+        return made.float()
 
 
 @frozen(eq=False)
 class SelfRolloutStage:
-    """Rollouts of the clips of `pools`, drawn by their `shares`, against the truth."""
+    """Rollouts against the truth."""
 
     network: Dit
-    pools: tuple[Latents, ...]
-    sentences: Tensor
-    schedule: Schedule
-    shares: tuple[float, ...] = (1.0,)
-    batch: int = 24
-    graph: Graph = "exit+memory"
-    end_share: float = 0.8
+    rolling: Rolling
     near_weight: float = 4.0
-    dtype: torch.dtype = torch.bfloat16
 
     def loss(self, random: Generator) -> Tensor:
-        latents, with_end = draw_latents(self.pools, self.shares, self.batch, self.end_share, random)
-        passes = 1 + int(torch.randint(len(self.schedule), (1,), generator=random))
-        with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
-            made = roll_out(
-                self.network,
-                self.sentences[latents.sentence],
-                (latents.clean[:, :1], latents.clean[:, -1:] if with_end else None),
-                clip_geometry(latents.clean),
-                ends_after(self.schedule, passes),
-                batch_noise(latents.clean, random),
-                self.graph,
-                self.dtype,
-            )
-        error = made.float() - latents.clean[:, 1:-1]
-        return (error**2 * near_weights(latents, self.near_weight)).mean()
+        drawn = self.rolling.draw(random, device_of(self.network))
+        made = self.rolling.made(self.network, drawn, random, self.rolling.graph)
+        weights = near_weights(drawn.latents, self.near_weight)
+        there = [position - 1 for position in drawn.made]
+        error = (made - drawn.latents.clean[:, 1:-1]) ** 2 * weights
+        return error[:, there].mean()
 
 
 def ends_after(schedule: Schedule, passes: int) -> Schedule:

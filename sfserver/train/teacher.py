@@ -12,13 +12,13 @@ from typing import Literal
 
 import torch
 from attrs import frozen
-from einops import rearrange
 from torch import Generator, Tensor
 
 from ..model.attention import Attend
 from ..model.dit import Dit, How, TextKv, after_attention
 from ..model.rope import RopeTable
-from .latents import Latents
+from .latents import Latents, draw_known, draw_latents
+from .passes import attend, device_of, precision
 
 Kind = Literal["start", "end", "clean", "noisy"]
 
@@ -68,10 +68,10 @@ def teacher_pass(
     rows = rows_of(latents, copies, with_end)
     lead = len(rows) - noisy.shape[1] * noisy.shape[2]
     x = torch.cat((clean[:, [row.position for row in rows[:lead]]], noisy.flatten(1, 2)), 1)
-    t = torch.cat((torch.zeros(batch, lead), 1000 * sigma.flatten(1)), 1)
+    t = torch.cat((sigma.new_zeros(batch, lead), 1000 * sigma.flatten(1)), 1)
     height, width = clean.shape[-2] // 2, clean.shape[-1] // 2
-    table = RopeTable(dit.config.head_dim, latents, height, width)
-    how = masked(mask_of(latents, copies, with_end), height * width)
+    table = RopeTable(dit.config.head_dim, latents, height, width, clean.device)
+    how = masked(mask_of(latents, copies, with_end).to(clean.device), height * width)
     flow = dit(x, t, text, table.gather([row.position for row in rows]), how=how)
     return flow[:, lead:].unflatten(1, (copies, latents - 2))
 
@@ -79,7 +79,7 @@ def teacher_pass(
 def masked(mask: Tensor, tokens_per_latent: int) -> How:
     """Self-attention under a mask [R, R] of latents; attention to the prompt as it is."""
     per_token = mask.repeat_interleave(tokens_per_latent, 0).repeat_interleave(tokens_per_latent, 1)
-    bias = torch.zeros(per_token.shape).masked_fill_(~per_token, -1e4)
+    bias = torch.zeros(per_token.shape, device=mask.device).masked_fill_(~per_token, -1e4)
 
     def self_attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend(q, k, v, bias)
@@ -88,15 +88,6 @@ def masked(mask: Tensor, tokens_per_latent: int) -> How:
         return after_attention(block, x, attended, time, text, attend)
 
     return How(attend=self_attend, after_attention=rest)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention by two plain products, [B, L, N, D]: on a CPU, torch's own kernel is slow backward in bfloat16."""
-    heads = q.shape[2]
-    q, k, v = (rearrange(x, "B L N D -> (B N) L D") for x in (q, k, v))
-    zero = bias.to(q.dtype)[None] if bias is not None else q.new_zeros(1)
-    scores = torch.baddbmm(zero, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
-    return rearrange(torch.bmm(scores.softmax(-1).to(v.dtype), v), "(B N) L D -> B L N D", N=heads)
 
 
 @frozen(eq=False)
@@ -120,17 +111,19 @@ class TeacherStage:
     dtype: torch.dtype = torch.bfloat16
 
     def loss(self, random: Generator) -> Tensor:
-        latents, with_end = draw_latents(self.pools, self.shares, self.batch, self.end_share, random)
+        device = device_of(self.network)
+        latents = draw_latents(self.pools, self.shares, self.batch, random, device)
+        with_end = len(draw_known(latents, self.end_share, 0.0, random)) > 1
         truth = latents.clean[:, None, 1:-1]  # [B, 1, F - 2, C, H, W]
         shape = (len(latents), self.copies, truth.shape[2])
         even = torch.rand(shape, generator=random)
         even[torch.rand(shape, generator=random) < self.pure_noise_share] = 1.0
-        sigma = self.shift * even / (1 + (self.shift - 1) * even)
+        sigma = (self.shift * even / (1 + (self.shift - 1) * even)).to(device)
         per_latent = sigma[..., None, None, None]
-        noise = torch.randn(*shape, *truth.shape[3:], generator=random)
+        noise = torch.randn(*shape, *truth.shape[3:], generator=random).to(device)
         noisy = (1 - per_latent) * truth + per_latent * noise
-        with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
-            text = self.network.embed_prompt(self.sentences[latents.sentence])
+        with precision(device, self.dtype):
+            text = self.network.embed_prompt(self.sentences[latents.sentence].to(device))
             flow = teacher_pass(self.network, text, latents.clean, noisy, sigma, with_end).float()
         error = (noisy - per_latent * flow - truth) / per_latent.clamp(min=0.3)
         return (error**2 * near_weights(latents, self.near_weight)[:, None]).mean()
@@ -140,16 +133,3 @@ def near_weights(latents: Latents, near_weight: float) -> Tensor:
     """What each place counts, [B, F - 2, 1, H, W], 1 in the mean."""
     weights = 1 + near_weight * latents.near.float()[:, :, None]
     return weights / weights.mean()
-
-
-def draw_latents(
-    pools: tuple[Latents, ...], shares: tuple[float, ...], batch: int, end_share: float, random: Generator
-) -> tuple[Latents, bool]:
-    """A batch of one length, in float32, and whether its end keyframe is told. Longer clips come in smaller batches."""
-    which = int(torch.multinomial(torch.tensor(shares), 1, generator=random))
-    pool = pools[which]
-    count = max(1, round(batch * (pools[0].clean.shape[1] - 2) / (pool.clean.shape[1] - 2)))
-    rows = torch.randint(len(pool), (count,), generator=random)
-    latents = pool.pick(rows)
-    with_end = bool(torch.rand((), generator=random) < end_share)
-    return Latents(latents.clean.float(), latents.near, latents.sentence), with_end

@@ -1,21 +1,20 @@
 """Published files -> a model folder: safetensors in bf16 under our names, and the manifest that describes them.
 
-The only place that opens torch checkpoints. Each tensor is read, changed and written once; nothing that does not fit
-the network to the last name and shape is written at all.
+The only place that opens torch checkpoints. Each tensor is read, changed and written piece by piece, so that a file of
+11 GB needs about half a gigabyte of memory; nothing that does not fit the network to the last name and shape is written
+at all.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import field, frozen
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from sfwire.regular import read_regular
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from .loading import expected_shapes
 from .lora import Lora, open_lora
 from .manifest import FILE_OF_ROLE, Component, Manifest, merged, part_of, write_manifest
 from .sources import CHECKPOINT_SUFFIXES, PREFER, Fp8Source, PartSource, RenamedSource, Source, open_source, shards_of
+from .writing import pieces_of, write_safetensors
 
 OnProgress = Callable[[str, int, int], None]
 """Called with a role, tensors done and tensors in all."""
@@ -86,18 +86,20 @@ class _Network:
 
     def write(self, path: Path, wish: Wish) -> Component:
         """Into `path`, from where the file is yet to be moved to its place."""
-        tensors: dict[str, Tensor] = {}
-        for done, name in enumerate(self.names):
-            tensors[name] = self._tensor(name, wish.dtype)
-            wish.on_progress(self.role, done + 1, len(self.names))
-        try:
-            save_file(tensors, path, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise WeightsError(f"{path}: cannot be written ({error}); is the disk full?") from None
+        done = 0
+
+        def pieces(name: str) -> Iterator[Tensor]:
+            nonlocal done
+            yield from self._pieces(name, wish.dtype)
+            done += 1
+            wish.on_progress(self.role, done, len(self.names))
+
+        dtypes = {name: self._dtype(name, wish.dtype) for name in self.names}
+        sha256 = write_safetensors(path, self.names, dtypes, pieces)
         return Component(
             file=FILE_OF_ROLE[self.role],
             bytes=path.stat().st_size,
-            sha256=sha256_of(path),
+            sha256=sha256,
             mtime_ns=path.stat().st_mtime_ns,
             config=self.config,
             dialect=self.source.dialect,
@@ -106,21 +108,36 @@ class _Network:
             loras=tuple(lora.source.path.name for lora in self.loras),
         )
 
-    def _tensor(self, name: str, dtype: torch.dtype) -> Tensor:
+    def _is_precise(self, name: str) -> bool:
+        return self.role in _TRANSFORMERS and any(part in name for part in _KEPT_PRECISE)
+
+    def _dtype(self, name: str, dtype: torch.dtype) -> torch.dtype:
+        """What a tensor is written in. Those that keep their precision are small: to know it, they are read twice."""
+        if not self._is_precise(name):
+            return dtype
+        return torch.bfloat16 if self._value(name).dtype == torch.bfloat16 else torch.float32
+
+    def _value(self, name: str) -> Tensor:
         value = self.source.tensor(name)
         for lora in self.loras:
             value = lora.added(name, value)
         if not value.dtype.is_floating_point:
             raise WeightsError(f"{self.source.path}: {name} is {value.dtype}, which is no weight we can use")
-        if self.role == "tae":  # files made for more growth in time have spare rows in front
-            value = value[-self.names[name][0] :]
-        precise = self.role in _TRANSFORMERS and any(part in name for part in _KEPT_PRECISE)
-        value = value.float() if precise and value.dtype != torch.bfloat16 else value.to(dtype)
-        if not value.isfinite().all():
-            raise WeightsError(
-                f"{self.source.path}: {name} holds values that are not finite; the file is damaged, download it again"
-            )
-        return value.contiguous()
+        # TAEHV files made for more growth in time have spare rows in front.
+        return value[-self.names[name][0] :] if self.role == "tae" else value
+
+    def _pieces(self, name: str, dtype: torch.dtype) -> Iterator[Tensor]:
+        """A tensor as it is written, in parts: one that is mapped from its file is never in memory as a whole."""
+        value = self._value(name)
+        precise = self._is_precise(name)
+        for piece in pieces_of(value):
+            piece = piece.float() if precise and piece.dtype != torch.bfloat16 else piece.to(dtype)
+            if not piece.isfinite().all():
+                raise WeightsError(
+                    f"{self.source.path}: {name} holds values that are not finite; the file is damaged, download it "
+                    "again"
+                )
+            yield piece
 
 
 @frozen

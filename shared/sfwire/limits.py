@@ -8,6 +8,9 @@ PROTOCOL = 2
 OLDEST_PROTOCOL = 1
 """What a server still speaks to a client that has not been updated; PROTOCOL.md says what that one cannot ask for."""
 
+AUTO = "auto"
+"""In place of an engine's id: the server chooses. No engine has this id."""
+
 # Pictures -----------------------------------------------------------------------------------------------------------
 
 MAX_SIDE_PX = 4096

@@ -193,7 +193,7 @@ class Welcome:
     server: str = field(validator=_checks(_text(L.MAX_NAME_CHARS)))
     engines: tuple[EngineInfo, ...] = field(validator=_checks(_count(0, L.MAX_ENGINES)))
     default_engine: str = field(validator=_checks(_identifier))
-    """What `auto` means on this machine now."""
+    """What `auto` mostly means on this machine now: for a clip of the usual size and length."""
     default_reason: str = field(validator=_checks(_text(L.MAX_SENTENCE_CHARS)))
 
 

@@ -25,7 +25,7 @@ class Request:
     negative_prompt: str = ""
     seed: int = 0
     engine: str = "auto"
-    """An id from Welcome, or `auto` for what the server recommends."""
+    """An id from Welcome, or `auto` for what the server takes for such a clip; it says so in a Progress."""
     params: Mapping[str, m.Value] = field(factory=dict[str, m.Value])
     encoding: m.Encoding = "raw"
     prompts: tuple[tuple[int, str], ...] = ()

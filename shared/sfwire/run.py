@@ -9,6 +9,9 @@ from attrs import define, field
 from . import messages as m
 from .request import Picture, Request
 
+Offers = tuple[tuple[str, str, bool], ...]
+"""(id, version, available) of engines."""
+
 
 class At(Enum):
     WAITING = auto()
@@ -46,6 +49,8 @@ class Run:
     behind_since: float | None = None
     """Since when frames are known to be missing."""
     done: m.Done | None = None
+    offers: Offers = ()
+    """What the server had to choose from when this attempt began, where the choice is its own."""
 
     @property
     def complete(self) -> bool:

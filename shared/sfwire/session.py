@@ -23,7 +23,7 @@ from . import messages as m
 from .codec import Buffer
 from .errors import ErrorCode, NoConnectionFile, RequestError, ServerSilent, ServerUnavailable, WireError, WrongProtocol
 from .request import Ended, Event, Interrupted, Picture, Request
-from .run import At, Run
+from .run import At, Offers, Run
 
 REPEAT_S = 1.0
 """Between two Hellos that get no answer."""
@@ -34,6 +34,11 @@ MAX_TRIES = 5
 up. One whose connection broke did not fail."""
 MAX_PAUSE_S = 2.0
 """Between two attempts whose connections break."""
+
+OTHER_ENGINES = (
+    "the server has other engines now, so auto could mean another one than made the first frames; "
+    "ask for the rest with the engine's own name, or for all of it again"
+)
 
 
 @frozen(eq=False)
@@ -376,14 +381,23 @@ class Session:
         if run.at is At.WAITING:
             run.wire_id = self._new_id()
             self._by_wire_id[run.wire_id] = run
-            run.engine, run.got, run.delivered_before = self._engine(run), 0, run.delivered
+            offers = self._offers(run)
+            if run.delivered and run.offers != offers:
+                return self._end(run, RequestError(ErrorCode.ENGINE_UNAVAILABLE, OTHER_ENGINES, "engine"))
+            run.offers, run.got, run.delivered_before = offers, 0, run.delivered
         run.at, run.asked_at, run.asks = At.ASKED, now, run.asks + 1
         resume_from = run.next_index if run.delivered else 0
         message = run.request.generate(run.wire_id, run.engine, resume_from, run.credit(self._window))
         return [Send(message, tuple(picture for _, picture in run.request.keyframes))]
 
     def _engine(self, run: Run) -> str:
-        return self.welcome.default_engine if run.engine == "auto" and self.welcome else run.engine
+        """For a Done that was lost: what `auto` was is in the server's alone, so this is its recommendation."""
+        return self.welcome.default_engine if run.engine == L.AUTO and self.welcome else run.engine
+
+    def _offers(self, run: Run) -> Offers:
+        """What `auto` chooses among: the same engines on the same machine are the same choice. Empty for an id."""
+        engines = self.welcome.engines if run.engine == L.AUTO and self.welcome else ()
+        return tuple((engine.id, engine.version, engine.available) for engine in engines)
 
     def _credit(self, run: Run) -> list[Action]:
         return [] if run.at is At.WAITING else [Send(m.Credit(run.wire_id, run.credit(self._window)))]
@@ -397,8 +411,9 @@ class Session:
 
     def _finish(self, run: Run) -> list[Action]:
         """All frames are here: the server's Done, or our own word for it where that was lost."""
-        version = next((e.version for e in self.welcome.engines if e.id == run.engine), "") if self.welcome else ""
-        done = run.done or m.Done(run.ticket, "finished", run.delivered, run.request.seed, self._engine(run), version)
+        engine = self._engine(run)
+        version = next((e.version for e in self.welcome.engines if e.id == engine), "") if self.welcome else ""
+        done = run.done or m.Done(run.ticket, "finished", run.delivered, run.request.seed, engine, version)
         self._forget(run)
         return [Notify(run.ticket, Ended(done=evolve(done, frames=run.delivered)))]
 

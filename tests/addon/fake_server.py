@@ -2,7 +2,7 @@
 
 Runs as a process of its own: `python fake_server.py CONNECTION_FILE`, with one JSON object a line on its input that
 changes its behaviour and is answered by an empty line. Its pictures are of one colour that names the frame: (index,
-seed, 77), each modulo 256.
+seed, 77), each modulo 256; those of a draft (index, seed, 7).
 """
 
 from __future__ import annotations
@@ -48,6 +48,12 @@ class Behaviour:
     wrong_size_at: int | None = None
     deaf: bool = False
     """Answer nothing at all."""
+    drafts: bool = False
+    """Offer an engine `draft` too. What is said of indices above holds for the other one."""
+    draft_hold_at: int | None = None
+    draft_fail_at: int | None = None
+    found: str = ""
+    """What both say that they saw in the keyframes."""
     engine: dict[str, Any] = field(default_factory=dict)
     """Fields of EngineInfo that differ."""
 
@@ -101,8 +107,10 @@ class Fake:
             "available": True,
             "parameters": PARAMETERS,
         }
-        engine = m.EngineInfo(**(about | self.behaviour.engine))
-        return m.Welcome(limits.PROTOCOL, self.boot, "fake", (engine,), "fake", "the only one")
+        engines = [m.EngineInfo(**(about | self.behaviour.engine))]
+        if self.behaviour.drafts:
+            engines.append(m.EngineInfo(**(about | {"id": "draft", "title": "Draft", "parameters": ()})))
+        return m.Welcome(limits.PROTOCOL, self.boot, "fake", tuple(engines), "fake", "the only one")
 
     def send(self, peer: bytes, message: Any, *buffers: bytes) -> None:
         with suppress(zmq.ZMQError):  # the peer is gone
@@ -135,12 +143,14 @@ class Fake:
                 self.jobs[peer, message.id] = Job(message, wanted, message.credit)
                 self.send(peer, m.Accepted(message.id, 0))
                 self.send(peer, m.Progress(message.id, "reading", 1, 2))
+                if self.behaviour.found:
+                    self.send(peer, m.Progress(message.id, f"found: {self.behaviour.found}", 1, 2))
             case m.Credit() if (peer, message.id) in self.jobs:
                 job = self.jobs[peer, message.id]
                 job.credit = max(job.credit, message.total)
             case m.Cancel() if (peer, message.id) in self.jobs:
                 job = self.jobs.pop((peer, message.id))
-                self.send(peer, m.Done(message.id, "cancelled", job.sent, job.ask.seed, "fake", "1"))
+                self.send(peer, m.Done(message.id, "cancelled", job.sent, job.ask.seed, job.ask.engine, "1"))
             case _:
                 pass
 
@@ -148,14 +158,16 @@ class Fake:
         b, ask, now = self.behaviour, job.ask, time.monotonic()
         if not job.wanted:
             del self.jobs[peer, ask.id]
-            self.send(peer, m.Done(ask.id, "finished", job.sent, ask.seed, "fake", "1"))
+            self.send(peer, m.Done(ask.id, "finished", job.sent, ask.seed, ask.engine, "1"))
             return
         index = job.wanted[0]
-        if job.sent >= job.credit or now < job.next_at or (b.hold_at is not None and index >= b.hold_at):
+        draft = ask.engine == "draft"
+        hold_at, fail_at = (b.draft_hold_at, b.draft_fail_at) if draft else (b.hold_at, b.fail_at)
+        if job.sent >= job.credit or now < job.next_at or (hold_at is not None and index >= hold_at):
             return
-        if b.die_at is not None and index >= b.die_at:
+        if b.die_at is not None and index >= b.die_at and not draft:
             os._exit(9)
-        if b.fail_at is not None and index >= b.fail_at:
+        if fail_at is not None and index >= fail_at:
             del self.jobs[peer, ask.id]
             self.send(peer, m.Failed(ask.id, ErrorCode(b.fail_code), "as the test asked", "", b.retryable))
             return
@@ -167,6 +179,8 @@ class Fake:
         job.next_at = now + b.frame_s
 
     def picture(self, ask: m.Generate, index: int) -> bytes:
+        if ask.engine == "draft":
+            return png(ask.width, ask.height, (index % 256, ask.seed % 256, 7))
         if index == self.behaviour.not_a_png_at:
             return b"GIF89a"
         width = 16 if index == self.behaviour.wrong_size_at else ask.width

@@ -131,10 +131,22 @@ def right(strip: Any) -> int:
     return module("sequencer").right(strip)
 
 
+def captured(scene: bpy.types.Scene, frame: int, width: int, height: int, keep_as: Path) -> bytes:
+    """RGB8 of the timeline's picture, by the steps that a fill takes."""
+    capture = module("capture")
+    capture.render(scene, frame, width, height, keep_as)
+    picture = capture.read(keep_as, width, height)
+    if picture is None:
+        capture.fit(keep_as, width, height)
+        picture = capture.read(keep_as, width, height)
+    assert picture is not None
+    return bytes(picture)
+
+
 def shown_at(scene: bpy.types.Scene, frame: int, folder: Path) -> tuple[int, int, int]:
     """The colour in the middle of the timeline's picture, rendered through the view transform Standard."""
     width, height = scene.render.resolution_x, scene.render.resolution_y
-    data = module("capture").capture(scene, frame, width, height, keep_as=folder / "shown.png")
+    data = captured(scene, frame, width, height, keep_as=folder / "shown.tga")
     middle = (height // 2 * width + width // 2) * 3
     return tuple(data[middle : middle + 3])
 
@@ -259,6 +271,10 @@ GOOD: dict[str, Any] = {
     "not_a_png_at": None,
     "wrong_size_at": None,
     "deaf": False,
+    "drafts": False,
+    "draft_hold_at": None,
+    "draft_fail_at": None,
+    "found": "",
     "engine": {},
 }
 """fake_server.Behaviour as it is by itself."""

@@ -28,9 +28,9 @@ scene.view_settings.view_transform = "Plain"
 pump = b.connect()
 print("SAID", b.module("capture").what_differs(scene, b.module("gaps").find(scene)))
 fill = b.fill()
-b.turn_until(lambda: fill.request)
+b.turn_until(lambda: fill.final.request)
 middle = (36 // 2 * 64 + 32) * 3
-print("KEYFRAMES", [tuple(data[middle:middle + 3]) for _, data in fill.request.keyframes])
+print("KEYFRAMES", [tuple(data[middle:middle + 3]) for _, data in fill.final.request.keyframes])
 b.turn_until(lambda: not pump.fills)
 print("FILLED", len(b.ours(scene)[0].elements), repr(pump.message))
 print("VIEW", scene.view_settings.view_transform, len(bpy.data.scenes))

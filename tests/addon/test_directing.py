@@ -14,8 +14,8 @@ def pump(scene, fake, tmp_path):
 
 
 def request_of(fill):
-    b.turn_until(lambda: fill.request)
-    return fill.request
+    b.turn_until(lambda: fill.final.request)
+    return fill.final.request
 
 
 def given(fill):
@@ -114,7 +114,7 @@ def test_on_twos_a_strip_grows_by_pairs(scene, pump, fake, tmp_path):
     fake.behave(hold_at=3)
     b.two_pictures(scene, tmp_path, gap=7)
     fill = b.fill()
-    b.turn_until(lambda: fill.made == 2)
+    b.turn_until(lambda: fill.final.made == 2)
     b.turn()
     assert b.names_of(b.ours(scene)[0]) == frames(1, 1, 2, 2)
 
@@ -125,6 +125,7 @@ def test_a_loop_leads_back_to_the_strips_own_first_picture(scene, pump, tmp_path
     for path in paths[1:]:
         strip.elements.append(path.name)
     b.select(scene, "cycle")
+    scene.inbetween.motion = False
     assert bpy.ops.inbetween.loop(frames=5) == {"FINISHED"}
     assert given(pump.fills[-1]) == [(0, (160, 0, 0)), (6, (40, 0, 0))]
     b.turn_until(lambda: not pump.fills)

@@ -95,7 +95,7 @@ def test_frames_of_any_size_cover_the_whole_picture(saved, fake, tmp_path, size,
     assert strip.transform.scale_x == pytest.approx(size[0] / fill.record.width)
     assert strip.transform.scale_y == pytest.approx(size[1] / fill.record.height)
     width, height = size
-    data = b.module("capture").capture(saved, 6, width, height, keep_as=tmp_path / "shown.png")
+    data = b.captured(saved, 6, width, height, keep_as=tmp_path / "shown.tga")
     border = width % 2 or height % 2  # Blender blends one pixel at the border of a picture that it puts between pixels
     inside = [
         data[3 * (y * width + x) :][:3] for y in range(border, height - border) for x in range(border, width - border)
@@ -276,7 +276,7 @@ def test_the_pump_hands_the_server_few_requests_and_keeps_the_rest(saved, pump, 
     b.select(saved, "A", "B", *(f"panel {i}" for i in range(5)))
     bpy.ops.inbetween.fill_all_gaps()
     b.turn_for(0.2)
-    assert [fill.stream is not None for fill in pump.fills] == [True, True, False, False, False, False]
+    assert [fill.final.stream is not None for fill in pump.fills] == [True, True, False, False, False, False]
     fake.behave(hold_at=None)
     b.turn_until(lambda: not pump.fills)
     assert len(b.ours(saved)) == 6

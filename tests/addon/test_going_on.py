@@ -46,8 +46,8 @@ def test_a_file_closed_in_mid_fill_offers_to_go_on_and_ends_with_the_same_bytes(
     written = {path: path.stat().st_mtime_ns for path in broken.folder.glob("frame_*.png")}
     assert bpy.ops.inbetween.go_on(everywhere=True) == {"FINISHED"}
     fill = pump.fills[-1]
-    b.turn_until(lambda: fill.request)
-    assert fill.request.wanted() == [5, 6, 7, 8, 9]
+    b.turn_until(lambda: fill.final.request)
+    assert fill.final.request.wanted() == [5, 6, 7, 8, 9]
     b.turn_until(lambda: not pump.fills)
     strip = b.ours(scene)[0]
     assert b.names_of(strip) == [f"frame_{i:05d}.png" for i in range(1, GAP + 1)]
@@ -63,9 +63,9 @@ def test_the_keyframes_are_those_of_the_beginning_whatever_the_timeline_shows_si
     b.strips(bpy.context.scene)["A"].elements[0].filename = "other.png"
     bpy.ops.inbetween.go_on(everywhere=True)
     fill = pump.fills[-1]
-    b.turn_until(lambda: fill.request)
+    b.turn_until(lambda: fill.final.request)
     middle = (36 // 2 * 64 + 32) * 3
-    assert tuple(fill.request.keyframes[0][1][middle : middle + 3]) == (200, 60, 40)
+    assert tuple(fill.final.request.keyframes[0][1][middle : middle + 3]) == (200, 60, 40)
     assert len(asked) == 2
 
 
@@ -96,7 +96,7 @@ def test_on_twos_it_goes_on_too(scene, pump, fake, tmp_path):
     scene.inbetween.step = 2
     fake.behave(hold_at=3)
     fill = b.fill()
-    b.turn_until(lambda: fill.made == 2)
+    b.turn_until(lambda: fill.final.made == 2)
     bpy.ops.inbetween.cancel()
     b.turn_until(lambda: not pump.fills)
     fake.behave(hold_at=None)

@@ -21,9 +21,9 @@ def darkened(scene, channel=2):
 
 
 def keyframes_of(fill):
-    b.turn_until(lambda: fill.request)
+    b.turn_until(lambda: fill.final.request)
     middle = (fill.record.height // 2 * fill.record.width + fill.record.width // 2) * 3
-    return [tuple(data[middle : middle + 3]) for _, data in fill.request.keyframes]
+    return [tuple(data[middle : middle + 3]) for _, data in fill.final.request.keyframes]
 
 
 def near(one, other):

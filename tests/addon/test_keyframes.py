@@ -11,15 +11,16 @@ import pytest
 
 def keyframes_of(fill):
     """The colours in the middle of the two pictures that were sent."""
-    b.turn_until(lambda: fill.request)
+    b.turn_until(lambda: fill.final.request)
     middle = (fill.record.height // 2 * fill.record.width + fill.record.width // 2) * 3
-    return [tuple(data[middle : middle + 3]) for _, data in fill.request.keyframes]
+    return [tuple(data[middle : middle + 3]) for _, data in fill.final.request.keyframes]
 
 
 @pytest.fixture
 def pump(scene, fake, tmp_path):
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "edit.blend"))
     fake.behave(hold_at=1)
+    scene.inbetween.motion = False  # what else goes along is test_motion.py's
     return b.connect()
 
 

@@ -26,7 +26,7 @@ def read(path):
 def test_whom_to_ask_and_under_which_licences_is_said(manifest):
     assert manifest["website"].startswith("https://")
     assert "<" in manifest["maintainer"]
-    assert set(manifest["license"]) == {"SPDX:GPL-3.0-or-later", "SPDX:Apache-2.0"}
+    assert set(manifest["license"]) == {"SPDX:GPL-3.0-or-later", "SPDX:Apache-2.0", "SPDX:MIT"}
     with zipfile.ZipFile(WHOLE) as packed:
         assert "Apache License" in packed.read("sfwire/LICENSE").decode()
         assert "GNU GENERAL PUBLIC LICENSE" in packed.read("LICENSE").decode()
@@ -44,7 +44,17 @@ def test_each_platform_has_a_zip_of_its_own_beside_the_one_for_all(manifest):
         assert {wheel.split("/")[-1] for wheel in wheels} <= {wheel.split("/")[-1] for wheel in manifest["wheels"]}
 
 
+def test_the_server_lies_in_each_zip_and_is_not_for_blenders_own_python(manifest):
+    for path in (WHOLE, *WHOLE.parent.glob(f"{WHOLE.stem}-*.zip")):
+        with zipfile.ZipFile(path) as packed:
+            served = [name for name in packed.namelist() if name.startswith("server/")]
+        assert sorted(name.split("/")[1].split("-")[0] for name in served) == ["constraints.txt", "pip", "sfserver"]
+    assert not [wheel for wheel in manifest["wheels"] if "sfserver" in wheel or "pip-" in wheel]
+
+
 def test_nothing_is_shipped_that_only_builds_or_shows(manifest):
     with zipfile.ZipFile(WHOLE) as packed:
         names = packed.namelist()
-    assert not [name for name in names if name.endswith(("build.py", "ruff.toml", "wheels.txt", "filling.png"))]
+    assert not [
+        name for name in names if name.endswith(("build.py", "ruff.toml", "wheels.txt", "pip.txt", "growing.webp"))
+    ]

@@ -26,7 +26,7 @@ class Layout:
     def _inside(self, **how):
         return Layout(self.notes, self)
 
-    row = column = box = _inside
+    row = column = box = split = _inside
 
     def separator(self):
         pass
@@ -127,9 +127,9 @@ def test_the_queue_says_each_number_once(scene, pump, fake):
 def test_a_queue_position_is_a_sentence(scene, pump):
     fill = b.fill()
     fill.to_look_at.clear()
-    fill.stream = SimpleNamespace(interrupted=None, progress=None, position=1)
+    fill.final.stream = SimpleNamespace(interrupted=None, progress=None, position=1)
     assert fill.stage == "Waiting behind 1 other"
-    fill.stream = None
+    fill.final.stream = None
 
 
 def test_the_strips_panel_names_the_engine_by_its_title_and_offers_what_can_be_done(scene, pump):
@@ -146,6 +146,38 @@ def test_the_strips_panel_names_the_engine_by_its_title_and_offers_what_can_be_d
     b.turn_until(lambda: not pump.fills)
     assert "Take 2 of 2" in draw("strip").said()
     assert draw("strip").texts("operator").count("inbetween.show_take") == 2
+
+
+def test_the_strips_panel_says_what_the_engine_saw_and_how_far_the_final_has_come(scene, pump, fake):
+    fake.behave(drafts=True, hold_at=5, found="a camera that pans")
+    pump = b.connect()
+    fill = b.fill()
+    b.turn_until(lambda: fill.final_frames == 4 and len(fill.names) == 12)
+    b.turn()
+    assert draw("queue").texts("progress") == ["4 of 12 frames"]
+    bpy.ops.inbetween.cancel()
+    b.turn_until(lambda: not pump.fills)
+    b.select(scene, b.ours(scene)[0].name)
+    said = draw("strip").said()
+    assert "4 of 12 frames, then 8 of a draft, 64 x 36 px" in said
+    assert "Seen in the keyframes: a camera that pans" in said
+
+
+def test_what_goes_along_of_the_motion_is_said_before_the_press(scene, pump, tmp_path):
+    assert "The motion goes on" not in draw("fill").said()
+    for _ in range(2):
+        b.strips(scene)["A"].elements.append("B.png")
+    assert "The motion goes on: 5 frames before and 1 after go along" in draw("fill").said()
+    scene.inbetween.motion = False
+    assert "The motion goes on" not in draw("fill").said()
+
+
+def test_the_draft_can_be_switched_off_where_there_is_one(scene, pump, fake):
+    fake.behave(drafts=True)
+    b.connect()
+    assert "draft_first" in draw("settings").texts("prop")
+    scene.inbetween.engine_id = "draft"
+    assert "draft_first" not in draw("settings").texts("prop")
 
 
 def test_no_button_has_blenders_own_word_for_something_else():
@@ -165,7 +197,8 @@ def test_texts_go_through_blenders_translations_before_numbers_are_put_in(scene,
     fake.behave(hold_at=1)
     b.fill()
     words = {"{} of {} frames": "{} von {} Bildern", "Waiting": "Wartet", "Connected": "Verbunden"}
-    monkeypatch.setattr(b.module("panel"), "iface_", lambda text: words.get(text, text))
+    for page in ("panel", "lines"):
+        monkeypatch.setattr(b.module(page), "iface_", lambda text: words.get(text, text))
     assert draw("queue").texts("progress") == ["0 von 12 Bildern"]
     pump.message = "Waiting"
     assert draw("fill").texts()[-1] == "Wartet"

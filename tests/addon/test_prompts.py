@@ -25,8 +25,8 @@ def write(scene, text, start, end, channel=3):
 
 
 def asked(fill):
-    b.turn_until(lambda: fill.request)
-    return fill.request.prompt, fill.request.prompts
+    b.turn_until(lambda: fill.final.request)
+    return fill.final.request.prompt, fill.final.request.prompts
 
 
 def test_without_a_text_strip_it_is_the_panels_prompt(scene, pump):
@@ -93,8 +93,8 @@ def test_all_gaps_have_their_own_words(scene, pump, tmp_path):
 def test_a_text_is_neither_in_the_keyframes_nor_a_picture(scene, pump):
     write(scene, "WORDS IN THE MIDDLE", -5, GAP + 5).font_size = 30
     fill = b.fill()
-    b.turn_until(lambda: fill.request)
-    assert set(fill.request.keyframes[0][1]) == {200, 60, 40}
+    b.turn_until(lambda: fill.final.request)
+    assert set(fill.final.request.keyframes[0][1]) == {200, 60, 40}
 
 
 def test_a_new_take_says_what_the_timeline_says_by_then(scene, pump):

@@ -113,21 +113,24 @@ class World:
         bpy.ops.wm.open_mainfile(filepath=str(self.folder / "edit.blend"))
 
     def hold(self):
-        self.fake.behave(hold_at=self.random.choice([None, 1, 3]))
+        held = self.random.choice([None, 1, 3]), self.random.choice([None, None, 4])
+        self.fake.behave(hold_at=held[0], draft_hold_at=held[1])
 
     def fail(self):
-        self.fake.behave(fail_at=self.random.choice([None, 2]), retryable=False)
+        failing = self.random.choice([None, 2]), self.random.choice([None, None, 3])
+        self.fake.behave(fail_at=failing[0], draft_fail_at=failing[1], retryable=False)
 
     def wait(self):
         b.turn_for(self.random.choice([0.0, 0.01, 0.05]))
 
     def render(self):
-        b.module("capture").capture(self.scene, self.random.randint(1, 60), 64, 36, keep_as=self.folder / "shot.png")
+        b.captured(self.scene, self.random.randint(1, 60), 64, 36, keep_as=self.folder / "shot.tga")
 
     def other_scene(self):
         bpy.context.window.scene = self.random.choice(list(bpy.data.scenes))
 
 
+HARMLESS = {"hold_at": None, "fail_at": None, "draft_hold_at": None, "draft_fail_at": None}
 NOT_ACTIONS = {"__init__", "scene", "strips", "one", "act"}
 ACTIONS_BY_NAME = {name: value for name, value in vars(World).items() if callable(value) and name not in NOT_ACTIONS}
 
@@ -142,7 +145,7 @@ def draw_base(scene, folder):
 
 
 def fresh_world(seed, fake, folder):
-    fake.behave(hold_at=None, fail_at=None)
+    fake.behave(**HARMLESS)
     bpy.ops.wm.open_mainfile(filepath=str(folder / "base.blend"))
     bpy.ops.wm.save_as_mainfile(filepath=str(folder / "edit.blend"))
     bpy.ops.ed.undo_push(message="begin")
@@ -151,17 +154,18 @@ def fresh_world(seed, fake, folder):
 
 @pytest.mark.timeout(500)
 def test_no_sequence_of_actions_leaves_a_hole_or_a_locked_strip(scene, fake, tmp_path):
-    fake.behave(frame_s=0.0005)
+    fake.behave(frame_s=0.0005, drafts=True)
     draw_base(scene, tmp_path)
     b.connect()
     for number in range(SEQUENCES):
         seed = SEED + number
         world = fresh_world(seed, fake, tmp_path)
+        world.scene.inbetween.draft_first = seed % 2 == 0
         try:
             for _ in range(ACTIONS):
                 world.act()
                 b.turn()
-            fake.behave(hold_at=None, fail_at=None)
+            fake.behave(**HARMLESS)
             b.turn_until(lambda world=world: not world.pump.fills)
             b.turn()
             check(world)
@@ -176,7 +180,12 @@ def check(world):
         sheet = b.module("record").from_properties(strip["inbetween"].to_dict()).sheet()
         given = {index for index, _ in sheet.keys}
         shown = sheet.shown[: len(names)]
-        whole = [f"keyframe_{i:05d}.tga" if i in given else f"frame_{i:05d}.png" for i in shown]
+        finals = sum(not name.startswith("draft_") for name in names)
+        kinds = ["frame"] * finals + ["draft"] * (len(names) - finals)
+        whole = [
+            f"keyframe_{i:05d}.tga" if i in given else f"{kind}_{i:05d}.png"
+            for i, kind in zip(shown, kinds, strict=True)
+        ]
         assert names in (whole, ["waiting.png"]), f"{strip.name} has {names}"
         folder = bpy.path.abspath(strip.directory)
         if strip["inbetween_job"] in world.pump.ended:

@@ -65,6 +65,22 @@ def test_the_engines_own_settings_are_offered_and_sent(scene, pump, tmp_path):
     assert whole(b.ours(scene)[0])
 
 
+def test_one_worker_makes_a_draft_first_and_then_what_takes_its_time(scene, pump, tmp_path):
+    scene.inbetween.engine_id, scene.inbetween.prompt = "small-world", "a ball rolls to the right"
+    b.two_pictures(scene, tmp_path, gap=GAP)
+    fill = b.fill()
+    b.turn_until(lambda: len(fill.names) == GAP or not pump.fills, timeout_s=START_S)
+    assert (fill.final_frames, fill.draft.problem) == (0, "")
+    drafted = [b.names_of(b.ours(scene)[0])[0]]
+    b.turn_until(lambda: fill.final_frames or not pump.fills, timeout_s=START_S)
+    assert len(fill.names) == GAP
+    b.turn_until(lambda: not pump.fills, timeout_s=START_S)
+    assert (pump.message, drafted) == ("", ["draft_00001.png"])
+    assert whole(b.ours(scene)[0])
+    assert b.ours(scene)[0]["inbetween"]["engine"] == "small-world"
+    assert list(fill.folder.glob("draft_*")) == []
+
+
 def worker_of(server):
     """The process that makes frames: the descendant that holds the most memory."""
     parents = {int(stat.parent.name): int(stat.read_text().rsplit(")", 1)[1].split()[1]) for stat in stats()}

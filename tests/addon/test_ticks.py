@@ -72,8 +72,8 @@ def lines_run() -> tuple[Callable[[], int], Callable[[], None]]:
 
 
 def test_a_tick_takes_a_few_pictures_however_many_have_come(scene, pump, monkeypatch):
-    most = b.module("fill").EVENTS_A_STEP
-    counts = ticks(pump, counted(monkeypatch, b.module("fill").Fill, "_order"))
+    most = b.module("making").EVENTS_A_STEP
+    counts = ticks(pump, counted(monkeypatch, b.module("making").Making, "_order"))
     assert sum(counts) == FRAMES == len(b.ours(scene)[0].elements)
     assert max(counts) <= most
 
@@ -86,10 +86,10 @@ def test_a_tick_takes_a_few_messages_however_many_have_come(pump, monkeypatch):
 
 
 def test_the_control_without_the_two_limits_a_tick_takes_more(pump, monkeypatch):
-    most = b.module("fill").EVENTS_A_STEP
-    monkeypatch.setattr(b.module("fill"), "EVENTS_A_STEP", 64)
+    most = b.module("making").EVENTS_A_STEP
+    monkeypatch.setattr(b.module("making"), "EVENTS_A_STEP", 64)
     monkeypatch.setattr(b.module("sfwire.client"), "MESSAGES_A_CALL", 64)
-    taken = counted(monkeypatch, b.module("fill").Fill, "_order")
+    taken = counted(monkeypatch, b.module("making").Making, "_order")
     b.fill()
     for pause_s in (0.0, 0.1, 1.0, 10.0, 60.0):  # until as many have come as credit allows
         time.sleep(pause_s)

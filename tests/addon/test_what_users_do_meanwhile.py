@@ -27,7 +27,7 @@ def stream_until(moment, pump, fake, scene, tmp_path):
     fill = b.fill()
     bpy.ops.ed.undo_push(message="Fill Gap")
     if moment != "queued":
-        b.turn_until(lambda: fill.stream and fill.stream.progress and len(fill.names) == hold - 1)
+        b.turn_until(lambda: fill.final.stream and fill.final.stream.progress and len(fill.names) == hold - 1)
         b.turn()
     return hold - 1
 
@@ -220,7 +220,7 @@ def test_nothing_changes_while_blender_renders_or_saves(scene, pump, fake, tmp_p
     try:
         bpy.context.scene.render.filepath = str(tmp_path / "frame.png")
         for _ in range(3):
-            b.module("capture").capture(scene, 1, 64, 36, keep_as=tmp_path / "frame.png")
+            b.captured(scene, 1, 64, 36, keep_as=tmp_path / "frame.tga")
             bpy.ops.wm.save_mainfile()
     finally:
         for event in ("render_pre", "save_pre"):

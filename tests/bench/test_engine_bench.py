@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 from pathlib import Path
 from types import ModuleType
@@ -10,10 +11,13 @@ from types import ModuleType
 import pytest
 import torch
 
-from sfserver.bench import engine
+from sfserver.bench import engine, speed
 from sfserver.bench.flops import decode_flops, pass_flops
+from sfserver.bench.goals import GOALS
 from sfserver.bench.gpu import Scale, measure_on
+from sfserver.bench.report import read_json, write_json
 from sfserver.cli import USER_ERROR, main
+from sfserver.errors import UserError
 from sfserver.model.config import TOY, WAN_1_3B
 from sfserver.model.tae import Tae, TaeConfig
 from sfserver.model.vae import VaeConfig, WanVae
@@ -62,24 +66,54 @@ def test_a_clip_made_without_a_cache_is_the_same_clip(monkeypatch: pytest.Monkey
     assert (cached - clip.recomputed()).abs().max() > 1e-4, "the control: the past sees the future"
 
 
-def test_gpu_measures_run_at_toy_size_on_a_cpu() -> None:
+def test_gpu_measures_run_at_toy_size_on_a_cpu_and_fill_their_rows_of_the_page(tmp_path: Path) -> None:
     scale = Scale(
         dit=TOY,
         vae=VaeConfig(dim=2),
         tae=TaeConfig(decoder_widths=(16, 12, 8, 8), encoder_width=8),
-        sizes=((32, 32),),
-        held=(3, 6),
+        sizes=((32, 32), (16, 16)),
+        held=(3, 15),
         latents=6,
         repeats=2,
+        long_blocks=6,
+        compared=(2, 4),
+        window=6,
         matmul=64,
     )
     stages: list[str] = []
-    measures = measure_on(torch.device("cpu"), torch.float32, scale, stages.append)
+    measures = measure_on(torch.device("cpu"), torch.float32, scale, stages.append, tmp_path / "trace.json")
     assert stages[0] == "CPU, matrix products"
     names = [m.name for m in measures]
-    assert {"pass, KV 6, 32x32", "decode by TAE, 32x32", "clip, Wan VAE, 32x32"} <= set(names)
+    assert {"pass, KV 15, 32x32", "decode by TAE, 32x32", "clip, Wan VAE, 32x32", "end keyframe", "growth"} <= set(
+        names
+    )
     assert len(set(names)) == len(names)
     assert all(math.isfinite(m.value) and m.value > 0 for m in measures if not m.name.startswith("peak memory"))
+    shares = [m.value for m in measures if m.name.startswith("stage: ")]
+    assert sum(shares) == pytest.approx(1)
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+    write_json(measures, tmp_path / "figures.json", {"card": "a CPU in its place"})
+    page = speed.page([read_json(tmp_path / "figures.json")])
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in page.splitlines() if line.startswith("| G")}
+    answered = {m.goal for m in measures if m.goal}
+    assert answered == {"G4", "G6", "G7", "G8", "G9"}
+    assert rows.keys() == {goal.id for goal in GOALS}
+    assert all(("not measured" in row) == (name not in answered) for name, row in rows.items())
+    assert "a CPU in its place" in page
+
+
+def test_a_file_that_holds_no_figures_is_one_sentence(tmp_path: Path) -> None:
+    for text in ("", "[]", '{"machine": {}}', '{"machine": {}, "measures": [{"name": 1}]}'):
+        (tmp_path / "figures.json").write_text(text)
+        with pytest.raises(UserError, match="is no file of figures from sfserver bench --out"):
+            read_json(tmp_path / "figures.json")
+
+
+def test_the_page_of_figures_is_what_its_files_make_of_it() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    files = [read_json(path) for path in sorted((docs / "figures").glob("*.json"))]
+    assert (docs / "speed.md").read_text("utf-8") == speed.page(files), "run: make speed"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which would be measured for minutes")

@@ -10,13 +10,21 @@ from pathlib import Path
 import attrs
 import numpy as np
 import pytest
+import torch
 from dissolving_engine import INFO, DissolvingEngine, ctrl_c, out_of_memory
+from PIL import Image
 from sfwire.messages import EngineInfo, Parameter
 
 from sfserver.cli import main
 from sfserver.compare.measures import measure
 from sfserver.engine import table
+from sfserver.train.codec import SMALL_TAE, new_tae
+from sfserver.train.export import export
+from sfserver.train.small import SMALL_DIT, new_dit, new_words
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+BALL_AND_GROUND = ((32, 14), (2, 2))
+"""Places in `world_start.png`."""
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -62,6 +70,24 @@ def test_every_combination_is_made_once_and_a_second_run_makes_none(engines, pai
 def test_without_strategies_an_engine_shows_all_of_its_own(engines, pair, tmp_path: Path) -> None:
     assert run(pair, tmp_path) == 0
     assert [strategy for _, strategy, _ in made(engines)] == ["near", "far", "both", None]
+
+
+def test_each_value_of_a_parameter_is_a_clip_of_engines_that_have_it(engines, pair, tmp_path: Path) -> None:
+    options = ("--strategies", "near", "--vary", "level=7,9", "--vary", "nothing=1,2")
+    assert run(pair, tmp_path, *options) == 0
+    levels = [(name, job.params["level"]) for name, engine in engines.items() for job in engine.jobs]
+    assert levels == [("steered", 7), ("steered", 9), ("plain", 7), ("plain", 9)]
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("--set level=9") == 2
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == [
+        *("| steered, near, level 7, seed 0", "| steered, near, level 9, seed 0"),
+        *("| plain, level 7, seed 0", "| plain, level 9, seed 0"),
+    ]
+    assert all(line.count("|") == table[0].count("|") for line in table)
+    with Image.open(tmp_path / "strips.png") as strips:
+        assert strips.width == 9 * 100 + 4
+        assert strips.height == 4 * (18 + 72 + 4) + 4
 
 
 def test_ctrl_c_leaves_a_page_and_the_same_command_goes_on(engines, pair, tmp_path: Path, capsys) -> None:
@@ -125,8 +151,44 @@ def test_in_a_browser_one_slider_moves_every_clip_and_nothing_is_asked_of_a_netw
     ), "the control"
 
 
+@pytest.fixture
+def toy_folder(machine: Path) -> str:
+    """The small world's model before it was trained, as a folder of one's own."""
+    random = torch.Generator().manual_seed(0)
+    dit, tae = new_dit(SMALL_DIT, random), new_tae(SMALL_TAE, random)
+    export(machine / "models" / "untrained", dit.state_dict(), SMALL_DIT, tae.state_dict(), new_words())
+    return "untrained"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here; apt install chromium")
+def test_real_engines_and_a_toy_folder_are_seen_side_by_side_in_a_browser(toy_folder, tmp_path: Path) -> None:
+    pair = [str(EXAMPLES / f"world_{which}.png") for which in ("start", "end")]
+    options = ["--engines", f"draft,small-world,{toy_folder}", "--frames", "9", "--prompt", "a red ball jumps over"]
+    assert main(["compare", *pair, *options, "--out", str(tmp_path)]) == 0
+    start, end = (photographed(tmp_path / "index.html", frame) for frame in (0, 8))
+    assert (start != end).any(), "the slider moves"
+    ball, ground = (np.asarray(Image.open(pair[0]).convert("RGB"))[at] for at in BALL_AND_GROUND)
+    for colour in (ball, ground):
+        near = np.abs(start.astype(int) - colour).max(axis=2) < 24
+        columns = np.flatnonzero(near.sum(axis=0))
+        assert near.sum() > 3 * 50, "three clips, and strips of them"
+        assert np.ptp(columns) > 2 * 64, "side by side"
+
+
+def photographed(page: Path, frame: int) -> np.ndarray:
+    """What the browser shows, [H, W, 3] uint8."""
+    shot = page.with_name(f"shot{frame}.png")
+    browse(page, frame, "--window-size=1280,1000", f"--screenshot={shot}")
+    with Image.open(shot) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
 def browsed(page: Path, frame: int) -> str:
     """The document as it is once its script has run."""
+    return browse(page, frame, "--dump-dom")
+
+
+def browse(page: Path, frame: int, *wish: str) -> str:
     assert BROWSER
     profile = page.parent / "profile"
     options = [
@@ -136,7 +198,7 @@ def browsed(page: Path, frame: int) -> str:
         f"--user-data-dir={profile}",
         "--virtual-time-budget=2000",
     ]
-    command = [BROWSER, *options, "--dump-dom", f"{page.as_uri()}#{frame}"]
+    command = [BROWSER, *options, *wish, f"{page.as_uri()}#{frame}"]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=240).stdout
 
 

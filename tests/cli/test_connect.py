@@ -41,7 +41,7 @@ def test_a_server_gives_the_very_bytes_that_this_process_gives(server, pair, tmp
         done = generate(pair, tmp_path / out, "--frames", "5", "--set", "easing=in-out", *more)
         assert done.returncode == 0, done.stderr
     files = sorted(p.relative_to(tmp_path / "here") for p in (tmp_path / "here").rglob("*") if p.is_file())
-    assert len(files) == 7
+    assert len(files) == 8
     for name in files:
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 

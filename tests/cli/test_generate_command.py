@@ -39,7 +39,7 @@ def clip_frames(path: Path) -> int:
 def test_folder_gets_sequence_clip_and_sheet(engine: DissolvingEngine, pair, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     assert main(["generate", *pair, "--frames", "9", "--out", str(out)]) == 0
-    assert names(out) == ["clip.mp4", "contact_sheet.png", *[f"frames/{i:04}.png" for i in range(9)]]
+    assert names(out) == ["clip.mp4", "contact_sheet.png", *[f"frames/{i:04}.png" for i in range(9)], "recipe.json"]
     assert clip_frames(out / "clip.mp4") == 9
     assert capsys.readouterr().out.startswith(f"9 frames in {out}: 7 made by fake in ")
 
@@ -295,7 +295,7 @@ def test_failure_in_mid_clip_keeps_the_frames(engine: DissolvingEngine, pair, tm
     engine.at = out_of_memory(5)
     out = tmp_path / "out"
     assert main(["generate", *pair, "--frames", "9", "--out", str(out)]) == USER_ERROR
-    assert names(out) == ["clip.mp4", "contact_sheet.png", *[f"frames/{i:04}.png" for i in range(5)]]
+    assert names(out) == ["clip.mp4", "contact_sheet.png", *[f"frames/{i:04}.png" for i in range(5)], "recipe.json"]
     assert clip_frames(out / "clip.mp4") == 5
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == f"sfserver: the device has no memory left; try 256x256; the first 4 of 7 frames are in {out}"

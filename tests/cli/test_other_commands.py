@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -12,10 +13,11 @@ from pathlib import Path
 import attrs
 import pytest
 from dissolving_engine import INFO, DissolvingEngine
+from rich.console import Console
 from sfwire import connection as connections
 from sfwire.connection import Connection
 
-from sfserver import cli, doctor
+from sfserver import bars, cli, doctor
 from sfserver.cli import main
 from sfserver.config import ServerConfig, load_config
 from sfserver.doctor import Finding, examine
@@ -202,3 +204,14 @@ def test_what_is_complained_of_is_one_line_of_sane_length_without_escape_codes(c
     said = capsys.readouterr().err
     assert said.startswith("sfserver: ?[2Jno such file: ?31m")
     assert len(said) < 2000
+
+
+def test_progress_that_nobody_watches_is_a_line_at_each_hundredth() -> None:
+    """The extension for Blender reads these of `sfserver fetch`."""
+    log = io.StringIO()
+    with bars.bytes_bar(Console(file=log)) as show:
+        for done in range(0, 10**6 + 1, 1000):
+            show("vae.safetensors", done, 10**6)
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 101
+    assert (lines[0], lines[-1]) == ("vae.safetensors: 0 of 1000000", "vae.safetensors: 1000000 of 1000000")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sfwire.errors import RequestError
-from sfwire.messages import EngineInfo
+from sfwire.messages import EngineInfo, Parameter
 
 from sfserver.config import ServerConfig
 from sfserver.engine import capacity, draft, wan
@@ -37,6 +39,17 @@ def test_on_12_gb_a_model_with_vace_is_not_given_up_for_the_draft_engine() -> No
     assert chosen.settings
     assert "with" in chosen.reason
     assert choose(complete(), 12 * 10**9, CLIP).engine == "draft"
+
+
+def test_before_a_model_is_given_up_the_small_decoder_is_taken_and_a_size_that_fits_is_named() -> None:
+    model, draft_engine = complete("self-forcing")
+    decoder = Parameter("decoder", "choice", "wan", "", choices=("wan", "tae"))
+    infos = [attrs.evolve(model, parameters=(*model.parameters, decoder)), draft_engine]
+    assert choose(infos, 10 * 10**9, CLIP).settings["decoder"] == "tae"
+    assert choose([model, draft_engine], 10 * 10**9, CLIP).engine == "draft", "the control: it was not fetched"
+    on_8 = choose(infos, 8 * 10**9, CLIP)
+    assert on_8.engine == "draft"
+    assert re.search(r"the GPU has 8 GB; \d+x\d+ would fit", on_8.reason)
 
 
 def test_a_clip_beyond_81_frames_is_for_a_model_that_rolls_on() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 import torch
 from sfwire.limits import MAX_FRAMES
 
 from sfserver.config import ServerConfig
-from sfserver.engine import capacity, wan
+from sfserver.engine import capacity, presets, wan
 from sfserver.engine.geometry import plan
 from sfserver.engine.noise import make_schedule
 from sfserver.engine.presets import LONGLIVE, PRESETS, SELF_FORCING, SGF, SGF_PLUS, TRAINED_LATENTS, Preset, find
@@ -28,6 +32,31 @@ def test_a_preset_is_consistent(preset: Preset) -> None:
     assert bool(preset.dit.vace_layers) == (preset.part("vace") is not None)
     assert preset.licence
     assert make_schedule(preset.steps, preset.shift, preset.warp).timesteps[0] == pytest.approx(1000)
+
+
+def unexplained(source: str) -> list[str]:
+    """Defaults of `Preset`, and presets, below which nothing says why they are so."""
+    tree = ast.parse(source)
+    (fields,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Preset")
+    defaults = [(a, b) for a, b in pairwise([*fields, None]) if isinstance(a, ast.AnnAssign) and a.value]
+    made = [(a, b) for a, b in pairwise([*tree.body, None]) if isinstance(a, ast.Assign) and _makes_a_preset(a.value)]
+    return [
+        ast.unparse(a).splitlines()[0]
+        for a, b in [*defaults, *made]
+        if not (isinstance(b, ast.Expr) and isinstance(b.value, ast.Constant) and isinstance(b.value.value, str))
+    ]
+
+
+def _makes_a_preset(value: ast.expr) -> bool:
+    makers = ("Preset", "evolve", "_sgf_plus")
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in makers
+
+
+def test_every_default_says_why_it_is_this_one() -> None:
+    source = Path(presets.__file__).read_text("utf-8")
+    assert unexplained(source) == []
+    silent = source.replace('"""As Self Forcing was trained, and most that came after it."""', "")
+    assert unexplained(silent) == ["per_block: int = 3"], "the control"
 
 
 def test_ids_are_different() -> None:

@@ -59,6 +59,7 @@ SAMPLING: dict[str, dict[str, Any]] = {
     "causal-forcing-frame": ROLLOUT | {"per_block": 1},
     "causal-forcing-2step": ROLLOUT | {"per_block": 1, "steps": (1000, 500), "first_steps": FOUR},
     "longlive": ROLLOUT | {"window": 12, "sink": 3, "renews": True},
+    "causal-forcing-long": ROLLOUT | {"sink": 3, "policy": "relative", "trained": UNBOUNDED},
     "causal-forcing-1step": ROLLOUT | {"per_block": 1, "steps": (1000,), "first_steps": FOUR},
     "sgf": SGF | {"window": 12, "sink": 3, "trained": 12},
     "sgf-frame": SGF | {"per_block": 1, "window": 21, "sink": 4, "trained": 21},
@@ -67,6 +68,7 @@ SAMPLING: dict[str, dict[str, Any]] = {
     "causvid": ROLLOUT | {"steps": (1000, 757, 522), "warp": False, "shift": 8.0},
     "wan-vace": {
         "even_steps": 50,
+        "samplers": ("unipc", "euler"),
         "shift": 16.0,
         "guidance": 5.0,
         "strategies": ("joint",),
@@ -86,6 +88,7 @@ TRANSFORMERS = {
     "causal-forcing-frame": ("zhuhz22/Causal-Forcing", "framewise/causal_forcing.pt", EMA),
     "causal-forcing-2step": ("zhuhz22/Causal-Forcing", "causal-forcing++/framewise-2step.pt", EMA),
     "causal-forcing-1step": ("zhuhz22/Causal-Forcing", "causal-forcing++/framewise-1step.pt", EMA),
+    "causal-forcing-long": ("zhuhz22/Causal-Forcing", "chunkwise/longvideo.pt", EMA),
     "sgf": ("JunhaoZhuang/Self_Gradient_Forcing", "chunkwise/ar/model.pt", EMA),
     "sgf-frame": ("JunhaoZhuang/Self_Gradient_Forcing", "framewise/ar/model.pt", EMA),
     "sgf-plus": ("ZihanSu/Self_Gradient_Forcing_Plus", "chunkwise/model.pt", EMA),

@@ -20,6 +20,7 @@ from sfserver.engine.conditioning import to_pixels
 from sfserver.engine.geometry import plan
 from sfserver.engine.guide import Guide
 from sfserver.engine.noise import make_schedule, seeded_noise
+from sfserver.engine.pipeline import to_pictures
 from sfserver.engine.presets import CAUSAL_FORCING_2STEP, WAN_VACE
 from sfserver.engine.rollout import Made, Memory, Networks, Prompt, Rollout, Sampling
 from sfserver.engine.seam import low_frequencies
@@ -103,7 +104,7 @@ def test_anchor_with_no_keyframe_but_the_first_is_the_plain_rollout_from_it() ->
         Memory(window=geometry.latents),
     )
     latents = torch.cat([event.latents for event in rollout.run() if isinstance(event, Made)], dim=1)
-    plain = wan_engine.to_pictures(loaded.vae.decode(latents, loaded.vae.new_decoder_state())[0, 1:25])
+    plain = to_pictures(loaded.vae.decode(latents, loaded.vae.new_decoder_state())[0, 1:25])
     assert np.abs(toy.pixels(toy.run(job)).astype(int) - plain.numpy()).max() <= 1
 
 

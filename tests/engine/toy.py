@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import torch
 from networks import random_weights
 
 from sfserver.config import ServerConfig
-from sfserver.engine import wan
+from sfserver.engine import draft, wan
 from sfserver.engine.base import Chunk, Event, Frame, Job, Keyframe, checked
 from sfserver.engine.presets import SELF_FORCING_VACE, Preset
 from sfserver.engine.wan_engine import WanEngine, Weights
@@ -52,6 +52,7 @@ def fresh_weights(config: DitConfig = TOY_VACE) -> Weights:
         vae=random_weights(WanVae(VaeConfig(dim=6)), 3),
         embed=embed_prompt,
         vace=random_weights(Vace(config), 2) if config.vace_layers else None,
+        draft=cache(partial(draft.load, ServerConfig(device="cpu"))),
         tae=random_weights(Tae(TaeConfig(decoder_widths=(16, 12, 8, 8), encoder_width=8)), 4),
     )
 

@@ -15,6 +15,7 @@ from attrs import evolve
 from published import dit_tensors, save, vace_tensors
 from toy_hub import ToyHub, serving
 
+from sfserver import room
 from sfserver.engine.presets import SELF_FORCING_VACE, Part, Preset, Source
 from sfserver.fetch import DOWNLOADS, FetchError, LicenceError, download, fetch, licences
 from sfserver.model.config import TOY_VACE
@@ -293,3 +294,63 @@ def test_hub_is_the_one_that_the_environment_names(hub: ToyHub, tmp_path: Path) 
         check=True,
     )
     assert int(answer.stdout) == len(CONTENT)
+
+
+# Room on the disk -----------------------------------------------------------------------------------------------------
+
+
+def test_each_download_goes_as_soon_as_its_part_stands(stocked: ToyHub, tmp_path: Path) -> None:
+    models, most = tmp_path / "models", [0]
+    sizes = sorted(len(content) for (_, name), content in stocked.files.items() if name != BIG.file)
+
+    def look(what: str, done: int, of: int) -> None:
+        files = [path for path in (models / DOWNLOADS).rglob("*") if path.is_file()]
+        most[0] = max(most[0], sum(path.stat().st_size for path in files))
+
+    fetch(toy_preset(), models, on_progress=look, endpoint=stocked.endpoint)
+    assert sizes[-1] <= most[0] <= sizes[-1] + 100, "never more than the largest of them"
+
+
+def test_a_file_that_two_parts_are_made_of_is_downloaded_once(stocked: ToyHub, tmp_path: Path) -> None:
+    dit, vae, *_ = toy_preset().parts
+    twice = (dit, evolve(dit, path="again/dit.safetensors"), vae)
+    fetch(toy_preset(parts=twice), tmp_path / "models", endpoint=stocked.endpoint)
+    assert len(stocked.downloads("dit.safetensors")) == 1
+    assert not (tmp_path / "models" / DOWNLOADS).exists()
+
+
+def test_a_disk_without_room_for_all_of_it_is_noticed_before_the_first_byte(
+    stocked: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    fetch(toy_preset(), tmp_path / "models", endpoint=stocked.endpoint, on_plan=told.append)
+    assert len(told) == 1
+    assert "of disk at its most" in told[0]
+    stocked.requests.clear()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(FetchError, match=r"toy downloads .* has 0\.0 GB free; make room, or set SFSERVER_MODELS_DIR"):
+        fetch(toy_preset(), tmp_path / "other", endpoint=stocked.endpoint)
+    assert all(request.method == "HEAD" or "/tree/" in request.path for request in stocked.requests)
+
+
+def test_what_a_fetch_takes_is_counted_side_by_side() -> None:
+    a, b, c = (Path(name) for name in "abc")
+    alone = room.Item({a: 100}, 0, 50)
+    assert room.most_bytes([alone]) == 150
+    assert room.most_bytes([alone, room.Item({b: 60}, 0, 30)]) == 150, "the first download has gone by then"
+    assert room.most_bytes([room.Item({b: 60}, 0, 30), alone]) == 180, "hence the largest comes first"
+    assert room.most_bytes([room.Item({a: 100}, 100, 50)]) == 50, "what is there takes no more"
+    shared = [room.Item({a: 100}, 0, 50), room.Item({c: 10}, 0, 10), room.Item({a: 100}, 0, 50)]
+    assert room.most_bytes(shared) == 100 + 50 + 20 + 50 - 10
+
+
+def test_the_large_models_are_counted_as_they_are_published() -> None:
+    """Published sizes: T5 11.36 GB in bf16, the transformer 5.68 GB and VACE 7.15 GB or so in float32."""
+    sizes = {"text": 11_361_920_418, "dit": 5_676_070_424, "vace": 7_150_000_000, "vae": 507_591_892}
+    items = [
+        room.Item({Path(role): size}, 0, room.converted_bytes(role, SELF_FORCING_VACE.dit, size))
+        for role, size in sizes.items()
+    ]
+    stays = sum(item.converted for item in items)
+    assert stays / 1e9 == pytest.approx(11.36 + 2.84 + 1.47 + 0.25, abs=0.05)
+    assert room.most_bytes(items) / 1e9 < 24

@@ -15,6 +15,7 @@ from sfwire.messages import EngineInfo, Parameter
 
 from sfserver.config import ServerConfig
 from sfserver.engine.base import Chunk, Engine, Event, Frame, Job, Step
+from sfserver.engine.choice import Choice, Wanted
 
 FAULTS = ("none", "die", "die_always", "hang", "raise", "refuse", "memory", "device")
 
@@ -90,6 +91,11 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
 
 def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]:
     return "fake", "the only one"
+
+
+def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) -> Choice:
+    """Slower for a long clip, as a small window would be."""
+    return Choice("fake", f"Fake: for {clip.num_frames} frames", {"delay_ms": 1.0} if clip.num_frames > 20 else {})
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ EVENTS = {"a step": Step("counting", CANCELLED_AT, 20), "a frame": None}
 def test_a_worker_that_hears_cancel_in_mid_frame_makes_no_other() -> None:
     for event in EVENTS:
         done = subprocess.run([sys.executable, __file__, event], capture_output=True, text=True, timeout=200)
-        assert done.stdout.split() == ["made", str(CANCELLED_AT), "cancelled", str(CANCELLED_AT - 1)], done.stderr
+        *made, frames = done.stdout.split() or [done.stderr]
+        assert made == ["made", str(CANCELLED_AT), "cancelled"]
+        assert int(frames) < CANCELLED_AT, "those before it may be dropped on their way"
 
 
 class Cancelling:

@@ -190,3 +190,29 @@ def test_the_welcome_describes_each_engine_well_enough_to_draw_its_settings(clie
     assert [(p.name, p.kind, p.default) for p in fake.parameters][1] == ("fault", "choice", "none")
     assert next(e for e in welcome.engines if e.id == "missing").missing
     assert welcome.default_engine == "fake"
+
+
+def auto(num_frames: int, **params: m.Value) -> Request:
+    return Request(((0, BLACK), (num_frames - 1, BLACK)), SIDE, SIDE, num_frames, seed=5, params=params)
+
+
+def test_auto_is_chosen_by_the_server_for_the_clip_and_it_says_why(client: Client) -> None:
+    wanted = auto(24)
+    with client.submit(wanted) as stream:
+        events = list(stream.events())
+    told = [event.stage for event in events if isinstance(event, m.Progress) and event.stage.startswith("auto: ")]
+    assert told == ["auto: Fake: for 24 frames"]
+    assert_all_there([event for event in events if isinstance(event, Picture)], wanted)
+    assert stream.done
+    assert (stream.done.engine, stream.done.version) == ("fake", "1")
+
+
+def test_what_was_asked_for_counts_for_more_than_what_auto_would_set(client: Client) -> None:
+    with pytest.raises(RequestError, match="try precision fp32"):
+        list(client.submit(auto(24, fault="refuse", delay_ms=0.0)))
+
+
+def test_auto_that_cannot_be_done_is_refused_as_by_name(client: Client) -> None:
+    with pytest.raises(RequestError) as failed:
+        list(client.submit(auto(9, nonsense=1)))
+    assert (failed.value.code, failed.value.field) == (ErrorCode.BAD_VALUE, "params.nonsense")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "model"))  # toy weights in the layouts that people publish
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,7 +14,7 @@ from sfserver.engine.noise import make_schedule
 from sfserver.model.dit import Dit
 from sfserver.train.latents import Latents
 from sfserver.train.loop import Pace, train
-from sfserver.train.self_rollout import SelfRolloutStage
+from sfserver.train.self_rollout import Rolling, SelfRolloutStage
 from sfserver.train.teacher import TeacherStage
 
 SCHEDULE = make_schedule((1000, 500), 5.0)
@@ -25,9 +25,8 @@ BOUND = 0.35
 
 def held_out_error(dit: Dit) -> float:
     """Of rollouts between keyframes that were not seen, from noise to the last step."""
-    judge = SelfRolloutStage(
-        dit, (tiny_clips(32, seed=77),), sentences(), SCHEDULE, batch=32, graph="none", end_share=1
-    )
+    rolling = Rolling((tiny_clips(32, seed=77),), sentences(), SCHEDULE, batch=32, graph="none", end_share=1)
+    judge = SelfRolloutStage(dit, rolling)
     return sum(float(judge.loss(Generator().manual_seed(seed))) for seed in range(4)) / 4
 
 
@@ -67,7 +66,6 @@ def test_self_rollout_goes_on_from_there(tmp_path: Path) -> None:
     stage = teacher(tiny_clips(256))
     before = trained(stage, tmp_path / "teacher", evolve(PACE, steps=150))
     clips = (tiny_clips(256),)
-    rollout = SelfRolloutStage(
-        stage.network, clips, sentences(), SCHEDULE, batch=16, end_share=1.0, dtype=torch.float32
-    )
+    rolling = Rolling(clips, sentences(), SCHEDULE, batch=16, end_share=1.0, dtype=torch.float32)
+    rollout = SelfRolloutStage(stage.network, rolling)
     assert trained(rollout, tmp_path / "rollout", evolve(PACE, steps=60, learning_rate=1e-3)) < 0.8 * before

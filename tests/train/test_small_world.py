@@ -9,6 +9,7 @@ import torch
 from attrs import evolve
 from sfwire.errors import RequestError
 
+from sfserver.bench.ends import OWN, clips_to_end, end_of
 from sfserver.bench.world import HELD_OUT_SEED, Shown, show
 from sfserver.config import ServerConfig
 from sfserver.engine import small_world, table
@@ -34,6 +35,21 @@ def shown() -> Shown:
 
 def test_the_prompt_decides_what_happens_between_the_same_two_pictures() -> None:
     assert shown().obeyed >= 0.6  # a guess would be 0.1
+
+
+def test_a_clip_arrives_at_its_end_in_motion() -> None:
+    exact = clips_to_end(scenes=1)
+    assert 0.6 < end_of(show(engine(), exact).pixels, exact.pixels).motion < 1.5
+
+
+def test_the_measure_of_an_end_sees_one_that_stands_still() -> None:
+    exact = clips_to_end(scenes=1).pixels[:2]
+    assert end_of(exact, exact).motion == 1
+    frozen = exact.clone()
+    frozen[:, -1 - OWN : -1] = frozen[:, -2 - OWN : -1 - OWN]
+    frozen[:, 1 : -1 - OWN] += 0.01  # something is amiss everywhere
+    assert end_of(frozen, exact).motion == 0
+    assert end_of(frozen, exact).error > 1
 
 
 def test_the_control_clips_judged_by_other_prompts_fail() -> None:

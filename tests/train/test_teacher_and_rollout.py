@@ -12,7 +12,7 @@ from sfserver.engine.rollout import Graph
 from sfserver.model.cache import CacheShape, GraphCache, KvCache
 from sfserver.model.dit import Dit
 from sfserver.model.rope import RopeTable
-from sfserver.train.self_rollout import SelfRolloutStage, batch_noise, clip_geometry, ends_after, roll_out
+from sfserver.train.self_rollout import Rolling, SelfRolloutStage, batch_noise, clip_geometry, ends_after, roll_out
 from sfserver.train.teacher import TeacherStage, masked, teacher_pass
 
 SCHEDULE = make_schedule((1000, 750, 500, 250), 5.0)
@@ -85,13 +85,14 @@ def test_a_cache_with_a_graph_answers_what_the_other_answers() -> None:
 
 def rolled(dit: Dit, graph: Graph, passes: int = 2) -> Tensor:
     clips = tiny_clips(2)
+    geometry = clip_geometry(clips.clean)
     return roll_out(
         dit,
         sentences()[clips.sentence],
-        (clips.clean[:, :1], clips.clean[:, -1:]),
-        clip_geometry(clips.clean),
+        {0: clips.clean[:, :1], LATENTS - 1: clips.clean[:, -1:]},
+        geometry,
         ends_after(SCHEDULE, passes),
-        batch_noise(clips.clean, torch.Generator().manual_seed(5)),
+        batch_noise(clips.clean, geometry, torch.Generator().manual_seed(5)),
         graph,
     )
 
@@ -127,13 +128,14 @@ def test_gradients_of_a_rollout_are_those_of_finite_differences() -> None:
 
     def loss() -> Tensor:
         clips = tiny_clips(1)
+        geometry = clip_geometry(clips.clean)
         made = roll_out(
             dit,
             sentences()[clips.sentence],
-            (clips.clean[:, :1], clips.clean[:, -1:]),
-            clip_geometry(clips.clean),
+            {0: clips.clean[:, :1], LATENTS - 1: clips.clean[:, -1:]},
+            geometry,
             ends_after(SCHEDULE, 1),
-            batch_noise(clips.clean, torch.Generator().manual_seed(5)),
+            batch_noise(clips.clean, geometry, torch.Generator().manual_seed(5)),
             "exit+memory",
         )
         return made[:, :1].square().mean()  # the first block: nothing was fed back before it
@@ -159,7 +161,7 @@ def test_a_stage_draws_everything_from_its_generator(kind: str) -> None:
     stage = (
         TeacherStage(dit, pools, sentences(), batch=4)
         if kind == "teacher"
-        else SelfRolloutStage(dit, pools, sentences(), SCHEDULE, batch=4)
+        else SelfRolloutStage(dit, Rolling(pools, sentences(), SCHEDULE, batch=4))
     )
     losses = [float(stage.loss(torch.Generator().manual_seed(seed)).detach()) for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]

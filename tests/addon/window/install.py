@@ -1,0 +1,103 @@
+"""One zip, one button, in a real window: a fresh user folder, Fill Gap, Install Server, a filled gap. With pictures.
+
+    VENV/bin/python BLENDER_WINDOW.py tests/addon/window/install.py
+
+As in show.py. `INBETWEEN_SOURCE` is the Package Source, `INBETWEEN_BACKEND` auto, cpu or nvidia; without a source it
+downloads what a user would, from where pip is set up to. With the INBETWEEN_HOME, BLENDER_USER_RESOURCES and
+SFSERVER_CONNECTION_FILE of an earlier walk it updates. What it took is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import window as w
+from window import b, bpy  # by way of the page that sets the folders which Blender reads when it is imported
+
+
+def scenario() -> Iterator[float]:
+    scene = bpy.context.scene
+    runtime, installing = b.module("runtime"), b.module("installing")
+    preferences = bpy.context.preferences.addons[b.PACKAGE].preferences
+    preferences.source = os.environ.get("INBETWEEN_SOURCE", "")
+    preferences.backend = os.environ.get("INBETWEEN_BACKEND", "auto")
+    yield from timeline(scene)
+    w.shot("install-1-panel")
+    if installing.state() == "absent":
+        bpy.ops.inbetween.fill_gap()
+    else:  # a home that was walked before: its server is updated
+        bpy.ops.inbetween.show_install()
+    yield 2.0
+    w.shot("install-2-page")
+    bpy.context.preferences.system.use_online_access = True
+    yield 1.0
+    w.shot("install-3-may-go-online")
+    began, longest, installer = time.monotonic(), 0.0, installing.installer()
+    assert bpy.ops.inbetween.install_server() == {"FINISHED"}
+    last, pictured = time.monotonic(), set()
+    while installer.busy:
+        title = installer._steps[installer._at].title
+        if (title, installer._reader.installing) not in pictured and installer.fraction > 0.05:
+            pictured.add((title, installer._reader.installing))
+            w.shot(f"install-4-{len(pictured)}")
+            last = time.monotonic()
+        yield 0.02
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    took = time.monotonic() - began
+    yield 1.0
+    w.shot("install-5-installed")
+    assert (installer.problem, installing.state()) == ("", "ready"), installer.problem
+    windows = bpy.context.window_manager.windows
+    while len(windows) > 1:
+        with bpy.context.temp_override(window=windows[-1]):
+            bpy.ops.wm.window_close()
+        yield 1.0
+    began = time.monotonic()
+    bpy.ops.inbetween.fill_gap()
+    yield 0.5
+    w.shot("install-6-starting")
+    while runtime.wishes:
+        yield 0.1
+    started = time.monotonic() - began
+    while not runtime.pump().message and runtime.pump().fills:
+        yield 0.1
+    yield 1.0
+    w.shot("install-7-filled")
+    strip = b.ours(scene)[0]
+    assert (b.left(strip), b.right(strip), len(strip.elements)) == (13, 60, 47), runtime.pump().message
+    bpy.ops.inbetween.show_install()
+    yield 2.0
+    w.shot("install-8-models")
+    sys.stdout.write(
+        f" {bpy.app.version_string}: installed in {took:.0f} s, main thread away for at most {1e3 * longest:.0f} ms, "
+        f"from Fill Gap to the server {started:.1f} s, {runtime.server._process.args[0]}\n"
+    )
+
+
+def timeline(scene: bpy.types.Scene) -> Iterator[float]:
+    if hasattr(bpy.context.workspace, "sequencer_scene"):
+        bpy.context.workspace.sequencer_scene = scene
+    scene.sequence_editor_create()
+    scene.render.resolution_x, scene.render.resolution_y = w.WIDTH, w.HEIGHT
+    scene.frame_end = 80
+    bpy.ops.wm.save_as_mainfile(filepath=str(w.HOME / "animatic.blend"))
+    w.open_sequencer()
+    yield 1.0
+    w.enlarge()
+    yield 1.0
+    b.put_image(scene, w.draw_panel(w.HOME / "left.png", 0.35, (0.85, 0.30, 0.22)), 1, 12, name="Panel 1")
+    b.put_image(scene, w.draw_panel(w.HOME / "right.png", 0.62, (0.90, 0.62, 0.20)), 60, 12, name="Panel 2")
+    b.select(scene, "Panel 1", "Panel 2")
+    scene.frame_current = 20
+    w.show_tab()
+    yield 1.0
+    w.frame_all()
+    yield 1.0
+
+
+w.run(scenario())
