@@ -70,6 +70,6 @@ def _lines(console: Console) -> Callable[[str, int, int], None]:
         hundredth = 100 * done // max(of, 1)
         if said.get(what) != hundredth:
             said[what] = hundredth
-            console.print(f"{what}: {done} of {of}", markup=False, soft_wrap=True)
+            tell(console, f"{what}: {done} of {of}")
 
     return show

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from .terminal import tell
+
 
 def bench(
     out: Annotated[Path | None, typer.Option(help="Also write the figures here, as JSON")] = None,
@@ -33,7 +35,7 @@ def bench(
     console = Console(stderr=True, highlight=False)
 
     def on_stage(stage: str) -> None:
-        console.print(f"measuring: {stage}")
+        tell(console, f"measuring: {stage}")
 
     facts = {}
     if gpu:

@@ -395,7 +395,7 @@ def fetch(
     for licence in fetching.licences(preset):
         tell(console, f"licence of {licence}")
     with bytes_bar(console) as show:
-        notes = fetching.fetch(preset, load_config().models_dir, accept_license, show, on_plan=console.print)
+        notes = fetching.fetch(preset, load_config().models_dir, accept_license, show, on_plan=partial(tell, console))
     for note in notes:
         tell(console, f"note: {note}")
     say(f"{model} is complete")

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from typer.core import TyperGroup
 
 from .config import load_config
-from .terminal import safe, say
+from .terminal import safe, say, tell
 
 if TYPE_CHECKING:
     from .train.place import Place
@@ -97,7 +97,7 @@ def _material(wanted: Recipe, models: Models, data: Path | None, accepted: bool,
         raise typer.BadParameter("this recipe needs clips; make them with: sfserver train prepare", param_hint="--data")
     material = material_of(wanted, models, data, place)
     for stage, parts in needs(wanted, models, material).items():
-        typer.echo(f"{stage}: {told(parts)} of device memory, estimated", err=True)
+        say(f"{stage}: {told(parts)} of device memory, estimated", err=True)
         check_fits(stage, parts, free_bytes(place.device))
     return material
 
@@ -130,7 +130,7 @@ def prepare(
     read = partial(read_frames, width=width, height=height)
     skipped, console = len(bare), Console(stderr=True, highlight=False)
     for sentence in bare:
-        console.print(f"skipped: {sentence}", markup=False, soft_wrap=True)
+        tell(console, f"skipped: {sentence}")
     events = preparing.prepare(
         films, NEGATIVE, wanted, out, source.load_text, partial(source.load_vae, place.device), read, place.device
     )
@@ -140,8 +140,8 @@ def prepare(
             progress.update(task, completed=event.done)
             if event.problem:
                 skipped += 1
-                progress.console.print(f"skipped: {event.film}: {event.problem}", markup=False, soft_wrap=True)
-    typer.echo(f"{out} holds {len(films) + len(bare) - skipped} films of {len(films) + len(bare)}")
+                tell(progress.console, f"skipped: {event.film}: {event.problem}")
+    say(f"{out} holds {len(films) + len(bare) - skipped} films of {len(films) + len(bare)}")
 
 
 def _clip_size(text: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ ALLOWED = {
     "sfserver.weights": ("sfserver.weights", "sfserver.model", "sfserver.errors", "sfwire.regular"),
     "sfserver.media": ("sfserver.media", "sfserver.errors", "sfwire.limits"),
     "sfserver.animatic": (
+        "sfserver.terminal",
         "sfserver.animatic",
         "sfserver.cli",
         "sfserver.config",

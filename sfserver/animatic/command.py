@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from ..terminal import say, tell
+
 if TYPE_CHECKING:
     from .run import Report
 
@@ -72,9 +74,9 @@ def animatic(
     with Bars() as bars:
         report = run(job, load_config(), bars)
     for one in report.unfilled:
-        typer.echo(f"not filled: {one}", err=True)
+        say(f"not filled: {one}", err=True)
     sentence, code = told(report, out, hold)
-    typer.echo(sentence if code == 0 else f"sfserver: {sentence}", err=code != 0)
+    say(sentence if code == 0 else f"sfserver: {sentence}", err=code != 0)
     return code
 
 
@@ -118,7 +120,7 @@ class Bars:
             self._progress.stop()
 
     def note(self, sentence: str) -> None:
-        self._console.print(f"note: {sentence}", markup=False, soft_wrap=True)
+        tell(self._console, f"note: {sentence}")
 
     def planned(self, holes: int, frames: int) -> None:
         self._progress.start()

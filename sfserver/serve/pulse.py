@@ -49,6 +49,12 @@ class Pulse:
             self._silence_s = self._patience_s or silence_s
             self._until = self._clock() + self._silence_s
 
+    def again(self) -> None:
+        """The patience begins anew, if there is anything to wait for."""
+        with self._lock:
+            if self._until is not None:
+                self._until = self._clock() + self._silence_s
+
     def rest(self) -> None:
         """Nothing is under way, or what is does not depend on the engine."""
         with self._lock:

@@ -26,7 +26,7 @@ from sfwire.errors import RETRYABLE, ErrorCode, RequestError
 
 from .. import __version__
 from ..config import ServerConfig, load_config
-from ..engine.base import CHOSEN, SILENCE_S, Engine, Frame, Job, Keyframe, Step, checked
+from ..engine.base import CHOSEN, Engine, Frame, Job, Keyframe, Step, checked
 from ..engine.choice import Choice, Wanted
 from . import link
 from .leash import hold_to_parent
@@ -227,6 +227,11 @@ class Worker:
         if self._now is not None:
             self._send(self._now)
 
+    def _wait(self, request: Request) -> None:
+        """Nobody takes a frame, and the engine may stand still for that: it does not hang."""
+        self._pulse.again()
+        self._send(m.Progress(request.message.id, "waiting", request.sent, request.message.num_frames))
+
     def _send_frame(self, request: Request, frame: Frame, picture: Buffer) -> None:
         """Once the client can take it; until then it is told every now and then that this is what is waited for."""
         message = request.message
@@ -234,11 +239,6 @@ class Worker:
         height, width = frame.image.shape[:2]
         self._send(m.Frame(message.id, frame.index, width, height, message.encoding, frame.confidence), picture)
         request.sent += 1
-
-    def _wait(self, request: Request) -> None:
-        """The engine is held up by the client: that is no silence of its own."""
-        self._pulse.work(SILENCE_S)
-        self._say(m.Progress(request.message.id, "waiting", request.sent, request.message.num_frames))
 
     def _send(self, message: m.ToClient, *buffers: Buffer) -> None:
         try:

@@ -19,6 +19,7 @@ PRINTS = {"echo", "print", "print_json", "log"}
 APART = {
     "terminal.py": "this is the place",
     "serve/supervise.py": "loads neither typer nor rich, and fits what it says itself",
+    "benching.py": "a table of our own figures",
     "cli.py": "two tables: their cells are made safe, their figures are ours",
 }
 
