@@ -33,8 +33,8 @@ _BUILDS: dict[tuple[str, Backend], str] = {("linux", "cpu"): "cpu", ("win32", "n
 Windows, of one kind alone on macOS."""
 
 DOWNLOAD_BYTES: dict[Backend, int] = {"cpu": 300_000_000, "nvidia": 2_900_000_000}
-DISK_BYTES: dict[Backend, int] = {"cpu": 1_500_000_000, "nvidia": 8_000_000_000}
-"""On Linux, measured and rounded up: what comes; and what it takes with that, unpacked (1.1 and 5 GB, which remain)."""
+DISK_BYTES: dict[Backend, int] = {"cpu": 1_700_000_000, "nvidia": 8_500_000_000}
+"""On Linux, measured and rounded up: what comes; and what it takes with that, unpacked (1.2 and 5.2 GB, which stay)."""
 _MODULES = ("torch", "numpy", "zmq", "transformers", "sfserver")
 """Imported as the last step: what cannot be loaded is better known now."""
 _MOST_LOG_LINES = 400
