@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from typer.core import TyperGroup
 
 from .config import load_config
+from .terminal import safe, say
 
 if TYPE_CHECKING:
     from .train.place import Place
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 _HELP = "A recipe: train RECIPE --out FOLDER. Or clips for one: train prepare FOLDER --out SHARDS."
-
-from .terminal import safe, say
 
 
 class _RecipeOrCommand(TyperGroup):
