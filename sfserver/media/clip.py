@@ -14,7 +14,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from . import codecs
 from .codecs import Codec, codec_for
@@ -22,6 +22,10 @@ from .files import PART_SUFFIX, MediaError, Picture, write_error
 
 _BITS_PER_PIXEL = 0.25
 """For encoders without a constant quality mode."""
+_ACCURATE_RND = 0x40000
+_CONVERSION = Interpolation.BICUBIC | _ACCURATE_RND
+"""FFmpeg's usual way to other pixels, rounded alike. Its quicker code gives other bits from run to run where a
+side is no multiple of 16: 60 conversions of a picture of 130x98 were of 4 kinds."""
 
 
 def h264_encoder() -> str | None:
@@ -89,6 +93,7 @@ class ClipWriter:
             src_color_range=ColorRange.JPEG,
             dst_color_range=self._codec.tags.range,
             dst_colorspace=None if self._codec.is_rgb else self._codec.tags.matrix,
+            interpolation=_CONVERSION,
         )
         _tag(frame, self._codec)
         frame.pts = self.frames

@@ -22,7 +22,6 @@ from sfserver.cli import main
 from sfserver.config import ServerConfig, load_config
 from sfserver.doctor import Finding, examine
 from sfserver.engine import table
-from sfserver.media import clip
 
 
 def finding(check: str, config: ServerConfig | None = None) -> Finding:
@@ -96,7 +95,7 @@ def test_device_that_is_not_there_is_found(engine: DissolvingEngine) -> None:
 
 
 def test_missing_encoder_is_found(engine: DissolvingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip, "_ENCODERS", ())
+    monkeypatch.setattr("av.codecs_available", frozenset())
     assert "--force-reinstall av" in finding("video").remedy
 
 
