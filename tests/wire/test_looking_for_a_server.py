@@ -107,7 +107,7 @@ def test_connections_that_break_for_ever_end_it():
     host = Host(give_up_after_s=60.0)
     (end,) = ended([action for loss in range(1, 30) for action in host.breaks(4.0 * loss)])
     assert isinstance(end.error, ServerSilent)
-    assert "broke" in str(end.error)
+    assert "brought no new frame" in str(end.error)
 
 
 def test_one_break_in_a_long_silence_ends_nothing():
