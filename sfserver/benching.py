@@ -44,10 +44,10 @@ def bench(
         measures = on_gpu.measure(on_stage, profile, against)
         facts = on_gpu.facts(["sfserver", *sys.argv[1:]])
     elif world:
-        from .bench import ends
+        from .bench import ends, exposure
         from .bench import world as of_world
 
-        measures = of_world.measure(on_stage) + ends.measure(on_stage)
+        measures = of_world.measure(on_stage) + exposure.measure(on_stage) + ends.measure(on_stage)
     else:
         from .bench import counted, engine, road
 

@@ -43,7 +43,7 @@ class HeldOut:
 def held_out(num_frames: int, count: int) -> HeldOut:
     """Random clips under sentences that leave nothing open."""
     tae = loading.load_tae(FOLDER, _CPU, torch.float32)
-    embed = loading.load_text_encoder(FOLDER, FOLDER / "tokenizer", _CPU, torch.bfloat16, SMALL_DIT.text_len)
+    embed = loading.load_text_encoder(FOLDER, FOLDER, _CPU, torch.bfloat16, SMALL_DIT.text_len)
     clips = world.clips(count, num_frames, torch.Generator().manual_seed(SEED + num_frames))
     said = [world.caption(clips.scenes, row, VERB_NAMES[v], row % 3) for row, v in enumerate(clips.verbs.tolist())]
     rows = {sentence: embed.encode(sentence) for sentence in sorted(set(said))}
