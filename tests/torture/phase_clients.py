@@ -29,8 +29,8 @@ WORKERS = 2
 FREE_WITHIN_S = 150.0
 """The server forgets a client after ten silent seconds."""
 MAX_GROWTH_BYTES = 400 * 1024 * 1024
-"""Of the front, whatever one peer does: `limits.MAX_UNREAD_BYTES`, the largest message and a reserve, and what comes in the
-tenth of a second before somebody looks."""
+"""Of the front, whatever one peer does: `limits.MAX_UNREAD_BYTES`, which is the largest message and a reserve, and what
+comes in the tenth of a second before somebody looks."""
 LARGE = 640, 512
 
 
