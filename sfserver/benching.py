@@ -49,9 +49,11 @@ def bench(
 
         measures = of_world.measure(on_stage) + exposure.measure(on_stage) + ends.measure(on_stage)
     else:
-        from .bench import counted, engine, road
+        from .bench import counted, engine, pace, road
 
-        measures = road.measure(on_stage) + engine.measure(on_stage) + counted.measure(on_stage)
+        measures = road.measure(on_stage)
+        on_stage("a paced device")
+        measures += pace.measure() + engine.measure(on_stage) + counted.measure(on_stage)
     Console(highlight=False).print(as_table(measures))
     if out:
         write_json(measures, out, facts)

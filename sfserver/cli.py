@@ -6,11 +6,8 @@ The doing is elsewhere, and is imported by the command that needs it: `sfserver 
 
 from __future__ import annotations
 
-import math
-import re
 import sys
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,7 +16,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from sfwire.errors import WireError
-from sfwire.limits import MAX_SIDE_PX
 from sfwire.messages import EngineInfo, Refused, fit
 from typer.exceptions import Abort, TyperException
 
@@ -30,6 +26,7 @@ from .config import ConfigError, load_config
 from .errors import UserError
 from .terminal import safe, say, tell
 from .training import train
+from .typed import fps_of, keyframe_of, later_prompt_of, lora_of, setting_of, size_of, words_of
 
 if TYPE_CHECKING:
     from .engine.presets import Preset
@@ -142,10 +139,10 @@ def generate(
         start=start,
         end=end,
         out=out,
-        further=tuple(_keyframe(text) for text in at or ()),
+        further=tuple(keyframe_of(text) for text in at or ()),
         prompt=prompt,
         negative_prompt=negative_prompt,
-        prompts=tuple(sorted(_later_prompt(text) for text in prompt_at or ())),
+        prompts=tuple(sorted(later_prompt_of(text) for text in prompt_at or ())),
         num_frames=frames,
         size=size_of(size),
         fit=fit,
@@ -208,15 +205,15 @@ def compare(
     """Two pictures through every combination of engines, strategies, settings and seeds, on one page to judge by."""
     from .compare import run as comparing
 
-    numbers = _words(seeds)
+    numbers = words_of(seeds)
     if not numbers or not all(number.isdecimal() and len(number) < 20 for number in numbers):
         raise typer.BadParameter(f"{seeds!r} are not numbers, as in 1,2,3", param_hint="--seeds")
     wish = comparing.Wish(
         start=start,
         end=end,
         out=out,
-        engines=_words(engines),
-        strategies=_words(strategies),
+        engines=words_of(engines),
+        strategies=words_of(strategies),
         seeds=tuple(map(int, numbers)),
         prompt=prompt,
         negative_prompt=negative_prompt,
@@ -224,17 +221,13 @@ def compare(
         size=size_of(size),
         fit=fit,
         settings=dict(setting_of(text) for text in settings or ()),
-        varied={name: _words(values) for name, values in map(setting_of, vary or ())},
+        varied={name: words_of(values) for name, values in map(setting_of, vary or ())},
     )
     rows = comparing.compare(wish, load_config(), partial(say, err=True))
     if not rows:
         return _complain("nothing could be made")
     say(f"{rows} clips on {out / comparing.PAGE}")
     return 0
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
 def _report(result: Result, out: Path, seed: int) -> int:
@@ -244,65 +237,6 @@ def _report(result: Result, out: Path, seed: int) -> int:
     how = f"{result.made} made by {result.engine} in {result.seconds:.1f} s, seed {seed}"
     say(f"{result.written} frames in {out}: {how}")
     return 0
-
-
-def _keyframe(text: str) -> tuple[int, Path]:
-    index, colon, path = text.partition(":")
-    if not (colon and path and index.isdecimal() and len(index) < 7):
-        raise typer.BadParameter(f"{text!r} is not a frame and a picture, as in 16:middle.png", param_hint="--at")
-    return int(index), Path(path)
-
-
-def _later_prompt(text: str) -> tuple[int, str]:
-    index, colon, prompt = text.partition(":")
-    if not (colon and prompt.strip() and index.isdecimal() and len(index) < 7):
-        raise typer.BadParameter(f"{text!r} is not a frame and a prompt, as in 16:it rains", param_hint="--prompt-at")
-    return int(index), prompt.strip()
-
-
-def size_of(text: str) -> tuple[int, int] | None:
-    """(width, height), or None for auto."""
-    if text == "auto":
-        return None
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not found:
-        raise typer.BadParameter(f"{text!r} is neither auto nor a size, as in 832x480", param_hint="--size")
-    width, height = int(found[1]), int(found[2])
-    if max(width, height) > MAX_SIDE_PX:
-        raise typer.BadParameter(f"{text} is more than {MAX_SIDE_PX} pixels on a side", param_hint="--size")
-    return width, height
-
-
-def setting_of(text: str) -> tuple[str, str]:
-    """NAME=VALUE of a --set."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise typer.BadParameter(f"{text!r} is not a name and a value, as in easing=in-out", param_hint="--set")
-    return name, value
-
-
-_NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001)} | {
-    "29.97": Fraction(30000, 1001),
-    "47.952": Fraction(48000, 1001),
-    "59.94": Fraction(60000, 1001),
-}
-"""What people write for the rates of NTSC, which no decimal number hits."""
-
-
-_RATE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?|[0-9]{1,9}/[0-9]{1,9}")
-
-
-def fps_of(text: str, option: str = "--fps") -> Fraction:
-    """A rate that was typed, NTSC's by their usual names."""
-    try:
-        if not _RATE.fullmatch(text):  # Fraction("1e99999999") would be worked out for hours
-            raise ValueError
-        fps = _NTSC.get(text) or Fraction(text).limit_denominator(1001)
-    except (ValueError, ZeroDivisionError):
-        raise typer.BadParameter(f"{text!r} is not a rate, as in 24 or 30000/1001", param_hint=option) from None
-    if not 1 <= fps <= 240:
-        raise typer.BadParameter(f"{text} is outside 1 to 240", param_hint=option)
-    return fps
 
 
 # Everything else
@@ -424,7 +358,7 @@ def convert(
         wish = conversion.Wish(
             preset=preset,
             prefer=transformer.source.prefer if transformer else PREFER,
-            loras=tuple(_lora(text) for text in lora or ()),
+            loras=tuple(lora_of(text) for text in lora or ()),
             dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[precision],
             expect_dim=model.dit.dim if model else None,
             on_progress=show,
@@ -447,18 +381,6 @@ def _preset(preset: str) -> Preset | None:
         known = ", ".join(one.id for one in PRESETS)
         raise typer.BadParameter(f"there is no model {preset!r}; there are: {known}", param_hint="--preset")
     return found
-
-
-def _lora(text: str) -> tuple[Path, float]:
-    path, equals, strength = text.rpartition("=")
-    if not equals:
-        return Path(text), 1.0
-    try:
-        if math.isfinite(float(strength)):
-            return Path(path), float(strength)
-    except ValueError:
-        pass
-    raise typer.BadParameter(f"{strength!r} is not a strength, as in style.safetensors=0.8", param_hint="--lora")
 
 
 app.command()(animatic)

@@ -19,7 +19,7 @@ ALLOWED = {
     "sfserver.animatic": (
         "sfserver.terminal",
         "sfserver.animatic",
-        "sfserver.cli",
+        "sfserver.typed",
         "sfserver.config",
         "sfserver.engine",
         "sfserver.errors",

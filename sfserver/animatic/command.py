@@ -51,9 +51,9 @@ def animatic(
     no_recipe: Annotated[bool, typer.Option("--no-recipe", help="Leave prompts out of movies and timeline")] = False,
 ) -> int:
     """Fill the gaps of a timeline, and write it with the new clips in place."""
-    from ..cli import fps_of, setting_of, size_of
     from ..config import load_config
     from ..media.codecs import codec_named
+    from ..typed import fps_of, setting_of, size_of
     from .jobs import Wish
     from .run import Job, run
 

@@ -22,7 +22,6 @@ from sfwire.request import Request
 from ..config import load_config
 from ..engine import table
 from ..engine.base import Chunk, Job, Keyframe, checked
-from . import pace
 from .bare import BarePair
 from .report import Measure
 
@@ -44,8 +43,6 @@ def measure(on_stage: Callable[[str], None]) -> list[Measure]:
         measures += _throughput(served.client)
         on_stage("1,000 jobs")
         measures += _leaks(served.client, served.family)
-    on_stage("a paced device")
-    measures += pace.measure()
     with server("sfserver.serve.worker") as served:
         on_stage("draft, here and served")
         measures += _draft(served.client)
