@@ -23,7 +23,7 @@ from .animatic.command import animatic
 from .bars import Bar, bytes_bar
 from .benching import bench
 from .config import ConfigError, load_config
-from .errors import UserError
+from .errors import CANCELLED, USER_ERROR, UserError
 from .terminal import safe, say, tell
 from .training import train
 from .typed import fps_of, keyframe_of, later_prompt_of, lora_of, setting_of, size_of, words_of
@@ -32,10 +32,8 @@ if TYPE_CHECKING:
     from .engine.presets import Preset
     from .generate import Result
 
-USER_ERROR = 2
 _MAX_SENTENCE_CHARS = 1500
 """A path of a few hundred letters, and what is wrong with it."""
-CANCELLED = 130
 
 app = typer.Typer(
     add_completion=False,

@@ -1,5 +1,9 @@
 """What the user can mend. The command line prints it as one line, without a traceback."""
 
+USER_ERROR = 2
+CANCELLED = 130
+"""Exit codes, as shells know them."""
+
 
 class UserError(ValueError):
     """`str(error)` is one sentence with the value, the limit and the remedy."""

@@ -9,13 +9,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ..terminal import say, tell
+from ..errors import CANCELLED, USER_ERROR
+from ..terminal import safe, say, tell
 
 if TYPE_CHECKING:
     from .run import Report
-
-CANCELLED = 130
-USER_ERROR = 2
 
 
 def animatic(
@@ -128,8 +126,8 @@ class Bars:
 
     def at(self, name: str, stage: str, made: int, wanted: int) -> None:
         if name not in self._each:
-            self._each[name] = self._progress.add_task(name, total=wanted)
-        self._progress.update(self._each[name], description=f"{name}: {stage}", completed=made)
+            self._each[name] = self._progress.add_task(safe(name), total=wanted)
+        self._progress.update(self._each[name], description=safe(f"{name}: {stage}"), completed=made)
 
     def ended(self, name: str, frames: int) -> None:
         assert self._all is not None, "planned comes first"
