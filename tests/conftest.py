@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+from pathlib import Path
+
+import pytest
 
 if importlib.util.find_spec("hypothesis"):  # the Pythons with bpy have none
     from hypothesis import HealthCheck, settings
 
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")
+
+
+@pytest.fixture
+def machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing of the real user's settings, servers or folders is seen."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith(("SFSERVER_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("SFSERVER_CONNECTION_FILE", str(home / "run" / "connection.json"))
+    for name in ("MODELS", "CACHE", "LOG"):
+        monkeypatch.setenv(f"SFSERVER_{name}_DIR", str(home / name.lower()))
+    return home

@@ -1,7 +1,6 @@
 """Frames given before and after a gap: the motion goes on at their speed, and without them all is as it was."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 import numpy as np
@@ -26,13 +25,7 @@ A, B = load_file(FilePath(__file__).parent.parent / "model" / "data" / "rife_gol
 """A disc that crosses a pattern by 21 pixels."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other on a busy machine take ten times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
