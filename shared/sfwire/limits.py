@@ -39,7 +39,7 @@ MAX_KEYFRAMES_OF_1 = 8
 MAX_PARTS = 1 + MAX_KEYFRAMES
 """One header and a buffer for each keyframe."""
 MAX_REQUEST_BYTES = 8 * MAX_PIXELS * CHANNELS
-"""Of all pictures of one request: eight of 4K as RGB8, 212 MB, or 24 of up to 2560x1440; three with alpha at 16 bits."""
+"""Of all pictures of one request: eight of 4K as RGB8, 212 MB, or 24 of up to 2560x1440; three of RGBA at 16 bits."""
 MAX_SOCKET_FRAME_BYTES = MAX_BUFFER_BYTES + PNG_SLACK_BYTES
 """ZMQ_MAXMSGSIZE: libzmq applies it to each frame of a message, so count and sum are checked as well."""
 
