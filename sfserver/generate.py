@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
@@ -27,6 +27,7 @@ from sfwire.limits import AUTO
 from sfwire.request import Ended, Interrupted, Picture, Request
 
 from . import recipe as recipes
+from . import samples
 from .config import ServerConfig
 from .engine import base, table, wan
 from .engine.choice import Wanted
@@ -90,6 +91,11 @@ class Plan:
     job: base.Job
     info: m.EngineInfo
 
+    @property
+    def form(self) -> samples.Form:
+        """Of its frames, as far as is known here: a server that chooses the engine may keep less."""
+        return samples.form_of(self.job.keyframes[0].image)
+
 
 @frozen
 class Choice:
@@ -150,7 +156,7 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
             recipe = recipes.same(order.again, recipe)
         outputs = Outputs(
             order.out,
-            ClipShape(plan.job.width, plan.job.height, order.num_frames, tuple(loaded), order.fps),
+            ClipShape(plan.job.width, plan.job.height, order.num_frames, tuple(loaded), order.fps, plan.form),
             recipe.text() if order.keeps_recipe else "",
             order.keeping,
         )
@@ -243,12 +249,16 @@ def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInf
     width, height = order.size or clip_size(images[0], info.size_multiple, info.min_side_px, info.max_pixels)
     given = {name: typed(text, name, info) for name, text in order.settings.items()}
     is_servers_choice = order.connect and order.engine == AUTO
+    for lost in _lost(images.values(), info):
+        watcher.note(lost)
     places = [base.Place(at, width, height) for at in images]
     switches = [at for at, _ in order.prompts]
     params = base.check(info, width, height, order.num_frames, places, given, switches=switches)
     fitted, notes = fit_all(list(images.values()), width, height, order.fit)
     for note in notes:
         watcher.note(note)
+    form = samples.common(fitted) if is_servers_choice else samples.common(fitted).kept_by(info)
+    fitted = [samples.conformed(image, form) for image in fitted]
     request = Request(
         keyframes=tuple((at, np.ascontiguousarray(image).data) for at, image in zip(images, fitted, strict=True)),
         width=width,
@@ -260,6 +270,8 @@ def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInf
         engine=AUTO if is_servers_choice else info.id,
         params=given if is_servers_choice else params,
         prompts=order.prompts,
+        channels=form.channels,
+        depth=form.depth,
     )
     request.generate("check", info.id)  # the wire's limits hold here too, so that both roads refuse alike
     job = base.Job(
@@ -274,6 +286,17 @@ def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInf
         prompts=order.prompts,
     )
     return Plan(request, base.checked(job, info), info)
+
+
+def _lost(images: Collection[samples.Picture], info: m.EngineInfo) -> list[str]:
+    """What of the keyframes the frames will not have."""
+    form, found = samples.common(images), list[str]()
+    if form.has_alpha and info.max_channels < form.channels:
+        found.append(f"engine {info.id} makes no alpha as draft does: what is transparent was filled with grey")
+    if form.depth > info.max_depth:
+        depth = "floats" if form.depth == 32 else f"{form.depth} bit"
+        found.append(f"engine {info.id} makes {info.max_depth} bit in sRGB, the keyframes are {depth}")
+    return found
 
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -320,8 +343,9 @@ def heard(event: Picture | m.Progress | m.Accepted | Interrupted) -> Event:
     """What a server says, as an engine in this process would say it."""
     match event:
         case Picture():
-            pixels = np.frombuffer(event.data, np.uint8).reshape(event.height, event.width, 3)
-            return base.Frame(event.index, pixels, event.confidence)
+            pixels = np.frombuffer(event.data, samples.Form(event.channels, event.depth).type)
+            image = pixels.reshape(event.height, event.width, event.channels)
+            return base.Frame(event.index, image, event.confidence)
         case m.Progress():
             return base.Step(event.stage, event.step, event.of)
         case m.Accepted():
@@ -389,12 +413,13 @@ class _Clip:
         self._wanted_at = job.wanted()
         self._gaps = list(pairwise(keyframe.at for keyframe in job.keyframes))
         self._outputs = outputs
+        self._form = samples.form_of(job.keyframes[0].image)
         self._keyframes = [] if between_only else list(job.keyframes)
 
     def add(self, frame: base.Frame) -> None:
         while self._keyframes and self._keyframes[0].at < frame.index:
             self._write_keyframe()
-        self._outputs.write(frame.index, frame.image)
+        self._outputs.write(frame.index, samples.conformed(frame.image, self._form))
         self.made += 1
         self.unsure += frame.confidence is not None and frame.confidence <= DISSOLVE_CONFIDENCE
 
