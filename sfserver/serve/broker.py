@@ -100,6 +100,9 @@ class Broker:
         self._started_at = now
         self._jobs = Jobs()
         self._clients: dict[bytes, _Client] = {}
+        """Who was silent longest comes first."""
+        self._peers: dict[str, bytes] = {}
+        """By session."""
         self._waiting_hellos: dict[bytes, m.Hello] = {}
         self._waiting_bytes: dict[bytes, int] = {}
         """Sent to a connection and not taken by its computer yet, where that is counted."""
@@ -117,9 +120,7 @@ class Broker:
 
     def on_client(self, peer: bytes, message: m.ToServer, buffers: list[Buffer], now: float) -> list[Action]:
         """React to one message of a client."""
-        client = self._clients.get(peer)
-        if client is not None:
-            client.heard_at = now
+        client = self._heard(peer, now)
         match message:
             case m.Hello():
                 return self._on_hello(peer, message, now)
@@ -147,9 +148,7 @@ class Broker:
 
     def on_bad_message(self, peer: bytes, error: BadMessage, now: float) -> list[Action]:
         """Answer bytes that are no message; the connection and its other streams go on."""
-        client = self._clients.get(peer)
-        if client is not None:
-            client.heard_at = now
+        client = self._heard(peer, now)
         # Not what was said: a client's mistake may have put a prompt anywhere.
         log.info("bad message", client=client.name if client else "?", field=field_of_ours(error.field))
         live = client and error.id and self._jobs.find(client.session, error.id)
@@ -157,12 +156,20 @@ class Broker:
         failed = m.Failed(blamed, ErrorCode.BAD_MESSAGE, m.fit(error.message), m.fit(error.field, L.MAX_NAME_CHARS))
         return [ToClient(peer, failed)]
 
+    def _heard(self, peer: bytes, now: float) -> _Client | None:
+        client = self._clients.pop(peer, None)
+        if client is not None:
+            client.heard_at = now
+            self._clients[peer] = client
+        return client
+
     def on_client_gone(self, peer: bytes, now: float) -> list[Action]:
         """The connection is dead: forget it and stop its requests."""
         self._waiting_hellos.pop(peer, None)
         client = self._clients.pop(peer, None)
         if client is None:
             return []
+        del self._peers[client.session]
         log.info("client gone", client=client.name)
         return [a for job in self._jobs.of(client.session) for a in self._stop(job, now)]
 
@@ -180,11 +187,15 @@ class Broker:
         actions: list[Action] = []
         # A session that comes from elsewhere leaves its old connection, and a connection that names another session
         # leaves its old one: what either had asked for would be nobody's.
-        for other in [c for c in self._clients.values() if (c.session == hello.session) != (c.peer == peer)]:
-            actions += self.on_client_gone(other.peer, now)
+        for other in (peer, self._peers.get(hello.session, peer)):
+            known = self._clients.get(other)
+            if known is not None and (known.session == hello.session) != (other == peer):
+                actions += self.on_client_gone(other, now)
         if peer not in self._clients and len(self._clients) >= L.MAX_CLIENTS:
             return [*actions, _refusal(peer, ErrorCode.QUEUE_FULL, f"{L.MAX_CLIENTS} clients are connected already")]
+        self._clients.pop(peer, None)  # so that it comes last
         self._clients[peer] = _Client(peer, hello.session, hello.client, now)
+        self._peers[hello.session] = peer
         log.info("client", client=hello.client)
         if self._ready is not None:
             return [*actions, ToClient(peer, welcome_in(hello.protocol, self._ready))]
@@ -348,9 +359,11 @@ class Broker:
     def tick(self, now: float) -> list[Action]:
         """Call it several times a second: who is silent, who hangs?"""
         actions: list[Action] = []
-        for client in list(self._clients.values()):
-            if now - client.heard_at > L.CLIENT_LOST_AFTER_S:
-                actions += self.on_client_gone(client.peer, now)
+        while self._clients:
+            client = next(iter(self._clients.values()))
+            if now - client.heard_at <= L.CLIENT_LOST_AFTER_S:
+                break
+            actions += self.on_client_gone(client.peer, now)
         for index, worker in enumerate(self._workers):
             silent = now - worker.beat_at
             is_due = worker.state == "starting" and worker.since < worker.due_at <= now
@@ -365,7 +378,7 @@ class Broker:
                 log.warning("worker hangs", worker=index, pid=worker.pid, silent_s=round(silent))
                 why = f"the worker showed no sign of life for {silent:.0f} s and was replaced"
                 actions += self._replace(index, ErrorCode.WORKER_HUNG, why, now)
-        for job in self._jobs:
+        for job in self._jobs.in_hand():
             if self._holds_up_others(job, now):
                 log.info("no frame taken", job=job.key, frames=job.sent)
                 actions += self._stop(job, now)
@@ -434,7 +447,8 @@ class Broker:
         return [ToClient(owner.peer, message, buffers)]
 
     def _owner(self, job: Job) -> _Client | None:
-        return next((c for c in self._clients.values() if c.session == job.owner), None)
+        peer = self._peers.get(job.owner)
+        return None if peer is None else self._clients[peer]
 
     def _pong(self, client: _Client | None, nonce: int) -> m.Pong:
         jobs = self._jobs.of(client.session) if client else []
@@ -443,7 +457,7 @@ class Broker:
             boot=self.boot,
             running=self._jobs.running,
             queued=self._jobs.queued,
-            workers=tuple(w.state for w in self._workers),
+            workers=tuple(w.state for w in self._workers[: L.MAX_WORKERS]),
             yours=tuple(m.LiveRequest(job.request.id, job.sent) for job in jobs if job.state is not State.STOPPING),
         )
 

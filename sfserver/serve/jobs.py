@@ -74,6 +74,9 @@ class Jobs:
 
     served: int = 0
     _live: dict[str, Job] = field(factory=dict[str, Job])
+    _by_owner: dict[str, dict[str, Job]] = field(factory=dict[str, dict[str, Job]])
+    """The same, of each owner by its own ids: nothing here looks through everybody's."""
+    _by_worker: dict[int, Job] = field(factory=dict[int, Job])
     _queue: Turns = field(factory=Turns)
     _ends: OrderedDict[tuple[str, str], Terminal] = field(factory=OrderedDict[tuple[str, str], Terminal])
     _count: int = 0
@@ -86,14 +89,18 @@ class Jobs:
 
     def find(self, owner: str, request_id: str) -> Job | None:
         """The live request that a client calls by this id."""
-        return next((j for j in self._live.values() if j.owner == owner and j.request.id == request_id), None)
+        return self._by_owner.get(owner, {}).get(request_id)
 
     def of(self, owner: str) -> list[Job]:
-        return [j for j in self._live.values() if j.owner == owner]
+        return list(self._by_owner.get(owner, {}).values())
 
     def on(self, worker: int) -> Job | None:
         """The request that a worker has in hand."""
-        return next((j for j in self._live.values() if j.worker == worker), None)
+        return self._by_worker.get(worker)
+
+    def in_hand(self) -> list[Job]:
+        """Those that workers have."""
+        return list(self._by_worker.values())
 
     def how_ended(self, owner: str, request_id: str) -> Terminal | None:
         return self._ends.get((owner, request_id))
@@ -112,7 +119,7 @@ class Jobs:
         before = self._queue.add(key, owner, sum(map(len, buffers)))
         self._count += 1
         job = Job(key, owner, request, buffers, position=before + 1, credit=request.credit, since=now)
-        self._live[key] = job
+        self._live[key] = self._by_owner.setdefault(owner, {})[request.id] = job
         return job
 
     def start_next(self, worker: int, now: float) -> Job | None:
@@ -123,6 +130,7 @@ class Jobs:
         job = self._live[key]
         job.move(State.RUNNING, now)
         job.worker, job.position = worker, 0
+        self._by_worker[worker] = job
         return job
 
     def moved(self) -> list[Job]:
@@ -138,7 +146,11 @@ class Jobs:
     def end(self, job: Job, how: Terminal, now: float) -> Terminal:
         """Take a request out; the terminal message in the client's own terms. The only way to one."""
         job.move(State.ENDED, now)
-        del self._live[job.key]
+        del self._live[job.key], self._by_owner[job.owner][job.request.id]
+        if not self._by_owner[job.owner]:
+            del self._by_owner[job.owner]
+        if job.worker is not None:
+            del self._by_worker[job.worker]
         self._queue.remove(job.key)
         job.buffers = ()
         terminal = evolve(how, id=job.request.id)
