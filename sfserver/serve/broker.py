@@ -8,6 +8,7 @@ request gets exactly one terminal message; nothing one client does reaches anoth
 from __future__ import annotations
 
 from collections.abc import Mapping
+from heapq import heappop, heappush
 
 import structlog
 from attrs import define, evolve, frozen
@@ -107,6 +108,8 @@ class Broker:
         self._waiting_bytes: dict[bytes, int] = {}
         """Sent to a connection and not taken by its computer yet, where that is counted."""
         self._workers = [_Worker(since=now, beat_at=now) for _ in range(workers)]
+        self._idle: list[int] = []
+        """A heap of their indices, in which some may not be idle any more."""
         self._ready: m.Welcome | None = None
         """What the workers last said of their engines."""
         self._engines: Mapping[str, m.EngineInfo] = {}
@@ -278,7 +281,7 @@ class Broker:
         worker = self._workers[index]
         worker.beat_at = now
         if isinstance(message, m.Welcome):
-            return self._on_worker_ready(worker, message, now) if worker.state == "starting" else []
+            return self._on_worker_ready(index, message, now) if worker.state == "starting" else []
         job = (
             self._jobs.get(message.id or "") if isinstance(message, m.Progress | m.Frame | m.Done | m.Failed) else None
         )
@@ -292,7 +295,7 @@ class Broker:
                 frame = self._to_owner(job, evolve(message, id=job.request.id), tuple(buffers))
                 return [*frame, *self._grant(job)]
             case m.Done() | m.Failed():
-                worker.state, worker.since = "idle", now
+                self._rest(index, now)
                 return [*self._end(job, message, now), *self._dispatch(now)]
             case _:
                 return []
@@ -307,8 +310,9 @@ class Broker:
         log.warning("worker died", worker=index, pid=worker.pid, why=why)
         return self._replace(index, ErrorCode.WORKER_DIED, f"the worker died ({why})", now, was_ended)
 
-    def _on_worker_ready(self, worker: _Worker, welcome: m.Welcome, now: float) -> list[Action]:
-        worker.state, worker.since, worker.starts, worker.failed_starts = "idle", now, 0, 0
+    def _on_worker_ready(self, index: int, welcome: m.Welcome, now: float) -> list[Action]:
+        self._rest(index, now)
+        self._workers[index].starts = self._workers[index].failed_starts = 0
         self._engines = {info.id: info for info in welcome.engines}
         self._ready = evolve(welcome, boot=self.boot, server=self._server)
         hellos: list[Action] = [
@@ -400,15 +404,24 @@ class Broker:
 
     # Steps that the above share
 
+    def _rest(self, index: int, now: float) -> None:
+        """This worker has nothing in hand."""
+        self._workers[index].state, self._workers[index].since = "idle", now
+        heappush(self._idle, index)
+
     def _dispatch(self, now: float) -> list[Action]:
         """Hand waiting requests to idle workers, and tell the others how many come before them now."""
         actions: list[Action] = []
-        for index, worker in enumerate(self._workers):
+        while self._idle:
+            index = self._idle[0]
+            worker = self._workers[index]
             if worker.state != "idle":
+                heappop(self._idle)
                 continue
             job = self._jobs.start_next(index, now)
             if job is None:
                 break
+            heappop(self._idle)
             worker.state, worker.since, worker.beat_at = "busy", now, now
             job.given, job.moved_at = self._may_send(job), now
             actions.append(ToWorker(index, evolve(job.request, id=job.key, credit=job.given), job.buffers))

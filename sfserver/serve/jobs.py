@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum, auto
+from itertools import islice
 
 from attrs import define, evolve, field
 from sfwire import messages as m
@@ -21,6 +22,10 @@ from .turns import Turns
 
 REMEMBERED_ENDS = 1024
 """Terminal messages kept for a Generate that comes again after its answer was lost."""
+
+TOLD_OF_THEIR_PLACE = 64
+"""Of those that wait, the next ones: they hear whenever their place changes, which costs as much as there are of them.
+Who stands further behind hears when it comes among them."""
 
 
 class State(Enum):
@@ -134,9 +139,9 @@ class Jobs:
         return job
 
     def moved(self) -> list[Job]:
-        """The waiting requests whose position has changed since this was last asked."""
+        """The next ones of those that wait whose position has changed since this was last asked."""
         changed: list[Job] = []
-        for position, key in enumerate(self._queue, start=1):
+        for position, key in enumerate(islice(self._queue, TOLD_OF_THEIR_PLACE), start=1):
             job = self._live[key]
             if job.position != position:
                 job.position = position
