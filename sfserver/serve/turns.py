@@ -49,7 +49,9 @@ class Turns:
     _of: dict[str, _Held] = field(factory=dict[str, _Held])
     """By owner."""
     _rounds: dict[str, int] = field(factory=dict[str, int])
-    """Of each owner that waits: the round of its last request."""
+    """Of each owner that waits, or had its turn in this round: the round of its last request."""
+    _left: list[str] = field(factory=list[str])
+    """Owners that wait no more, to be forgotten once their round is over: who asks again at once has a later one."""
     _round: int = 0
     """Of the request that was started last."""
     _arrivals: int = 0
@@ -78,8 +80,10 @@ class Turns:
         if not self._places:
             return None
         place = self._places[0]
-        self._round = place.round
         self.remove(place.key)
+        if place.round != self._round:
+            self._round = place.round
+            self._forget()
         return place.key
 
     def remove(self, key: str) -> None:
@@ -93,8 +97,17 @@ class Turns:
         own.remove(place)
         if not own.places:
             del self._of[place.owner]
-            if self._rounds[place.owner] <= self._round:
-                del self._rounds[place.owner]
+            self._left.append(place.owner)
+
+    def _forget(self) -> None:
+        left, self._left = dict.fromkeys(self._left), []
+        for owner in left:
+            if owner in self._of:
+                continue
+            if self._rounds[owner] < self._round:
+                del self._rounds[owner]
+            else:
+                self._left.append(owner)
 
     def _check_room(self, own: _Held, num_bytes: int) -> None:
         house, share = self._all.places, own.places
