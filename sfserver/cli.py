@@ -248,6 +248,7 @@ def serve(
     keep: Annotated[bool, typer.Option("--keep", help="Go on when the program that started it has ended")] = False,
     connection_file: Annotated[Path | None, typer.Option(help="Where clients look for this server")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, bf16, fp32; or fp8, int8 for large matrices")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info or warning; debug logs prompts")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these and further settings")] = None,
 ) -> int:
@@ -261,6 +262,7 @@ def serve(
         "keep": keep or None,
         "connection_file": connection_file,
         "device": device,
+        "precision": precision,
         "log_level": log_level,
     }
     return supervise.serve(load_config(flags, file=config))
@@ -341,11 +343,12 @@ def convert(
     lora: Annotated[
         list[str] | None, typer.Option(help="To be merged into the transformer", metavar="FILE[=STRENGTH]")
     ] = None,
-    precision: Annotated[Literal["bf16", "fp32"], typer.Option(help="Of what is written")] = "bf16",
+    precision: Annotated[Literal["bf16", "fp32", "fp8", "int8"], typer.Option(help="Of large matrices")] = "bf16",
 ) -> None:
     """Turn published weights into safetensors that the engines open: the only command that reads checkpoints."""
     import torch
 
+    from .model.eightbit import kind_of
     from .weights import convert as conversion
     from .weights.sources import PREFER
 
@@ -357,7 +360,8 @@ def convert(
             preset=preset,
             prefer=transformer.source.prefer if transformer else PREFER,
             loras=tuple(lora_of(text) for text in lora or ()),
-            dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[precision],
+            dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
+            eight_bit=kind_of(precision),
             expect_dim=model.dit.dim if model else None,
             on_progress=show,
         )

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from sfwire.regular import read_regular
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp32", "fp8", "int8"]
 
 _MAX_FILE_BYTES = 1024 * 1024
 _DIRS = platformdirs.PlatformDirs("sfserver", appauthor=False)
@@ -47,7 +47,7 @@ class ServerConfig:
     """Prompts are logged at debug alone."""
     device: Device = "auto"
     precision: Precision = "auto"
-    """bf16 on CUDA, fp32 elsewhere, unless said otherwise."""
+    """bf16 on CUDA, fp32 elsewhere, unless said otherwise; fp8 and int8 are of the large matrices alone."""
     beat_timeout_s: float = 0.0
     """A worker whose engine shows no step for this long is replaced; 0: for as long as the engine says it may take."""
 

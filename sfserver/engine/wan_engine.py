@@ -53,6 +53,8 @@ class Weights:
     """Makes the clean passes, where a model has another transformer for them."""
     draft: Callable[[], Engine] | None = None
     """The draft engine, loaded when it is first asked for."""
+    eight_bit: bool = False
+    """Whether the large matrices are in 8 bits."""
 
 
 class WanEngine:
@@ -267,6 +269,7 @@ class WanEngine:
             vace_span=min(geometry.latents, TRAINED_LATENTS if strategy.lookahead else block) if strategy.vace else 0,
             element_bytes=self._weights.dit.compute_dtype.itemsize,
             transformers=self._preset.transformers,
+            eight_bit=self._weights.eight_bit,
             decoder="tae" if self._weights.tae and job.params.get("decoder") == "tae" else "wan",
             raw=caches * pinned if memory and is_turned else 0,
             encoder_states=int(strategy.vace and conditioning.is_encoded_in_parts(strategy, geometry, job.keyframes)),

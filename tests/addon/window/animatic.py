@@ -47,16 +47,8 @@ def scenario() -> Iterator[float]:
     scene, runtime = bpy.context.scene, b.module("runtime")
     if "INBETWEEN_COMMAND" in os.environ:
         bpy.context.preferences.addons[b.PACKAGE].preferences.command = w.COMMAND
-    if hasattr(bpy.context.workspace, "sequencer_scene"):
-        bpy.context.workspace.sequencer_scene = scene
-    scene.sequence_editor_create()
-    scene.render.resolution_x, scene.render.resolution_y = w.WIDTH, w.HEIGHT
     scene.view_settings.view_transform = "Standard"
-    bpy.ops.wm.save_as_mainfile(filepath=str(project / "animatic.blend"))
-    w.open_sequencer()
-    yield 1.0
-    w.enlarge()
-    yield 1.0
+    yield from w.open_file(scene, project / "animatic.blend")
     put_animatic(scene, project)
     w.show_tab()
     b.select(scene, *(f"Panel {i + 1}" for i in range(PANELS)))

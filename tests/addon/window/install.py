@@ -26,7 +26,8 @@ def scenario() -> Iterator[float]:
     preferences = bpy.context.preferences.addons[b.PACKAGE].preferences
     preferences.source = os.environ.get("INBETWEEN_SOURCE", "")
     preferences.backend = os.environ.get("INBETWEEN_BACKEND", "auto")
-    yield from timeline(scene)
+    yield from w.put_timeline(scene)
+    scene.frame_current = 20
     w.shot("install-1-panel")
     if installing.state() == "absent":
         bpy.ops.inbetween.fill_gap()
@@ -77,27 +78,6 @@ def scenario() -> Iterator[float]:
         f" {bpy.app.version_string}: installed in {took:.0f} s, main thread away for at most {1e3 * longest:.0f} ms, "
         f"from Fill Gap to the server {started:.1f} s, {runtime.server._process.args[0]}\n"
     )
-
-
-def timeline(scene: bpy.types.Scene) -> Iterator[float]:
-    if hasattr(bpy.context.workspace, "sequencer_scene"):
-        bpy.context.workspace.sequencer_scene = scene
-    scene.sequence_editor_create()
-    scene.render.resolution_x, scene.render.resolution_y = w.WIDTH, w.HEIGHT
-    scene.frame_end = 80
-    bpy.ops.wm.save_as_mainfile(filepath=str(w.HOME / "animatic.blend"))
-    w.open_sequencer()
-    yield 1.0
-    w.enlarge()
-    yield 1.0
-    b.put_image(scene, w.draw_panel(w.HOME / "left.png", 0.35, (0.85, 0.30, 0.22)), 1, 12, name="Panel 1")
-    b.put_image(scene, w.draw_panel(w.HOME / "right.png", 0.62, (0.90, 0.62, 0.20)), 60, 12, name="Panel 2")
-    b.select(scene, "Panel 1", "Panel 2")
-    scene.frame_current = 20
-    w.show_tab()
-    yield 1.0
-    w.frame_all()
-    yield 1.0
 
 
 w.run(scenario())

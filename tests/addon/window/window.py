@@ -74,6 +74,34 @@ def frame_all() -> None:
         bpy.ops.sequencer.view_all()
 
 
+def open_file(scene: bpy.types.Scene, file: Path, width: int = WIDTH, height: int = HEIGHT) -> Iterator[float]:
+    """An empty timeline of the size, saved, in one large sequencer."""
+    if hasattr(bpy.context.workspace, "sequencer_scene"):
+        bpy.context.workspace.sequencer_scene = scene
+    scene.sequence_editor_create()
+    scene.render.resolution_x, scene.render.resolution_y = width, height
+    scene.render.fps = 24
+    bpy.ops.wm.save_as_mainfile(filepath=str(file))
+    open_sequencer()
+    yield 1.0
+    enlarge()
+    yield 1.0
+
+
+def put_timeline(scene: bpy.types.Scene) -> Iterator[float]:
+    """Two drawn panels with 47 frames between them, both selected, and the tab open."""
+    yield from open_file(scene, HOME / "animatic.blend")
+    scene.frame_end = 80
+    b.put_image(scene, draw_panel(HOME / "left.png", 0.35, (0.85, 0.30, 0.22)), 1, 12, name="Panel 1")
+    b.put_image(scene, draw_panel(HOME / "right.png", 0.62, (0.90, 0.62, 0.20)), 60, 12, name="Panel 2")
+    b.select(scene, "Panel 1", "Panel 2")
+    scene.frame_current = 12
+    show_tab()
+    yield 1.0
+    frame_all()
+    yield 1.0
+
+
 def draw_panel(path: Path, x: float, colour: tuple[float, float, float]) -> Path:
     """A drawn panel: paper, a horizon, a ball at x (0 to 1)."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
