@@ -67,7 +67,8 @@ class Wish:
     @staticmethod
     def unpack(line: bytes) -> Wish:
         body: dict[str, Any] = json.loads(line)
-        return Wish(**body | {"join": body["join"].encode(), "command": tuple(body["command"])})
+        body["join"], body["command"] = body["join"].encode(), tuple(body["command"])
+        return Wish(**body)
 
 
 @define
