@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from . import recipe as recipes
-from .generate import Order
+from .order import Order
 from .recipe import Recipe, RecipeError
 
 

@@ -30,7 +30,7 @@ from .typed import fps_of, keyframe_of, later_prompt_of, lora_of, setting_of, si
 
 if TYPE_CHECKING:
     from .engine.presets import Preset
-    from .generate import Result
+    from .making import Result
 
 _MAX_SENTENCE_CHARS = 1500
 """A path of a few hundred letters, and what is wrong with it."""
@@ -124,9 +124,9 @@ def generate(
     no_recipe: Annotated[bool, typer.Option("--no-recipe", help="Leave prompts and settings out of the files")] = False,
 ) -> int:
     """Make the frames between two pictures."""
-    from .generate import Order
     from .generate import generate as run
     from .media.outputs import Keeping
+    from .order import Order
 
     if recipe is not None:
         return _again(context, recipe, out, start, end, connect, not no_recipe)
