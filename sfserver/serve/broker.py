@@ -8,6 +8,7 @@ request gets exactly one terminal message; nothing one client does reaches anoth
 from __future__ import annotations
 
 from collections.abc import Mapping
+from heapq import heappop, heappush
 
 import structlog
 from attrs import define, evolve, frozen
@@ -100,10 +101,15 @@ class Broker:
         self._started_at = now
         self._jobs = Jobs()
         self._clients: dict[bytes, _Client] = {}
+        """Who was silent longest comes first."""
+        self._peers: dict[str, bytes] = {}
+        """By session."""
         self._waiting_hellos: dict[bytes, m.Hello] = {}
         self._waiting_bytes: dict[bytes, int] = {}
         """Sent to a connection and not taken by its computer yet, where that is counted."""
         self._workers = [_Worker(since=now, beat_at=now) for _ in range(workers)]
+        self._idle: list[int] = []
+        """A heap of their indices, in which some may not be idle any more."""
         self._ready: m.Welcome | None = None
         """What the workers last said of their engines."""
         self._engines: Mapping[str, m.EngineInfo] = {}
@@ -117,9 +123,7 @@ class Broker:
 
     def on_client(self, peer: bytes, message: m.ToServer, buffers: list[Buffer], now: float) -> list[Action]:
         """React to one message of a client."""
-        client = self._clients.get(peer)
-        if client is not None:
-            client.heard_at = now
+        client = self._heard(peer, now)
         match message:
             case m.Hello():
                 return self._on_hello(peer, message, now)
@@ -147,9 +151,7 @@ class Broker:
 
     def on_bad_message(self, peer: bytes, error: BadMessage, now: float) -> list[Action]:
         """Answer bytes that are no message; the connection and its other streams go on."""
-        client = self._clients.get(peer)
-        if client is not None:
-            client.heard_at = now
+        client = self._heard(peer, now)
         # Not what was said: a client's mistake may have put a prompt anywhere.
         log.info("bad message", client=client.name if client else "?", field=field_of_ours(error.field))
         live = client and error.id and self._jobs.find(client.session, error.id)
@@ -157,12 +159,20 @@ class Broker:
         failed = m.Failed(blamed, ErrorCode.BAD_MESSAGE, m.fit(error.message), m.fit(error.field, L.MAX_NAME_CHARS))
         return [ToClient(peer, failed)]
 
+    def _heard(self, peer: bytes, now: float) -> _Client | None:
+        client = self._clients.pop(peer, None)
+        if client is not None:
+            client.heard_at = now
+            self._clients[peer] = client
+        return client
+
     def on_client_gone(self, peer: bytes, now: float) -> list[Action]:
         """The connection is dead: forget it and stop its requests."""
         self._waiting_hellos.pop(peer, None)
         client = self._clients.pop(peer, None)
         if client is None:
             return []
+        del self._peers[client.session]
         log.info("client gone", client=client.name)
         return [a for job in self._jobs.of(client.session) for a in self._stop(job, now)]
 
@@ -180,11 +190,15 @@ class Broker:
         actions: list[Action] = []
         # A session that comes from elsewhere leaves its old connection, and a connection that names another session
         # leaves its old one: what either had asked for would be nobody's.
-        for other in [c for c in self._clients.values() if (c.session == hello.session) != (c.peer == peer)]:
-            actions += self.on_client_gone(other.peer, now)
+        for other in (peer, self._peers.get(hello.session, peer)):
+            known = self._clients.get(other)
+            if known is not None and (known.session == hello.session) != (other == peer):
+                actions += self.on_client_gone(other, now)
         if peer not in self._clients and len(self._clients) >= L.MAX_CLIENTS:
             return [*actions, _refusal(peer, ErrorCode.QUEUE_FULL, f"{L.MAX_CLIENTS} clients are connected already")]
+        self._clients.pop(peer, None)  # so that it comes last
         self._clients[peer] = _Client(peer, hello.session, hello.client, now)
+        self._peers[hello.session] = peer
         log.info("client", client=hello.client)
         if self._ready is not None:
             return [*actions, ToClient(peer, welcome_in(hello.protocol, self._ready))]
@@ -267,7 +281,7 @@ class Broker:
         worker = self._workers[index]
         worker.beat_at = now
         if isinstance(message, m.Welcome):
-            return self._on_worker_ready(worker, message, now) if worker.state == "starting" else []
+            return self._on_worker_ready(index, message, now) if worker.state == "starting" else []
         job = (
             self._jobs.get(message.id or "") if isinstance(message, m.Progress | m.Frame | m.Done | m.Failed) else None
         )
@@ -281,7 +295,7 @@ class Broker:
                 frame = self._to_owner(job, evolve(message, id=job.request.id), tuple(buffers))
                 return [*frame, *self._grant(job)]
             case m.Done() | m.Failed():
-                worker.state, worker.since = "idle", now
+                self._rest(index, now)
                 return [*self._end(job, message, now), *self._dispatch(now)]
             case _:
                 return []
@@ -296,8 +310,9 @@ class Broker:
         log.warning("worker died", worker=index, pid=worker.pid, why=why)
         return self._replace(index, ErrorCode.WORKER_DIED, f"the worker died ({why})", now, was_ended)
 
-    def _on_worker_ready(self, worker: _Worker, welcome: m.Welcome, now: float) -> list[Action]:
-        worker.state, worker.since, worker.starts, worker.failed_starts = "idle", now, 0, 0
+    def _on_worker_ready(self, index: int, welcome: m.Welcome, now: float) -> list[Action]:
+        self._rest(index, now)
+        self._workers[index].starts = self._workers[index].failed_starts = 0
         self._engines = {info.id: info for info in welcome.engines}
         self._ready = evolve(welcome, boot=self.boot, server=self._server)
         hellos: list[Action] = [
@@ -348,9 +363,11 @@ class Broker:
     def tick(self, now: float) -> list[Action]:
         """Call it several times a second: who is silent, who hangs?"""
         actions: list[Action] = []
-        for client in list(self._clients.values()):
-            if now - client.heard_at > L.CLIENT_LOST_AFTER_S:
-                actions += self.on_client_gone(client.peer, now)
+        while self._clients:
+            client = next(iter(self._clients.values()))
+            if now - client.heard_at <= L.CLIENT_LOST_AFTER_S:
+                break
+            actions += self.on_client_gone(client.peer, now)
         for index, worker in enumerate(self._workers):
             silent = now - worker.beat_at
             is_due = worker.state == "starting" and worker.since < worker.due_at <= now
@@ -365,7 +382,7 @@ class Broker:
                 log.warning("worker hangs", worker=index, pid=worker.pid, silent_s=round(silent))
                 why = f"the worker showed no sign of life for {silent:.0f} s and was replaced"
                 actions += self._replace(index, ErrorCode.WORKER_HUNG, why, now)
-        for job in self._jobs:
+        for job in self._jobs.in_hand():
             if self._holds_up_others(job, now):
                 log.info("no frame taken", job=job.key, frames=job.sent)
                 actions += self._stop(job, now)
@@ -387,15 +404,24 @@ class Broker:
 
     # Steps that the above share
 
+    def _rest(self, index: int, now: float) -> None:
+        """This worker has nothing in hand."""
+        self._workers[index].state, self._workers[index].since = "idle", now
+        heappush(self._idle, index)
+
     def _dispatch(self, now: float) -> list[Action]:
         """Hand waiting requests to idle workers, and tell the others how many come before them now."""
         actions: list[Action] = []
-        for index, worker in enumerate(self._workers):
+        while self._idle:
+            index = self._idle[0]
+            worker = self._workers[index]
             if worker.state != "idle":
+                heappop(self._idle)
                 continue
             job = self._jobs.start_next(index, now)
             if job is None:
                 break
+            heappop(self._idle)
             worker.state, worker.since, worker.beat_at = "busy", now, now
             job.given, job.moved_at = self._may_send(job), now
             actions.append(ToWorker(index, evolve(job.request, id=job.key, credit=job.given), job.buffers))
@@ -434,7 +460,8 @@ class Broker:
         return [ToClient(owner.peer, message, buffers)]
 
     def _owner(self, job: Job) -> _Client | None:
-        return next((c for c in self._clients.values() if c.session == job.owner), None)
+        peer = self._peers.get(job.owner)
+        return None if peer is None else self._clients[peer]
 
     def _pong(self, client: _Client | None, nonce: int) -> m.Pong:
         jobs = self._jobs.of(client.session) if client else []
@@ -443,7 +470,7 @@ class Broker:
             boot=self.boot,
             running=self._jobs.running,
             queued=self._jobs.queued,
-            workers=tuple(w.state for w in self._workers),
+            workers=tuple(w.state for w in self._workers[: L.MAX_WORKERS]),
             yours=tuple(m.LiveRequest(job.request.id, job.sent) for job in jobs if job.state is not State.STOPPING),
         )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum, auto
+from itertools import islice
 
 from attrs import define, evolve, field
 from sfwire import messages as m
@@ -21,6 +22,10 @@ from .turns import Turns
 
 REMEMBERED_ENDS = 1024
 """Terminal messages kept for a Generate that comes again after its answer was lost."""
+
+TOLD_OF_THEIR_PLACE = 64
+"""Of those that wait, the next ones: they hear whenever their place changes, which costs as much as there are of them.
+Who stands further behind hears when it comes among them."""
 
 
 class State(Enum):
@@ -74,6 +79,9 @@ class Jobs:
 
     served: int = 0
     _live: dict[str, Job] = field(factory=dict[str, Job])
+    _by_owner: dict[str, dict[str, Job]] = field(factory=dict[str, dict[str, Job]])
+    """The same, of each owner by its own ids: nothing here looks through everybody's."""
+    _by_worker: dict[int, Job] = field(factory=dict[int, Job])
     _queue: Turns = field(factory=Turns)
     _ends: OrderedDict[tuple[str, str], Terminal] = field(factory=OrderedDict[tuple[str, str], Terminal])
     _count: int = 0
@@ -86,14 +94,18 @@ class Jobs:
 
     def find(self, owner: str, request_id: str) -> Job | None:
         """The live request that a client calls by this id."""
-        return next((j for j in self._live.values() if j.owner == owner and j.request.id == request_id), None)
+        return self._by_owner.get(owner, {}).get(request_id)
 
     def of(self, owner: str) -> list[Job]:
-        return [j for j in self._live.values() if j.owner == owner]
+        return list(self._by_owner.get(owner, {}).values())
 
     def on(self, worker: int) -> Job | None:
         """The request that a worker has in hand."""
-        return next((j for j in self._live.values() if j.worker == worker), None)
+        return self._by_worker.get(worker)
+
+    def in_hand(self) -> list[Job]:
+        """Those that workers have."""
+        return list(self._by_worker.values())
 
     def how_ended(self, owner: str, request_id: str) -> Terminal | None:
         return self._ends.get((owner, request_id))
@@ -112,7 +124,7 @@ class Jobs:
         before = self._queue.add(key, owner, sum(map(len, buffers)))
         self._count += 1
         job = Job(key, owner, request, buffers, position=before + 1, credit=request.credit, since=now)
-        self._live[key] = job
+        self._live[key] = self._by_owner.setdefault(owner, {})[request.id] = job
         return job
 
     def start_next(self, worker: int, now: float) -> Job | None:
@@ -123,12 +135,13 @@ class Jobs:
         job = self._live[key]
         job.move(State.RUNNING, now)
         job.worker, job.position = worker, 0
+        self._by_worker[worker] = job
         return job
 
     def moved(self) -> list[Job]:
-        """The waiting requests whose position has changed since this was last asked."""
+        """The next ones of those that wait whose position has changed since this was last asked."""
         changed: list[Job] = []
-        for position, key in enumerate(self._queue, start=1):
+        for position, key in enumerate(islice(self._queue, TOLD_OF_THEIR_PLACE), start=1):
             job = self._live[key]
             if job.position != position:
                 job.position = position
@@ -138,7 +151,11 @@ class Jobs:
     def end(self, job: Job, how: Terminal, now: float) -> Terminal:
         """Take a request out; the terminal message in the client's own terms. The only way to one."""
         job.move(State.ENDED, now)
-        del self._live[job.key]
+        del self._live[job.key], self._by_owner[job.owner][job.request.id]
+        if not self._by_owner[job.owner]:
+            del self._by_owner[job.owner]
+        if job.worker is not None:
+            del self._by_worker[job.worker]
         self._queue.remove(job.key)
         job.buffers = ()
         terminal = evolve(how, id=job.request.id)

@@ -7,6 +7,7 @@ and one with a single one take turns; alone, an owner is served in the order in 
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from attrs import define, field, frozen
@@ -24,13 +25,33 @@ class _Place:
 
 
 @define
+class _Held:
+    """What waits, counted, so that nobody has to go through it."""
+
+    places: int = 0
+    num_bytes: int = 0
+
+    def add(self, place: _Place) -> None:
+        self.places, self.num_bytes = self.places + 1, self.num_bytes + place.num_bytes
+
+    def remove(self, place: _Place) -> None:
+        self.places, self.num_bytes = self.places - 1, self.num_bytes - place.num_bytes
+
+
+@define
 class Turns:
     """`key` names a request, `owner` whoever asked for it, `num_bytes` what it makes us hold while it waits."""
 
     _places: list[_Place] = field(factory=list[_Place])
     """In the order in which they will be started."""
+    _by_key: dict[str, _Place] = field(factory=dict[str, _Place])
+    _all: _Held = field(factory=_Held)
+    _of: dict[str, _Held] = field(factory=dict[str, _Held])
+    """By owner."""
     _rounds: dict[str, int] = field(factory=dict[str, int])
-    """Of each owner that waits: the round of its last request."""
+    """Of each owner that waits, or had its turn in this round: the round of its last request."""
+    _left: list[str] = field(factory=list[str])
+    """Owners that wait no more, to be forgotten once their round is over: who asks again at once has a later one."""
     _round: int = 0
     """Of the request that was started last."""
     _arrivals: int = 0
@@ -44,43 +65,60 @@ class Turns:
 
     def add(self, key: str, owner: str, num_bytes: int) -> int:
         """Let it wait; how many come before it. Raises RequestError where the house is full, or the owner's share."""
-        self._check_room([p for p in self._places if p.owner == owner], num_bytes)
+        self._check_room(self._of.get(owner, _Held()), num_bytes)
         self._rounds[owner] = round = max(self._round, self._rounds.get(owner, -1) + 1)
         self._arrivals += 1
         place = _Place(round, self._arrivals, key, owner, num_bytes)
-        self._places.append(place)
-        self._places.sort()
-        return self._places.index(place)
+        insort(self._places, place)
+        self._by_key[key] = place
+        self._all.add(place)
+        self._of.setdefault(owner, _Held()).add(place)
+        return bisect_left(self._places, place)
 
     def pop(self) -> str | None:
         """The next one, which waits no more."""
         if not self._places:
             return None
         place = self._places[0]
-        self._round = place.round
         self.remove(place.key)
+        if place.round != self._round:
+            self._round = place.round
+            self._forget()
         return place.key
 
     def remove(self, key: str) -> None:
         """It does not wait any more, if it did."""
-        gone = [p.owner for p in self._places if p.key == key]
-        self._places = [p for p in self._places if p.key != key]
-        waiting = {p.owner for p in self._places}
-        for owner in gone:
-            if owner not in waiting and self._rounds[owner] <= self._round:
-                del self._rounds[owner]
+        place = self._by_key.pop(key, None)
+        if place is None:
+            return
+        del self._places[bisect_left(self._places, place)]
+        self._all.remove(place)
+        own = self._of[place.owner]
+        own.remove(place)
+        if not own.places:
+            del self._of[place.owner]
+            self._left.append(place.owner)
 
-    def _check_room(self, own: list[_Place], num_bytes: int) -> None:
-        house, share = len(self._places), len(own)
+    def _forget(self) -> None:
+        left, self._left = dict.fromkeys(self._left), []
+        for owner in left:
+            if owner in self._of:
+                continue
+            if self._rounds[owner] < self._round:
+                del self._rounds[owner]
+            else:
+                self._left.append(owner)
+
+    def _check_room(self, own: _Held, num_bytes: int) -> None:
+        house, share = self._all.places, own.places
         if share >= L.MAX_QUEUED_OF_ONE:
             raise _full(f"{share} requests of this client are waiting, the most of one; ask again when one has ended")
         if house >= L.MAX_QUEUED:
             raise _full(f"{house} requests are waiting, the most there may be; ask again later")
-        for places, most, whose in (
-            (own, L.MAX_QUEUED_BYTES_OF_ONE, "this client's waiting requests"),
-            (self._places, L.MAX_QUEUED_BYTES, "the waiting requests"),
+        for held, most, whose in (
+            (own.num_bytes, L.MAX_QUEUED_BYTES_OF_ONE, "this client's waiting requests"),
+            (self._all.num_bytes, L.MAX_QUEUED_BYTES, "the waiting requests"),
         ):
-            held = sum(p.num_bytes for p in places)
             if held + num_bytes > most:
                 raise _full(f"{whose} hold {held >> 20} MiB of keyframes, at most {most >> 20}; ask again later")
 

@@ -314,7 +314,7 @@ class Credulous(Broker):
 
     def on_worker(self, index: int, message: m.ToClient, buffers: list, now: float) -> list[Action]:  # type: ignore[type-arg]
         if isinstance(message, m.Welcome):
-            return self._on_worker_ready(self._workers[index], message, now)
+            return self._on_worker_ready(index, message, now)
         return super().on_worker(index, message, buffers, now)
 
 

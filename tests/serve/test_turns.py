@@ -66,6 +66,37 @@ def test_between_two_of_one_owner_nobody_else_is_started_twice_as_often(steps: l
             assert since[key[0]] <= 2, key
 
 
+def started_of_the_patient(turns: Turns) -> int:
+    """Of sixty: five others ask for one thing, and again once they have had it; two are in hand."""
+    for number in range(30):
+        turns.add(f"p{number}", "p", 0)
+    in_hand, count = [], 0
+    for step in range(60):
+        for owner in "abcde":
+            if owner not in in_hand and owner not in {key[0] for key in turns}:
+                turns.add(f"{owner}{step}", owner, 0)
+        key = turns.pop()
+        assert key is not None
+        in_hand = [*in_hand[-1:], key[0]]
+        count += key[0] == "p"
+    return count
+
+
+def test_who_asks_again_at_once_comes_after_one_who_waits_with_much() -> None:
+    assert started_of_the_patient(Turns()) == 10
+
+
+def test_the_control_where_an_owner_is_forgotten_within_its_round_the_others_keep_one_waiting_for_ever() -> None:
+    class Forgetful(Turns):
+        def remove(self, key: str) -> None:
+            super().remove(key)
+            for owner in self._left:
+                self._rounds.pop(owner, None)
+            self._left.clear()
+
+    assert started_of_the_patient(Forgetful()) < 3
+
+
 def test_the_control_first_come_first_served_lets_one_owner_hold_up_the_rest() -> None:
     class Plain(Turns):
         def add(self, key: str, owner: str, num_bytes: int) -> int:
