@@ -24,13 +24,15 @@ from .bars import Bar, bytes_bar
 from .benching import bench
 from .config import ConfigError, load_config
 from .errors import CANCELLED, USER_ERROR, UserError
+from .running import run as run_folder
+from .running import saved
 from .terminal import safe, say, tell
 from .training import train
 from .typed import fps_of, keyframe_of, later_prompt_of, lora_of, setting_of, size_of, words_of
 
 if TYPE_CHECKING:
     from .engine.presets import Preset
-    from .generate import Result
+    from .making import Result
 
 _MAX_SENTENCE_CHARS = 1500
 """A path of a few hundred letters, and what is wrong with it."""
@@ -84,9 +86,9 @@ def _help_command(arguments: Sequence[str] | None) -> str:
 def generate(
     context: typer.Context,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(help="A folder for frames, clip and contact sheet; a movie: .mp4, .mov, .mkv; or shot.%04d.exr"),
-    ],
+    ] = None,
     start: Annotated[
         Path | None, typer.Argument(help="The first picture: PNG, JPEG, WebP, TIFF or EXR", metavar="START")
     ] = None,
@@ -125,12 +127,18 @@ def generate(
         Path | None, typer.Option(help="Make again, byte for byte, what this recipe.json, picture or movie tells of")
     ] = None,
     no_recipe: Annotated[bool, typer.Option("--no-recipe", help="Leave prompts and settings out of the files")] = False,
+    save_job: Annotated[
+        Path | None, typer.Option(help="Make nothing: write a folder that `sfserver run` makes, here or elsewhere")
+    ] = None,
 ) -> int:
     """Make the frames between two pictures."""
-    from .generate import Order
     from .generate import generate as run
     from .media.outputs import Keeping
+    from .order import Order
 
+    if (out is None) == (save_job is None):
+        raise typer.BadParameter("Missing option '--out'; say where frames go, or name a folder with --save-job alone")
+    out = out or save_job or Path()
     if recipe is not None:
         return _again(context, recipe, out, start, end, connect, not no_recipe)
     if start is None or end is None:
@@ -157,6 +165,8 @@ def generate(
         keeps_recipe=not no_recipe,
     )
     with Bar() as bar:
+        if save_job is not None:
+            return saved(order, save_job, load_config(), bar)
         result = run(order, load_config(), bar)
     return _report(result, out, seed)
 
@@ -389,6 +399,7 @@ def _preset(preset: str) -> Preset | None:
 
 
 app.command()(animatic)
+app.command("run")(run_folder)
 app.add_typer(train, name="train")
 
 

@@ -19,8 +19,10 @@ from sfwire.messages import Refused
 from sfwire.request import Ended
 
 from ..engine import base
-from ..generate import Choice, Event, Interrupts, Notes, Plan, frames_from_here, heard
+from ..interrupts import Interrupts
 from ..media.files import MediaError
+from ..planning import Choice, Notes, Plan
+from ..sources import Event, frames_from_here, heard
 from .holes import Hole, Unfilled
 from .jobs import Pictures, Reel, Task, Wish, made_already, stands_already, task_of
 
