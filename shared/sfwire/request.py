@@ -32,6 +32,8 @@ class Request:
     """(frame index, prompt) in order of time: from that frame on it takes the place of `prompt`."""
     start_from: int = 0
     """Pictures before this position are not wanted: they are there from an earlier request that was broken off."""
+    priority: m.Priority = "interactive"
+    """`batch` lets requests go first for which somebody waits."""
 
     def wanted(self) -> list[int]:
         """Positions that will be delivered, in order: all that hold no keyframe, from `start_from` on."""
@@ -55,6 +57,7 @@ class Request:
             credit=credit,
             encoding=self.encoding,
             prompts=tuple(m.PromptAt(at, text) for at, text in self.prompts),
+            priority=self.priority,
         )
 
 
