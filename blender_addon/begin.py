@@ -12,7 +12,7 @@ import bpy
 
 from . import capture, frames, gaps, keep, motion, plan, runtime, sequencer, settings, strips, takes
 from .plan import CannotFill, Gap
-from .record import Record, text_of, timestamp
+from .record import AUTO, Record, text_of, timestamp
 from .sheet import Sheet, clip_length
 from .words import Words, spoken, to_text
 
@@ -28,6 +28,34 @@ DRAFT = "draft"
 def engine_for(scene: bpy.types.Scene) -> EngineInfo:
     """The engine that the scene's settings choose. Raises CannotFill where the server cannot answer."""
     return find_engine(settings.of(scene).engine_id)
+
+
+def engine_of(choice: str, gap: Gap, step: int) -> EngineInfo:
+    """The engine that a choice means for a gap. Which one `auto` means the server alone knows: its recommendation is
+    taken for it, or where that cannot make such a clip the first that can. Raises CannotFill."""
+    first = find_engine(choice)
+    pump = runtime.running_pump()
+    others = pump.welcome.engines if choice == AUTO and pump is not None and pump.welcome is not None else ()
+    return next((engine for engine in (first, *others) if engine.available and _makes(engine, gap, step)), first)
+
+
+def _makes(engine: EngineInfo, gap: Gap, step: int) -> bool:
+    """Whether it can make clips of the gap's length."""
+    try:
+        plan.check_length(gap, *clip_length(gap.frames, gap.inside_counted, step), engine)
+    except CannotFill:
+        return False
+    return True
+
+
+def why(scene: bpy.types.Scene, engine: EngineInfo) -> str:
+    """Why it is this engine where the server chooses, in a sentence; "" where the user has chosen it."""
+    pump = runtime.running_pump()
+    if settings.of(scene).engine_id != AUTO or pump is None or pump.welcome is None:
+        return ""
+    if engine.id == pump.welcome.default_engine:
+        return pump.welcome.default_reason
+    return f"{engine.title}: {find_engine(AUTO).title} makes no clip of this length"
 
 
 def find_engine(choice: str) -> EngineInfo:
@@ -54,15 +82,16 @@ def size_for(scene: bpy.types.Scene, engine: EngineInfo) -> tuple[int, int]:
     return plan.fitted_size(*capture.frame_size(scene), settings.of(scene).scale / 100, engine)
 
 
-def new_record(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo) -> Record:
+def new_record(scene: bpy.types.Scene, gap: Gap) -> Record:
     """What the scene's settings ask for in this gap; in a hole of a take what that take asked for, with a new seed.
 
     Raises CannotFill.
     """
     torn = _torn_take(scene, gap)
     if torn is not None:
-        return again(scene, torn, gap, find_engine(torn.engine), new_seed())
+        return again(scene, torn, gap, new_seed())
     chosen = settings.of(scene)
+    engine = engine_of(chosen.engine_id, gap, chosen.step)
     width, height = check(scene, gap, engine)
     words = words_for(scene, gap, chosen.prompt)
     job = uuid4().hex
@@ -72,8 +101,9 @@ def new_record(scene: bpy.types.Scene, gap: Gap, engine: EngineInfo) -> Record:
         width=width,
         height=height,
         seed=new_seed() if chosen.new_seed else chosen.seed,
-        engine=engine.id,
-        version=engine.version,
+        engine=chosen.engine_id,
+        version=_version(chosen.engine_id),
+        auto=int(chosen.engine_id == AUTO),
         prompt=words[0][1],
         prompts=to_text(words),
         negative_prompt=chosen.negative_prompt if engine.uses_negative_prompt else "",
@@ -101,11 +131,10 @@ def words_for(scene: bpy.types.Scene, gap: Gap, otherwise: str) -> Words:
     return spoken(sequencer.texts_over(scene, gap.start, gap.end), gap.frames, otherwise)
 
 
-def again(
-    scene: bpy.types.Scene, record: Record, gap: Gap, engine: EngineInfo, seed: int, prompt: str | None = None
-) -> Record:
+def again(scene: bpy.types.Scene, record: Record, gap: Gap, seed: int, prompt: str | None = None) -> Record:
     """The same once more, as far as the engine of today can and with the text strips of today. Raises CannotFill."""
     words = words_for(scene, gap, record.prompt if prompt is None else prompt)
+    engine = engine_of(record.asked, gap, record.step)
     check(scene, gap, engine, record.step)
     known = {parameter.name for parameter in engine.parameters}
     whole = (gap.before, gap.after) == (record.before, record.after)
@@ -121,7 +150,8 @@ def again(
         prompt=words[0][1],
         prompts=to_text(words),
         seed=seed,
-        version=engine.version,
+        engine=record.asked,
+        version=_version(record.asked),
         params={name: value for name, value in record.params.items() if name in known},
         started=timestamp(),
         ended="",
@@ -131,6 +161,7 @@ def again(
         tail=1,
         draft_frames=0,
         found="",
+        chosen="",
     )
     return _completed(scene, gap, take, engine)
 
@@ -140,15 +171,15 @@ def _completed(scene: bpy.types.Scene, gap: Gap, record: Record, engine: EngineI
     if record.motion:
         size, runs = (record.width, record.height), motion.runs(scene, gap, record.step)
         record.lead, record.tail = motion.fitted(*runs, gap, record.step, *size, engine)
-    record.draft_engine = _draft_engine(scene, gap, record)
+    record.draft_engine = _draft_engine(scene, gap, record, engine)
     return record
 
 
-def _draft_engine(scene: bpy.types.Scene, gap: Gap, record: Record) -> str:
+def _draft_engine(scene: bpy.types.Scene, gap: Gap, record: Record, engine: EngineInfo) -> str:
     """Id of the engine that makes a draft first, "" where none is wanted or none can."""
     pump, sheet = runtime.running_pump(), record.sheet()
     draft = pump.engine(DRAFT) if pump is not None and settings.of(scene).draft_first else None
-    if draft is None or draft.id == record.engine:
+    if draft is None or draft.id == engine.id:
         return ""
     try:
         plan.check_engine(draft)
@@ -156,6 +187,11 @@ def _draft_engine(scene: bpy.types.Scene, gap: Gap, record: Record) -> str:
     except CannotFill:
         return ""
     return draft.id if plan.takes_size(record.width, record.height, draft) else ""
+
+
+def _version(choice: str) -> str:
+    pump = runtime.running_pump()
+    return pump.version(choice) if pump is not None else ""
 
 
 def new_seed() -> int:
@@ -174,7 +210,7 @@ def begin(scene: bpy.types.Scene, gap: Gap, record: Record, instead_of: str = ""
     taken_off = takes.set_aside(scene, gap, instead_of)
     try:
         request_for(record, sheet, [(index, b"") for index, _ in sheet.keys]).generate(
-            "check", record.engine
+            "check", record.asked
         )  # what the wire does not allow is said here, not later
         folder = frames.make_folder(parent, record.job)
         frames.write_waiting(folder, record.width, record.height)
@@ -208,9 +244,10 @@ def go_on(scene: bpy.types.Scene, name: str) -> Fill:
     record = strips.record_of(scene, name)
     if record is None or record.state != "stopped":
         raise CannotFill("Make a strip active that was not finished")
-    engine = find_engine(record.engine)
-    if engine.version != record.version:
-        raise CannotFill(f"{engine.title} has changed since these frames were made: make a new take")
+    engine = find_engine(record.asked)
+    if _version(record.asked) != record.version:
+        what = "What the server chooses from" if record.auto else engine.title
+        raise CannotFill(f"{what} has changed since these frames were made: make a new take")
     place = strips.Place(scene.name, name)
     folder = strips.folder_of(record.job, place)
     if folder is None or not folder.is_dir():

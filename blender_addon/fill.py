@@ -162,10 +162,11 @@ class Fill:
         self.names, self.final_frames = names, len(final)
 
     def _note(self) -> None:
-        """Write on the strip what the engine said that it saw, as soon as it is said."""
+        """Write on the strip which engine was chosen and what it said that it saw, as soon as it is said."""
         found = self.final.found or (self.draft.found if self.draft is not None else "")
-        if found != self.record.found:
-            self.record.found = found
+        chosen = self.final.chosen or self.record.chosen
+        if (found, chosen) != (self.record.found, self.record.chosen):
+            self.record.found, self.record.chosen = found, chosen
             strips.write(self.job, self.place, self.record)
 
     def _finish(self, state: str) -> None:
@@ -221,7 +222,7 @@ class Fill:
 
 def _for_draft(record: Record) -> Record:
     """The same, of the engine whose pictures stand in."""
-    return replace(record, engine=record.draft_engine, params={})
+    return replace(record, engine=record.draft_engine, auto=0, params={})
 
 
 def _reason(error: Exception) -> str:

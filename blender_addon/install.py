@@ -1,291 +1,45 @@
-"""The server in a private environment of its own: what is there, the steps that bring it there, and weights for it.
-No Blender here.
-
-Everything lies in one folder. The environment counts as installed only while a receipt lies beside it, which is
-written last and withdrawn first; without one it is half made, never used, and made anew from what was downloaded. One
-process at a time changes the folder: it and this one hold a lock that the system releases on death.
-"""
+"""Installing the private server: one undertaking at a time, step by step, each a process. No Blender here."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from .errand import Errand
+from .installed import (
+    CannotInstall,
+    Home,
+    Payload,
+    Receipt,
+    State,
+    free_bytes,
+    hash_of,
+    python_version,
+    read_receipt,
+    state_of,
+    take_lock,
+    withdraw_receipt,
+    write_receipt,
+)
 from .progress import Reader, explain
+from .steps import (
+    DISK_BYTES,
+    DOWNLOAD_BYTES,
+    Backend,
+    Order,
+    Step,
+    steps_to_fetch,
+    steps_to_install,
+    steps_to_mend,
+    steps_to_remove,
+)
 
-Backend = Literal["cpu", "nvidia"]
-State = Literal["absent", "half", "moved", "old", "ready"]
-
-PYTORCH_INDEX = "https://download.pytorch.org/whl/"
-"""Where PyTorch publishes the builds that the Python Package Index does not have."""
-_BUILDS: dict[tuple[str, Backend], str] = {("linux", "cpu"): "cpu", ("win32", "nvidia"): "cu130"}
-"""Those we need of them, by system. Else the Python Package Index has the right one: with CUDA on Linux, without on
-Windows, of one kind alone on macOS."""
-
-DOWNLOAD_BYTES: dict[Backend, int] = {"cpu": 300_000_000, "nvidia": 2_900_000_000}
-DISK_BYTES: dict[Backend, int] = {"cpu": 1_700_000_000, "nvidia": 8_500_000_000}
-"""On Linux, measured and rounded up: what comes; and what it takes with that, unpacked (1.2 and 5.2 GB, which stay)."""
-_MODULES = ("torch", "numpy", "zmq", "transformers", "sfserver")
-"""Imported as the last step: what cannot be loaded is better known now."""
 _MOST_LOG_LINES = 400
 _MOST_DETAILS_BYTES = 4_000_000
 """Of logs, looked at to say why something ended."""
-
-
-class CannotInstall(Exception):
-    """Why nothing was begun, in a sentence with the remedy."""
-
-
-@dataclass(frozen=True)
-class Payload:
-    """What the extension's zip brings."""
-
-    folder: Path
-
-    @property
-    def wheel(self) -> Path:
-        return self._one("sfserver-*.whl")
-
-    @property
-    def pip(self) -> Path:
-        return self._one("pip-*.whl")
-
-    @property
-    def constraints(self) -> Path:
-        return self.folder / "constraints.txt"
-
-    @property
-    def version(self) -> str:
-        return self.wheel.name.split("-")[1]
-
-    def _one(self, pattern: str) -> Path:
-        found = sorted(self.folder.glob(pattern))
-        if not found:
-            raise CannotInstall(f"This zip came without {pattern}: install the extension from a complete one")
-        return found[-1]
-
-
-@cache
-def _hash_of(wheel: Path) -> str:
-    """Once in a session: it is asked for at each drawing."""
-    return hashlib.sha256(wheel.read_bytes()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Home:
-    """The folder, and what lies where in it."""
-
-    folder: Path
-
-    @property
-    def environment(self) -> Path:
-        return self.folder / "env"
-
-    @property
-    def python(self) -> Path:
-        return self.environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-    @property
-    def downloads(self) -> Path:
-        return self.folder / "downloads"
-
-    @property
-    def temp(self) -> Path:
-        return self.folder / "temp"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "install.log"
-
-    @property
-    def details(self) -> Path:
-        """Of pip, which says there alone why an index gave nothing."""
-        return self.folder / "pip.log"
-
-    @property
-    def receipt(self) -> Path:
-        return self.folder / "installed.json"
-
-    @property
-    def lock(self) -> Path:
-        return self.folder / "lock"
-
-    def command(self, words: Sequence[str]) -> list[str]:
-        """The server's command, run by the private Python: the name of the program in `words` is not looked at."""
-        return [str(self.python), "-I", "-m", "sfserver", *words[1:]]
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What was installed, written when it was whole."""
-
-    version: str
-    wheel: str
-    """Its SHA-256."""
-    backend: str
-    base: str
-    """The Python that the environment leads to."""
-    python: str
-    """Its version, as in 3.11."""
-
-
-def read_receipt(home: Home) -> Receipt | None:
-    """None where there is none, or one that cannot be read: then nothing is installed. A later version may have written
-    more into it."""
-    try:
-        written = json.loads(home.receipt.read_text("utf-8"))
-        values = [written[field.name] for field in fields(Receipt)]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return Receipt(*values) if all(isinstance(value, str) for value in values) else None
-
-
-def _write_receipt(home: Home, receipt: Receipt) -> None:
-    part = home.receipt.with_suffix(".part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(asdict(receipt), file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(home.receipt)
-    _sync(home.folder)
-
-
-def _withdraw_receipt(home: Home) -> None:
-    home.receipt.unlink(missing_ok=True)
-    _sync(home.folder)
-
-
-def _sync(folder: Path) -> None:
-    """See to it that no power cut brings back what was in the folder."""
-    if os.name != "nt":
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
-def state_of(home: Home, payload: Payload) -> State:
-    """`half`: begun and not ended, or of another Python. `moved`: whole, but the Python it leads to is gone. `old`: of
-    another wheel than this zip's."""
-    receipt = read_receipt(home)
-    if receipt is None or receipt.python != _python_version():
-        return "half" if receipt or home.environment.exists() or home.downloads.exists() else "absent"
-    if not (home.python.exists() and Path(receipt.base).exists()):
-        return "moved"
-    return "ready" if receipt.wheel == _hash_of(payload.wheel) else "old"
-
-
-def _python_version() -> str:
-    return "{}.{}".format(*sys.version_info)
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the user chose. `source`: a folder of wheels, an index's address, or empty for the usual places."""
-
-    python: Path
-    backend: Backend
-    source: str = ""
-
-    @property
-    def needs_network(self) -> bool:
-        return not (self.source and Path(self.source).is_dir())
-
-    def where(self) -> list[str]:
-        """For what comes from an index. Raises CannotInstall."""
-        if not self.source:
-            return []
-        if not self.source.startswith(("https://", "http://", "file://")):
-            raise CannotInstall(f"{self.source} is neither a folder nor an address: correct the Package Source")
-        return ["--index-url", self.source]
-
-    def build(self) -> str:
-        """The address of PyTorch's index, where the usual place has another build than the one that was chosen."""
-        build = _BUILDS.get((sys.platform, self.backend))
-        return f"{PYTORCH_INDEX}{build}" if build and not self.source else ""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One process: what is said of it, which Python runs which words of `held.py`, its share of the whole."""
-
-    title: str
-    python: Path
-    words: tuple[str, ...]
-    share: float
-    """Of all steps, how far the bar is when this one is done."""
-    expected_bytes: int = 0
-    proves: bool = False
-    """After it the environment is known to be whole."""
-
-
-def steps_to_install(home: Home, payload: Payload, order: Order, anew: bool) -> list[Step]:
-    """Raises CannotInstall."""
-    kept = ("keep", str(home.temp), str(home.downloads))
-    steps = [Step("Looking at what has come", order.python, kept, 0.01)]
-    if anew:
-        steps.append(Step("Making the environment", order.python, ("environment", str(home.environment)), 0.02))
-    if order.needs_network:
-        steps += _steps_to_download(home, payload, order)
-    wheels = ("--no-index", "--find-links", str(home.downloads) if order.needs_network else order.source)
-    install = _pip(home, payload, "install", *wheels, str(payload.wheel))
-    steps.append(Step("Installing the server", home.python, install, 0.9))
-    if not anew:  # the same version may have another content, which pip would not look at
-        alone = _pip(home, payload, "install", "--no-deps", "--force-reinstall", *wheels, str(payload.wheel))
-        steps.append(Step("Updating the server", home.python, alone, 0.95))
-    tidy = ("delete", str(home.downloads), str(home.temp))
-    return [*steps, _check(home), Step("Tidying up", home.python, tidy, 1.0)]
-
-
-def _steps_to_download(home: Home, payload: Payload, order: Order) -> list[Step]:
-    """Into a folder: a file that lies there already, from an earlier try, is compared with the index and not had again.
-    A build of PyTorch that has a name of its own, as in 2.13.0+cpu, is preferred to the plain one."""
-    into, expected = ("--dest", str(home.downloads)), DOWNLOAD_BYTES[order.backend]
-    steps = []
-    if order.build():
-        torch = _pip(home, payload, "download", *into, "--index-url", order.build(), "torch")
-        steps.append(Step("Downloading PyTorch", home.python, torch, 0.4, expected * 2 // 3))
-    known = ("--find-links", str(home.downloads))
-    rest = _pip(home, payload, "download", *into, *known, *order.where(), str(payload.wheel))
-    return [*steps, Step("Downloading", home.python, rest, 0.7, expected)]
-
-
-def _pip(home: Home, payload: Payload, command: str, *what: str) -> tuple[str, ...]:
-    """Wheels alone, none of which runs anything when it is installed; versions as they were tested together."""
-    wheels = ("--only-binary", ":all:", "--constraint", str(payload.constraints), "--no-cache-dir", "--no-input")
-    said = ("--progress-bar", "raw", "--disable-pip-version-check", "--log", str(home.details))
-    here = ("--no-user", "--no-compile", "--no-warn-script-location") if command == "install" else ()
-    return ("pip", str(payload.pip), command, *wheels, *said, *here, *what)
-
-
-def _check(home: Home) -> Step:
-    return Step("Trying it", home.python, ("check", *_MODULES), 0.98, proves=True)
-
-
-def steps_to_mend(home: Home, python: Path) -> list[Step]:
-    return [Step("Finding Python again", python, ("mend", str(home.environment)), 0.5), _check(home)]
-
-
-def steps_to_remove(home: Home, python: Path) -> list[Step]:
-    paths = (home.environment, home.downloads, home.temp)
-    return [Step("Removing", python, ("delete", *map(str, paths)), 1.0)]
-
-
-def steps_to_fetch(home: Home, engine: str) -> list[Step]:
-    """Weights of a model whose licence the user has accepted."""
-    fetch = ("module", "sfserver", "fetch", engine, "--accept-license")
-    return [Step(f"Downloading {engine}", home.python, fetch, 1.0)]
 
 
 @dataclass
@@ -345,8 +99,8 @@ class Installer:
             anew = not (state == "old" and same)
             self._need_room(order.backend, anew)
             steps = steps_to_install(self.home, self.payload, order, anew)
-            wheel, base = _hash_of(self.payload.wheel), str(order.python)
-            self._begin(steps, Receipt(self.payload.version, wheel, order.backend, base, _python_version()))
+            wheel, base = hash_of(self.payload.wheel), str(order.python)
+            self._begin(steps, Receipt(self.payload.version, wheel, order.backend, base, python_version()))
 
     def mend(self, python: Path) -> None:
         """Lead the environment to this Python. Raises CannotInstall."""
@@ -401,7 +155,7 @@ class Installer:
     def _go_on(self) -> None:
         try:
             if self._steps[self._at].proves and self._receipt is not None:
-                _write_receipt(self.home, self._receipt)
+                write_receipt(self.home, self._receipt)
         except OSError as error:
             self._stop(f"{self.home.receipt} cannot be written: {error.strerror}")
             return
@@ -417,7 +171,7 @@ class Installer:
         assert not self.busy
         try:
             self.home.temp.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(self.home.lock)
+            self._lock = take_lock(self.home.lock)
             yield
         except OSError as error:
             raise CannotInstall(f"{self.home.folder} cannot be written: {error.strerror}") from None
@@ -429,7 +183,7 @@ class Installer:
         for log in (self.home.log, self.home.details):
             log.unlink(missing_ok=True)
         if withdraw:
-            _withdraw_receipt(self.home)
+            withdraw_receipt(self.home)
         self.problem, self.cancelled, self._fetching = "", False, ""
         self._steps, self._receipt = steps, receipt
         self._run(0)
@@ -466,27 +220,3 @@ def _unfetched(home: Home) -> list[str]:
             return [line for line in log.read().decode("utf-8", "replace").splitlines() if "Could not fetch" in line]
     except OSError:
         return []
-
-
-def free_bytes(folder: Path) -> int:
-    """On the disk of a folder that may not be there yet."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(there).free
-
-
-def _take_lock(path: Path) -> IO[bytes]:
-    """Raises CannotInstall where another process has it, and OSError."""
-    file = path.open("ab")
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise CannotInstall("Another Blender is installing the server: wait for it, or cancel it there") from None
-    return file

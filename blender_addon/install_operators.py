@@ -8,7 +8,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
 from . import installing, runtime
-from .install import CannotInstall
+from .installed import CannotInstall
 from .refusals import fail, refuse
 
 _FETCH_GB = 18

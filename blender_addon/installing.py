@@ -11,8 +11,10 @@ from pathlib import Path
 import bpy
 
 from .chosen import preferences
-from .install import Backend, CannotInstall, Home, Installer, Order, Payload, State
+from .install import Installer
+from .installed import CannotInstall, Home, Payload, State
 from .server import CannotStart, find_command
+from .steps import Backend, Order
 
 PROGRAM = "sfserver"
 _WHY_NOT: dict[State, str] = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import frames
 from .frames import Writer, Written, png_size
-from .record import Record
+from .record import AUTO, Record
 from .sfwire.messages import Progress
 from .sfwire.request import Ended, Picture, Request
 from .sheet import Sheet
@@ -29,6 +29,8 @@ MAX_UNWRITTEN = 8
 EVENTS_A_STEP = 4
 FOUND = "found: "
 """Begins a stage that says what an engine saw in the keyframes on both sides of the next picture."""
+CHOSEN = f"{AUTO}: "
+"""Begins a stage that says which engine the server chose, and why."""
 
 
 def request_for(record: Record, sheet: Sheet, keyframes: Sequence[tuple[int, Buffer]], start_from: int = 0) -> Request:
@@ -43,7 +45,7 @@ def request_for(record: Record, sheet: Sheet, keyframes: Sequence[tuple[int, Buf
         prompts=changes(record.words(), sheet),
         negative_prompt=record.negative_prompt,
         seed=record.seed,
-        engine=record.engine,
+        engine=record.asked,
         params=record.params,
         encoding="png",
         start_from=start_from,
@@ -70,6 +72,8 @@ class Making:
     """Why it ended early, in a sentence."""
     found: str = ""
     """What the engine said that it saw in the keyframes."""
+    chosen: str = ""
+    """Which engine the server chose, and why."""
     done: Done | None = None
     """How it ended, where the engine brought it to its end."""
     _given_up: bool = False
@@ -107,8 +111,8 @@ class Making:
         if self.stream.interrupted:
             return f"Reconnecting: {self.stream.interrupted}"
         progress = self.stream.progress
-        if progress is not None and progress.stage.startswith(FOUND):
-            return progress.stage[len(FOUND) :]
+        if progress is not None and progress.stage.startswith((FOUND, CHOSEN)):
+            return progress.stage.partition(": ")[2]
         if progress is not None:
             passes = "" if self.made else f" {progress.step} of {progress.of}"
             return progress.stage.capitalize() + passes
@@ -165,6 +169,8 @@ class Making:
                 self._order(event, writer, folder)
             elif isinstance(event, Progress) and event.stage.startswith(FOUND):
                 self._note(event.stage.removeprefix(FOUND))
+            elif isinstance(event, Progress) and event.stage.startswith(CHOSEN):
+                self.chosen = event.stage.removeprefix(CHOSEN)
             elif isinstance(event, Ended):
                 self._ended = True
                 if event.done is not None and event.done.outcome == "finished":

@@ -87,7 +87,8 @@ class INBETWEEN_OT_fill_all_gaps(bpy.types.Operator):
 def _check_gap(scene: bpy.types.Scene) -> None:
     gap = gaps.with_keyframes(scene, gaps.find(scene))
     if summon.is_there():
-        begin.check(scene, gap, begin.engine_for(scene))
+        chosen = settings.of(scene)
+        begin.check(scene, gap, begin.engine_of(chosen.engine_id, gap, chosen.step))
 
 
 def _check_engine(scene: bpy.types.Scene) -> None:
@@ -116,9 +117,8 @@ def _carry_out_in(
 
 def _fill(scene: bpy.types.Scene, found: Sequence[Gap]) -> None:
     """Raises CannotFill, before anything is begun, where one of the gaps cannot be filled."""
-    engine = begin.engine_for(scene)
     whole = [gaps.with_keyframes(scene, gap) for gap in found]
-    for gap, record in [(gap, begin.new_record(scene, gap, engine)) for gap in whole]:
+    for gap, record in [(gap, begin.new_record(scene, gap)) for gap in whole]:
         settings.of(scene).seed = record.seed
         begin.begin(scene, gap, record)
 

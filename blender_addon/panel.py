@@ -14,6 +14,7 @@ from . import begin, capture, gaps, installing, motion, runtime, sequencer, sett
 from .lines import say as _say
 from .plan import CannotFill
 from .preferences import draw_progress
+from .record import AUTO
 from .server import CannotStart
 
 if TYPE_CHECKING:
@@ -32,10 +33,15 @@ def _engine(scene: bpy.types.Scene) -> EngineInfo | None:
     return pump.engine(settings.of(scene).engine_id) if pump is not None else None
 
 
-class INBETWEEN_PT_fill(bpy.types.Panel):
+class _Tab(bpy.types.Panel):
+    """Where all of them stand. Not a panel by itself."""
+
     bl_space_type = "SEQUENCE_EDITOR"
     bl_region_type = "UI"
     bl_category = "In-Between"
+
+
+class INBETWEEN_PT_fill(_Tab):
     bl_label = "Fill Gap"
     bl_order = 0
 
@@ -79,10 +85,15 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
         if not summon.is_there():
             _say(self.layout, context, summon.what_a_press_does(), "INFO")
             return gap
+        chosen = settings.of(scene)
         try:
-            begin.check(scene, gap, begin.engine_for(scene))
+            engine = begin.engine_of(chosen.engine_id, gap, chosen.step)
+            begin.check(scene, gap, engine)
         except CannotFill as error:
             _say(self.layout, context, str(error), "ERROR")
+            return gap
+        if reason := begin.why(scene, engine):
+            _say(self.layout, context, iface_("Automatic: {}").format(reason), "AUTO")
         return gap
 
     def _draw_messages(self, context: bpy.types.Context, scene: bpy.types.Scene, engine: EngineInfo | None) -> None:
@@ -100,10 +111,7 @@ class INBETWEEN_PT_fill(bpy.types.Panel):
             _say(self.layout, context, "Save the file to have the frames beside it", "INFO")
 
 
-class INBETWEEN_PT_queue(bpy.types.Panel):
-    bl_space_type = "SEQUENCE_EDITOR"
-    bl_region_type = "UI"
-    bl_category = "In-Between"
+class INBETWEEN_PT_queue(_Tab):
     bl_label = "Queue"
     bl_order = 1
 
@@ -119,7 +127,7 @@ class INBETWEEN_PT_queue(bpy.types.Panel):
         if len(pump.fills) > 1:
             self._draw_all(pump.fills)
         for fill in pump.fills[:_MOST_SHOWN]:
-            self._draw_one(fill)
+            self._draw_one(context, fill)
         if len(pump.fills) > _MOST_SHOWN:
             more = iface_("and {} more").format(len(pump.fills) - _MOST_SHOWN)
             self.layout.label(text=more, translate=False)
@@ -127,32 +135,35 @@ class INBETWEEN_PT_queue(bpy.types.Panel):
     def _draw_all(self, fills: list[Fill]) -> None:
         wanted = sum(fill.record.frames_wanted for fill in fills)
         made = sum(fill.final_frames for fill in fills)
-        row = self.layout.row(align=True)
-        text = iface_("{} gaps, {} of {} frames").format(len(fills), made, wanted)
-        row.progress(factor=made / wanted, text=text, translate=False)
-        row.operator("inbetween.cancel", text="", icon="X").job = ""
+        _draw_progress(
+            self.layout, made / wanted, iface_("{} gaps, {} of {} frames").format(len(fills), made, wanted), ""
+        )
 
-    def _draw_one(self, fill: Fill) -> None:
+    def _draw_one(self, context: bpy.types.Context, fill: Fill) -> None:
         wanted = fill.record.frames_wanted
         column = self.layout.box().column(align=True)
         column.label(text=fill.place.strip, icon="SEQ_STRIP_DUPLICATE", translate=False)
-        row = column.row(align=True)
         text = iface_("{} of {} frames").format(fill.final_frames, wanted)
-        row.progress(factor=fill.final_frames / wanted, text=text, translate=False)
-        row.operator("inbetween.cancel", text="", icon="X").job = fill.job
+        _draw_progress(column, fill.final_frames / wanted, text, fill.job)
         seconds, stage = fill.final.seconds_left(), iface_(fill.stage)
         left = stage if seconds is None else iface_("{}, {} left").format(stage, _duration(seconds))
         column.label(text=left, translate=False)
+        if fill.record.chosen:
+            _say(column, context, iface_("Automatic: {}").format(fill.record.chosen))
+
+
+def _draw_progress(layout: bpy.types.UILayout, factor: float, text: str, job: str) -> None:
+    """With a button that cancels the job, or where it is "" all of them."""
+    row = layout.row(align=True)
+    row.progress(factor=factor, text=text, translate=False)
+    row.operator("inbetween.cancel", text="", icon="X").job = job
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-class INBETWEEN_PT_strip(bpy.types.Panel):
-    bl_space_type = "SEQUENCE_EDITOR"
-    bl_region_type = "UI"
-    bl_category = "In-Between"
+class INBETWEEN_PT_strip(_Tab):
     bl_label = "This Strip"
     bl_order = 2
 
@@ -168,11 +179,14 @@ class INBETWEEN_PT_strip(bpy.types.Panel):
             return
         layout, strip = self.layout, scene.sequence_editor.active_strip
         pump = runtime.running_pump()
-        engine = pump.engine(strips.note(strip, "engine")) if pump is not None else None
+        made_by = strips.note(strip, "engine")
+        engine = pump.engine(made_by) if pump is not None and made_by != AUTO else None
         if strips.PROMPT in strip and (engine is None or engine.uses_prompt):
             layout.prop(strip, f'["{strips.PROMPT}"]', text="Prompt")
         for line in self._lines(strip, engine):
             layout.label(text=line, translate=False)
+        if chosen := strips.note(strip, "chosen"):
+            _say(layout, context, iface_("Automatic: {}").format(chosen), "AUTO")
         if found := strips.note(strip, "found"):
             _say(layout, context, iface_("Seen in the keyframes: {}").format(found), "VIEWZOOM")
         number, count = takes.number_of(scene, name)
@@ -204,14 +218,12 @@ class INBETWEEN_PT_strip(bpy.types.Panel):
         size = f"{first}, {note(strip, 'width')} x {note(strip, 'height')} px"
         disk = iface_("{:.1f} MB on disk").format(int(note(strip, "kilobytes") or 0) / 1e3)
         made_by = engine.title if engine is not None else note(strip, "engine")
+        made_by = iface_("Automatic") if made_by == AUTO else made_by
         seed = "" if engine is not None and not engine.uses_prompt else f", {iface_('Seed')} {note(strip, 'seed')}"
         return [size, f"{made_by}{seed}", *([disk] if note(strip, "kilobytes") else [])]
 
 
-class INBETWEEN_PT_server(bpy.types.Panel):
-    bl_space_type = "SEQUENCE_EDITOR"
-    bl_region_type = "UI"
-    bl_category = "In-Between"
+class INBETWEEN_PT_server(_Tab):
     bl_label = "Server"
     bl_order = 3
 
@@ -272,10 +284,7 @@ _STATES = {
 }
 
 
-class INBETWEEN_PT_settings(bpy.types.Panel):
-    bl_space_type = "SEQUENCE_EDITOR"
-    bl_region_type = "UI"
-    bl_category = "In-Between"
+class INBETWEEN_PT_settings(_Tab):
     bl_label = "Settings"
     bl_order = 4
     bl_options = {"DEFAULT_CLOSED"}
@@ -325,10 +334,7 @@ class INBETWEEN_PT_settings(bpy.types.Panel):
         row.label(text=f"{width} x {height} px", translate=False)
 
 
-class INBETWEEN_PT_disk(bpy.types.Panel):
-    bl_space_type = "SEQUENCE_EDITOR"
-    bl_region_type = "UI"
-    bl_category = "In-Between"
+class INBETWEEN_PT_disk(_Tab):
     bl_label = "Frames on Disk"
     bl_order = 5
     bl_options = {"DEFAULT_CLOSED"}

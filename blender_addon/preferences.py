@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import install, installing, lines, runtime
+from . import installed, installing, lines, runtime, steps
 
 if TYPE_CHECKING:
-    from .install import State
+    from .installed import State
     from .sfwire.messages import EngineInfo
 
 _BACKENDS = (
@@ -91,7 +91,7 @@ _INSTALL_LABELS: dict[State, str] = {"absent": "Install Server", "half": "Contin
 
 
 def _whats_there(there: State) -> str:
-    receipt = install.read_receipt(installing.installer().home)
+    receipt = installed.read_receipt(installing.installer().home)
     if there in ("ready", "old") and receipt is not None:
         sentence = iface_("sfserver {} is installed, in an environment of its own").format(receipt.version)
         newer = iface_("; this extension brings another, {}").format(installing.installer().payload.version)
@@ -114,7 +114,7 @@ def _draw_choice(
         lines.say(layout, context, found)
     backend, home = installing.backend(), installing.installer().home
     costs = iface_("Downloads up to {:.1f} GB and needs up to {:.1f} GB meanwhile; {:.0f} GB are free")
-    sizes = (install.DOWNLOAD_BYTES[backend], install.DISK_BYTES[backend], install.free_bytes(home.folder))
+    sizes = (steps.DOWNLOAD_BYTES[backend], steps.DISK_BYTES[backend], installed.free_bytes(home.folder))
     if there != "old":
         lines.say(layout, context, costs.format(*(size / 1e9 for size in sizes)))
     if installing.order().needs_network and not bpy.app.online_access:

@@ -5,6 +5,7 @@ A tick costs a few tenths of a millisecond: nothing in it waits. No thread of Py
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from . import strips
 from .fill import Fill
 from .frames import Writer
 from .making import Making
+from .record import AUTO
 from .sfwire.client import Client
 from .sfwire.connection import Connection
 from .sfwire.messages import EngineInfo, Welcome
@@ -81,8 +83,19 @@ class Pump:
         welcome = self.welcome
         if welcome is None:
             return None
-        wanted = welcome.default_engine if choice == "auto" else choice
+        wanted = welcome.default_engine if choice == AUTO else choice
         return next((engine for engine in welcome.engines if engine.id == wanted), None)
+
+    def version(self, choice: str) -> str:
+        """Changes whenever the same request would give other pixels: an engine's own; for `auto` one of all that the
+        server chooses among, since the same engines on the same machine are the same choice."""
+        welcome, engine = self.welcome, self.engine(choice)
+        if welcome is None or engine is None:
+            return ""
+        if choice != AUTO:
+            return engine.version
+        offers = [(offered.id, offered.version, offered.available) for offered in welcome.engines]
+        return hashlib.sha256(repr(offers).encode()).hexdigest()
 
     # The queue
 

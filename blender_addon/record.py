@@ -27,6 +27,8 @@ MAX_RUN = 5
 """Pictures that may be given before a gap, or after it."""
 _MAX_FRAMES = 1000 * MAX_STEP
 _MAX_SIDE_PX = 4096
+AUTO = "auto"
+"""For the wire: the server chooses, for this very clip."""
 STATES = ("growing", "finished", "stopped")
 
 
@@ -51,8 +53,10 @@ class Record:
     height: int
     seed: int
     engine: str
+    """What made them; of what the server chose itself `auto`, until it has said what that was."""
     version: str = ""
-    """The engine's, which changes whenever the same request would give other pixels."""
+    """The engine's, which changes whenever the same request would give other pixels; while that is not known, of all
+    that the server chose among."""
     prompt: str = ""
     negative_prompt: str = ""
     params: dict[str, Value] = field(default_factory=dict)
@@ -88,6 +92,15 @@ class Record:
     """Frames of the gap that still show the draft."""
     found: str = ""
     """What the engine said that it saw in the keyframes."""
+    auto: int = 0
+    """1 where the server is to choose the engine."""
+    chosen: str = ""
+    """Which it chose, and why."""
+
+    @property
+    def asked(self) -> str:
+        """Id of the engine that the server is asked for."""
+        return AUTO if self.auto else self.engine
 
     def to_properties(self) -> dict[str, Any]:
         """As custom properties: numbers and text. Parameters become JSON, since an empty group would be lost."""

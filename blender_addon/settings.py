@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import bpy
 
 from . import runtime, sequencer
-from .record import MAX_STEP
+from .record import AUTO, MAX_STEP
 
 if TYPE_CHECKING:
     from .pump import Pump
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .sfwire.messages import EngineInfo, Parameter
 
 MAX_PROMPT_CHARS = 4000
-AUTO = "auto"
 _MAX_KEY_BYTES = 63
 """Blender's limit for the name of a custom property."""
 
@@ -26,7 +25,7 @@ def _engine_items(settings: InbetweenSettings, context: bpy.types.Context) -> li
     pump = runtime.running_pump()
     welcome = pump.welcome if pump else None
     engines = list(welcome.engines) if welcome else []
-    items = [(AUTO, "Automatic", "The best engine that is complete on the server")]
+    items = [(AUTO, "Automatic", "The server chooses for each gap what can make it there, and says why")]
     items += [(e.id, e.title if e.available else f"{e.title} (not installed)", e.summary) for e in engines]
     if settings.engine_id not in [item[0] for item in items]:
         items.append((settings.engine_id, settings.engine_id, "The server does not offer this engine"))
@@ -108,11 +107,11 @@ def adopt(scene: bpy.types.Scene, record: Record, engine: EngineInfo | None) -> 
     """Set what made a strip; an engine's own parameters only where the server knows the engine."""
     chosen = of(scene)
     chosen.prompt, chosen.negative_prompt = record.prompt[:MAX_PROMPT_CHARS], record.negative_prompt[:MAX_PROMPT_CHARS]
-    chosen.engine_id, chosen.step, chosen.motion = record.engine, record.step, bool(record.motion)
+    chosen.engine_id, chosen.step, chosen.motion = record.asked, record.step, bool(record.motion)
     chosen.seed, chosen.new_seed = min(record.seed, 2**31 - 1), False
     for parameter in _offered(engine) if engine is not None else ():
-        if parameter.name in record.params:
-            value = record.params[parameter.name]
+        if parameter.name in record.params or record.auto:
+            value = record.params.get(parameter.name, parameter.default)
             stored = parameter.choices.index(value) if value in parameter.choices else value
             if _value(stored, parameter) is not None:
                 chosen.parameters[key(engine, parameter)] = stored
@@ -178,7 +177,9 @@ def _value(stored: object, parameter: Parameter) -> Value | None:
 
 
 def chosen_parameters(scene: bpy.types.Scene, engine: EngineInfo) -> dict[str, Value]:
-    """What the scene sets for the engine. What is missing or of the wrong kind is left to the engine's default."""
+    """What the scene sets for the engine. What is missing or of the wrong kind is left to the engine's default; where
+    the server chooses, so is what stands at its default, since the server may need it otherwise."""
     stored = of(scene).parameters
     chosen = {p.name: _value(stored[key(engine, p)], p) for p in _offered(engine) if key(engine, p) in stored}
-    return {name: value for name, value in chosen.items() if value is not None}
+    left = {p.name: p.default for p in engine.parameters} if of(scene).engine_id == AUTO else {}
+    return {name: value for name, value in chosen.items() if value is not None and value != left.get(name)}

@@ -10,7 +10,7 @@ import bpy
 from . import begin, frames, gaps, keep, runtime, settings, strips, summon, takes
 from .operators import allows, carry_out, scene_of
 from .plan import CannotFill, Gap
-from .record import Record
+from .record import AUTO, Record
 from .refusals import fail, refuse
 
 
@@ -43,9 +43,8 @@ class INBETWEEN_OT_new_take(bpy.types.Operator):
 def _again(scene: bpy.types.Scene, name: str, new_seed: bool) -> None:
     """Raises CannotFill."""
     gap, record = _take(scene, name)
-    engine = begin.find_engine(record.engine)
     seed = begin.new_seed() if new_seed else record.seed
-    take = begin.again(scene, record, gap, engine, seed, strips.next_prompt(scene, name, record.prompt))
+    take = begin.again(scene, record, gap, seed, strips.next_prompt(scene, name, record.prompt))
     take.gap = record.gap or record.job
     fill = begin.begin(scene, gap, take, instead_of=name)
     strips.make_active(scene, fill.place.strip)
@@ -57,7 +56,7 @@ def _check_take(scene: bpy.types.Scene, name: str) -> None:
     if strips.is_growing(scene, name):
         raise CannotFill("This strip is still growing: wait for it, or cancel it")
     if summon.is_there():
-        begin.find_engine("auto")
+        begin.find_engine(AUTO)
 
 
 def _take(scene: bpy.types.Scene, name: str) -> tuple[Gap, Record]:
@@ -67,7 +66,7 @@ def _take(scene: bpy.types.Scene, name: str) -> tuple[Gap, Record]:
         raise CannotFill("What is written on this strip cannot be read: fill the gap anew")
     if record.state == "growing":
         raise CannotFill("This strip is still growing: wait for it, or cancel it")
-    begin.find_engine(record.engine)
+    begin.find_engine(record.asked)
     return gaps.of_take(scene, name), record
 
 
@@ -113,7 +112,7 @@ class INBETWEEN_OT_use_settings(bpy.types.Operator):
         if record is None:
             return fail(self, "What is written on this strip cannot be read")
         pump = runtime.running_pump()
-        settings.adopt(scene, record, pump.engine(record.engine) if pump is not None else None)
+        settings.adopt(scene, record, pump.engine(record.asked) if pump is not None else None)
         return {"FINISHED"}
 
 

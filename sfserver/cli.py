@@ -118,7 +118,10 @@ def generate(
     ] = None,
     connect: Annotated[bool, typer.Option("--connect", help="Let the running server do it")] = False,
     codec: Annotated[str, typer.Option(help="Of the movie: h264, prores (4444), ffv1 or png (lossless)")] = "",
-    depth: Annotated[int, typer.Option(help="Bits a sample of PNG and TIFF: 8 or 16; an EXR has half floats")] = 8,
+    depth: Annotated[
+        int | None,
+        typer.Option(help="Bits a sample of PNG and TIFF, 8 or 16; by default as keyframes have"),
+    ] = None,
     start_number: Annotated[int, typer.Option(help="Of the first frame's file, as in 1001", min=0, max=9999999)] = 0,
     timecode: Annotated[str, typer.Option(help="Of the movie's first frame, as in 01:00:00:00")] = "",
     recipe: Annotated[
@@ -260,6 +263,7 @@ def serve(
     no_journal: Annotated[bool, typer.Option("--no-journal", help="A restart forgets the queue")] = False,
     connection_file: Annotated[Path | None, typer.Option(help="Where clients look for this server")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, bf16, fp32; or fp8, int8 for large matrices")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info or warning; debug logs prompts")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these and further settings")] = None,
 ) -> int:
@@ -274,6 +278,7 @@ def serve(
         "journal": False if no_journal else None,
         "connection_file": connection_file,
         "device": device,
+        "precision": precision,
         "log_level": log_level,
     }
     return supervise.serve(load_config(flags, file=config))
@@ -354,11 +359,12 @@ def convert(
     lora: Annotated[
         list[str] | None, typer.Option(help="To be merged into the transformer", metavar="FILE[=STRENGTH]")
     ] = None,
-    precision: Annotated[Literal["bf16", "fp32"], typer.Option(help="Of what is written")] = "bf16",
+    precision: Annotated[Literal["bf16", "fp32", "fp8", "int8"], typer.Option(help="Of large matrices")] = "bf16",
 ) -> None:
     """Turn published weights into safetensors that the engines open: the only command that reads checkpoints."""
     import torch
 
+    from .model.eightbit import kind_of
     from .weights import convert as conversion
     from .weights.sources import PREFER
 
@@ -370,7 +376,8 @@ def convert(
             preset=preset,
             prefer=transformer.source.prefer if transformer else PREFER,
             loras=tuple(lora_of(text) for text in lora or ()),
-            dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[precision],
+            dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
+            eight_bit=kind_of(precision),
             expect_dim=model.dit.dim if model else None,
             on_progress=show,
         )

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = "sfserver.config", "sfserver.errors", "sfserver.engine.base", "sfwire"
+BASE = "sfserver.config", "sfserver.errors", "sfserver.samples", "sfserver.engine.base", "sfwire"
 ALLOWED = {
     "sfserver.model": ("sfserver.model",),
     "sfserver.weights": ("sfserver.weights", "sfserver.model", "sfserver.errors", "sfwire.regular"),
-    "sfserver.media": ("sfserver.media", "sfserver.errors", "sfwire.limits"),
+    "sfserver.media": ("sfserver.media", "sfserver.errors", "sfserver.samples", "sfwire.limits"),
     "sfserver.animatic": (
         "sfserver.terminal",
         "sfserver.animatic",
@@ -28,6 +28,7 @@ ALLOWED = {
         "sfserver.order",
         "sfserver.planning",
         "sfserver.recipe",
+        "sfserver.samples",
         "sfserver.sources",
         "sfwire",
     ),

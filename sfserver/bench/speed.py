@@ -32,7 +32,7 @@ work leave, whatever the software.
 """
 ON_EVERY_CARD = f"""## What each card can do
 
-By arithmetic (`engine/cards.py`), for {FRAMES} frames at {SIZE[0]}x{SIZE[1]} between two keyframes, in bf16, with 93 %
+By arithmetic (`engine/cards.py`), for {FRAMES} frames at {SIZE[0]}x{SIZE[1]} between two keyframes, with 93 %
 of the card's memory to be had. `auto` goes by the same ways. The small decoder, `tae`, must have been fetched.
 """
 ELSEWHERE = """## Without a GPU
@@ -74,8 +74,9 @@ def _cards() -> str:
     rows = []
     for preset in (SELF_FORCING, SELF_FORCING_VACE, LONGLIVE):
         for gb in CARDS_GB:
-            rows.append([f"{gb} GB", told(preset, way_on(preset, usable(gb), *SIZE, FRAMES), gb, *SIZE)])
-    return _table(["card", "what is chosen"], rows)
+            ways = (way_on(preset, usable(gb), *SIZE, FRAMES, eight_bit=eight_bit) for eight_bit in (False, True))
+            rows.append([f"{gb} GB", *(told(preset, way, gb, *SIZE) for way in ways)])
+    return _table(["card", "in bf16", "with --precision fp8 or int8"], rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -14,16 +14,12 @@ from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo, Parameter, Value
 
 if TYPE_CHECKING:  # the server's front process checks requests and has no numpy
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Picture = NDArray[np.uint8]
-    """[H, W, 3] sRGB, rows top to bottom."""
+    from ..samples import Picture
 
 
 @frozen(eq=False)
 class Keyframe:
-    """A picture that is given. `at` is its frame index in the clip, from 0; `image` is [H, W, 3] uint8."""
+    """A picture that is given. `at` is its frame index in the clip, from 0; for `image` see `sfserver.samples`."""
 
     at: int
     image: Picture
@@ -38,7 +34,7 @@ class Job:
     num_frames: int
     """Length of the clip, keyframes counted."""
     keyframes: tuple[Keyframe, ...]
-    """Sorted by `at`, no position twice, all [height, width, 3]."""
+    """Sorted by `at`, no position twice, all of the clip's size and of one form, that which the engine keeps."""
     prompt: str = ""
     negative_prompt: str = ""
     seed: int = 0
@@ -84,7 +80,8 @@ CHOSEN = "auto: "
 
 @frozen(eq=False)
 class Frame:
-    """One finished picture. `confidence` is how far the engine trusts it, 0 to 1, or None for no opinion."""
+    """One finished picture, of the keyframes' form. `confidence` is how far the engine trusts it, 0 to 1, or None for
+    no opinion."""
 
     index: int
     image: Picture
@@ -128,11 +125,18 @@ class Place:
 
 
 def checked(job: Job, info: EngineInfo) -> Job:
-    """The job in the form engines may rely on: keyframes sorted, parameters complete. Raises as `check` does."""
+    """The job in the form engines may rely on: keyframes sorted and of one form, parameters complete.
+
+    Raises as `check` does.
+    """
+    from ..samples import common, conformed
+
     switches = [at for at, _ in job.prompts]
     places = [Place(k.at, k.image.shape[1], k.image.shape[0]) for k in job.keyframes]
     params = check(info, job.width, job.height, job.num_frames, places, job.params, job.resume_from, switches)
-    return evolve(job, keyframes=tuple(sorted(job.keyframes, key=lambda k: k.at)), params=params)
+    form = common(k.image for k in job.keyframes).kept_by(info)
+    keyframes = (evolve(k, image=conformed(k.image, form)) for k in sorted(job.keyframes, key=lambda k: k.at))
+    return evolve(job, keyframes=tuple(keyframes), params=params)
 
 
 def check(

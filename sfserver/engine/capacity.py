@@ -17,6 +17,8 @@ USUAL_SIZE = (832, 480)
 """What the 1.3B models were trained at."""
 OVERHEAD_BYTES = 900 * 1024**2
 """A CUDA context, its libraries and their workspaces."""
+SCALE_BYTES = 4
+"""For each row of a matrix in 8 bits."""
 VAE_PARAMETERS = 126_900_000
 VAE_STATE_ELEMENTS = 2 * 75_664 // 64
 """Kept between blocks per pixel: two past frames for each causal layer of the decoder, whose channels times resolution,
@@ -53,10 +55,12 @@ class Need:
     """Of the VAE's encoder, that wait between blocks for the next part of the VACE context."""
 
     decoder: Decoder = "wan"
+    eight_bit: bool = False
+    """Whether the large matrices are in 8 bits."""
 
     @property
     def weight_bytes(self) -> int:
-        return weight_bytes(self.config, self.element_bytes, self.transformers)
+        return weight_bytes(self.config, self.element_bytes, self.transformers, self.eight_bit)
 
     def cache_bytes(self, width: int, height: int) -> int:
         """Of keys and values, exactly."""
@@ -80,6 +84,8 @@ class Need:
         activations = widest * (
             4 * in_float32 + (max(4 * c.dim, 2 * c.ffn_dim + c.dim) + own_keys) * self.element_bytes
         )
+        if self.eight_bit:  # what enters the largest product: as it is, and in float32 thrice while it is rounded
+            activations = max(activations, widest * (4 * in_float32 + c.ffn_dim * (self.element_bytes + 3 * 4 + 1)))
         hints = len(c.vace_layers) * widest * c.dim * self.element_bytes if self.vace_span else 0
         is_tae = self.decoder == "tae"
         state = (TAE_STATE_ELEMENTS if is_tae else VAE_STATE_ELEMENTS) * width * height * self.element_bytes
@@ -98,10 +104,23 @@ def tokens_of(width: int, height: int) -> int:
     return (width // SIZE_MULTIPLE) * (height // SIZE_MULTIPLE)
 
 
-def weight_bytes(config: DitConfig, element_bytes: int, transformers: int = 1) -> int:
+def weight_bytes(config: DitConfig, element_bytes: int, transformers: int = 1, eight_bit: bool = False) -> int:
     """Of what stays on the device between clips: transformers, VACE branch and VAE."""
-    further = (transformers - 1) * dit_parameters(evolve(config, vace_layers=()))
-    return (dit_parameters(config) + further + VAE_PARAMETERS) * element_bytes
+    further = evolve(config, vace_layers=())
+    parameters = dit_parameters(config) + (transformers - 1) * dit_parameters(further) + VAE_PARAMETERS
+    if not eight_bit:
+        return parameters * element_bytes
+    (large, rows), (large_further, rows_further) = large_matrices(config), large_matrices(further)
+    large, rows = large + (transformers - 1) * large_further, rows + (transformers - 1) * rows_further
+    return (parameters - large) * element_bytes + large + SCALE_BYTES * rows
+
+
+def large_matrices(config: DitConfig) -> tuple[int, int]:
+    """(parameters, rows) of the matrices that may be in 8 bits, `model.eightbit`, exactly."""
+    d, ffn = config.dim, config.ffn_dim
+    branch = len(config.vace_layers)
+    blocks, beside = config.layers + branch, branch + bool(branch)
+    return blocks * (8 * d * d + 2 * d * ffn) + beside * d * d, blocks * (9 * d + ffn) + beside * d
 
 
 def dit_parameters(config: DitConfig) -> int:
@@ -119,8 +138,17 @@ def dit_parameters(config: DitConfig) -> int:
     return base + vace
 
 
-def need_of(preset: Preset, strategy: str, window: int, latents: int, keyframes: int, decoder: Decoder = "wan") -> Need:
-    """Of a clip with a preset under settings, in bfloat16. The first of the keyframes is taken to begin the clip."""
+def need_of(
+    preset: Preset,
+    strategy: str,
+    window: int,
+    latents: int,
+    keyframes: int,
+    decoder: Decoder = "wan",
+    eight_bit: bool = False,
+) -> Need:
+    """Of a clip with a preset under settings, in bfloat16 but for matrices in 8 bits. The first of the keyframes is
+    taken to begin the clip."""
     parts = strategy.split("+")
     caches = 2 if preset.guidance > 1 else 1
     held = latents if "joint" in parts else min(window, latents)
@@ -136,12 +164,14 @@ def need_of(preset: Preset, strategy: str, window: int, latents: int, keyframes:
         element_bytes=2,
         transformers=preset.transformers,
         decoder=decoder,
+        eight_bit=eight_bit,
     )
 
 
-def usual_bytes(preset: Preset) -> int:
+def usual_bytes(preset: Preset, eight_bit: bool = False) -> int:
     """Device memory at the usual size and length, by the preset's first strategy, from one keyframe to another."""
-    return need_of(preset, preset.strategies[0], preset.window, TRAINED_LATENTS, keyframes=2).at(*USUAL_SIZE)
+    need = need_of(preset, preset.strategies[0], preset.window, TRAINED_LATENTS, keyframes=2, eight_bit=eight_bit)
+    return need.at(*USUAL_SIZE)
 
 
 def largest_size(need: Need, geometry: Geometry, available_bytes: int) -> tuple[int, int] | None:

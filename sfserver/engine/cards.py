@@ -48,11 +48,12 @@ def way_on(
     num_frames: int,
     keyframes: int = 2,
     has_tae: bool = True,
+    eight_bit: bool = False,
 ) -> Way | None:
-    """The best way that fits; None where not even a small picture does."""
+    """The best way that fits; None where not even a small picture does. `eight_bit` is of the large matrices."""
     latents = latent_of(num_frames - 1) + 1
     needs = [
-        (strategy, window, need_of(preset, strategy, window, latents, keyframes, decoder))
+        (strategy, window, need_of(preset, strategy, window, latents, keyframes, decoder, eight_bit))
         for strategy, window, decoder in ways(preset, has_tae)
     ]
     for strategy, window, need in needs:

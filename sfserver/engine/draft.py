@@ -44,6 +44,8 @@ def describe(config: ServerConfig) -> EngineInfo:
         available=not missing,
         missing=missing,
         can_skip=True,
+        max_channels=4,
+        max_depth=32,
         parameters=(
             Parameter(
                 name="easing",

@@ -13,19 +13,17 @@ from itertools import pairwise
 import numpy as np
 import torch
 from attrs import frozen
-from numpy.typing import NDArray
 from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 from torch import Tensor
 
-from ..model.rife import PAD_MULTIPLE_PX, IFNet, from_rgb8, to_rgb8
+from ..model.rife import COLOURS, PAD_MULTIPLE_PX, IFNet
+from ..samples import Form, Picture, form_of, mixed
+from . import looks
 from .base import FOUND, Chunk, Event, Frame, Job, Keyframe, Step
 from .ends import MOST_AFTER, MOST_BEFORE, Runs, going_on
 from .picture import Stage, between, staged
 from .plan import PLANNED_PIXELS, at_most, plan
-
-Picture = NDArray[np.uint8]
-"""[H, W, 3] sRGB, rows top to bottom."""
 
 HOPELESS = 0.45
 """1 - SSIM of two keyframes, both moved to the middle, from which on no motion is believed: it is a cut."""
@@ -98,20 +96,20 @@ class FlowEngine:
         if np.array_equal(a, b):
             return _Way(1.0, lambda t: a)
         with self._at_work(*a.shape[:2]):
-            pair = self._net.pair(from_rgb8(np.stack((a, b)), self._device))
+            pair = self._net.pair(looks.shown(np.stack((a, b)), self._device))
             planned = plan(self._net, pair)
             layers = going_on(self._net, planned.layers, runs) if runs else planned.layers
             stage = staged(self._net, pair, layers)
-        trust = confidence(planned.distance)
+        trust, form = confidence(planned.distance), form_of(a)
         if planned.distance < HOPELESS:
-            return _Way(trust, lambda t: self._moved(stage, t, fine), planned.findings)
+            return _Way(trust, lambda t: self._moved(stage, t, fine, form), planned.findings)
         if hold:
             return _Way(trust, lambda t: a if t < 0.5 else b, "a cut, held")
-        return _Way(trust, lambda t: _dissolved(a, b, t), "a cut, dissolved")
+        return _Way(trust, lambda t: mixed(a, b, t), "a cut, dissolved")
 
-    def _moved(self, stage: Stage, t: float, fine: bool) -> Picture:
+    def _moved(self, stage: Stage, t: float, fine: bool, form: Form) -> Picture:
         with self._at_work(*stage.size):
-            return to_rgb8(between(self._net, stage, t, fine).picture)
+            return looks.picture(between(self._net, stage, t, fine).picture, form)
 
     @contextmanager
     def _at_work(self, height: int, width: int) -> Generator[None]:
@@ -167,7 +165,7 @@ def _runs(job: Job, before: Keyframe | None, after: Keyframe | None) -> Runs | N
     def run(at: int, step: int, most: int) -> list[Tensor]:
         found: list[Tensor] = []
         while len(found) < most and (image := given.get(at + step * (len(found) + 1))) is not None:
-            found.append(at_most(from_rgb8(image[None].copy(), torch.device("cpu")), PLANNED_PIXELS)[0])
+            found.append(at_most(looks.shown(image[None], torch.device("cpu"))[:, :COLOURS], PLANNED_PIXELS)[0])
         return found
 
     leading, following = run(before.at, -1, MOST_BEFORE), run(after.at, 1, MOST_AFTER)
@@ -177,10 +175,6 @@ def _runs(job: Job, before: Keyframe | None, after: Keyframe | None) -> Runs | N
 def _share(before: Keyframe | None, after: Keyframe | None, at: int) -> float:
     """How much of the time between the keyframes has passed; 0 where there is only one."""
     return (at - before.at) / (after.at - before.at) if before and after else 0.0
-
-
-def _dissolved(a: Picture, b: Picture, t: float) -> Picture:
-    return np.rint(a * np.float32(1 - t) + b * np.float32(t)).astype(np.uint8)
 
 
 def _working_bytes(width: int, height: int) -> int:

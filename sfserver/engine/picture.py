@@ -7,6 +7,8 @@ cut-outs      -> taken out of the keyframes first, drawn over the ground last, e
 
 What is as good for every time is made once: the stage. Without a camera and without cut-outs the picture is RIFE's, bit
 for bit.
+
+Pictures have RGB, from which alone everything is decided, and perhaps n channels that move along (`looks.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from attrs import field as attr
 from torch import Tensor
 
 from ..model.motion import moved
-from ..model.rife import IFNet, Pair, Start
+from ..model.rife import COLOURS, IFNet, Pair, Start
 from ..model.windows import averaged, widened
 from .path import Box, Path, Size, field, hermite, inside, sampled, size_of, standing, whole
 
@@ -120,9 +122,9 @@ class Drawn:
     """A picture at a time, and what each keyframe alone would have made of it."""
 
     picture: Tensor
-    """[3, H, W]"""
+    """[3 + n, H, W]"""
     sides: Tensor
-    """[2, 3, H, W]"""
+    """[2, 3 + n, H, W]"""
 
 
 @frozen(eq=False)
@@ -140,7 +142,7 @@ class _OwnPixels:
     """The ground out of each keyframe, brought to a time, where one is blind the other's."""
 
     sides: Tensor
-    """[2, 3, H, W]"""
+    """[2, 3 + n, H, W]"""
     small: Tensor
     """[2, 3, h, w]: the same at planning size."""
     trust: Tensor
@@ -185,7 +187,7 @@ def staged(net: IFNet, pair: Pair, layers: Layers) -> Stage:
     if layers.cut_outs:
         shapes = torch.stack([one.shapes for one in layers.cut_outs]).amax(0).to(pair.looks.device)
         hidden = widened(shapes, EDGE_PX)
-        ground = net.pair(_without(pair.looks[:, :3, : pair.height, : pair.width], hidden))
+        ground = net.pair(_without(pair.pictures[..., : pair.height, : pair.width], hidden))
         small = _without(pictures, hidden)
     sprites = tuple(_sprite(one, pair.looks.device) for one in reversed(layers.cut_outs))
     stage = Stage(pair, ground, layers, small, hidden, sprites, None)
@@ -196,12 +198,12 @@ def staged(net: IFNet, pair: Pair, layers: Layers) -> Stage:
 
 
 def _without(pictures: Tensor, hidden: Tensor) -> Tensor:
-    """[2, 3, H, W] without what is `hidden`, [2, 1, h, w]: what lies around it goes on."""
+    """[2, 3 + n, H, W] without what is `hidden`, [2, 1, h, w]: what lies around it goes on."""
     return _filled(pictures, 1 - F.interpolate(hidden, size=size_of(pictures), mode="nearest"))
 
 
 def _filled(pictures: Tensor, known: Tensor) -> Tensor:
-    """[B, 3, H, W], [B, 1, H, W] -> the same where `known` is 1, else the mean of the nearest that is."""
+    """[B, C, H, W], [B, 1, H, W] -> the same where `known` is 1, else the mean of the nearest that is."""
     if bool(known.all()) or min(pictures.shape[-2:]) == 1:
         return pictures
     share = F.avg_pool2d(known, 2, ceil_mode=True)
@@ -221,7 +223,8 @@ def _ground(stage: Stage, t: float) -> _Ground:
         return _Ground(start, None)
     rows, columns = whole(size).of
     places = [one[rows, columns] for one in there]
-    sides = small = _brought(looks[:, :3, rows, columns], places, seen[..., rows, columns], layers)
+    sides = _brought(stage.ground.pictures[..., rows, columns], places, seen[..., rows, columns], layers)
+    small = sides[:, :COLOURS]
     if size != layers.planned:
         places = [field(matrix, layers.planned, layers.planned, looks.device) for matrix in matrices]
         small = _brought(stage.small, places, _seen(places, stage), layers)
@@ -252,10 +255,11 @@ def _seen(there: list[Tensor], stage: Stage, in_picture: Box | None = None) -> T
 
 
 def _brought(looks: Tensor, there: list[Tensor], seen: Tensor, layers: Layers) -> Tensor:
-    """[2, 3, H, W] -> [2, 3, h, w]: the ground out of each keyframe, or the other where it is blind."""
+    """[2, C, H, W] -> [2, C, h, w]: the ground out of each keyframe, or the other where it is blind."""
     if layers.moves:
         sides = [sampled(looks[i : i + 1], places, layers.planned, "bicubic") for i, places in enumerate(there)]
-        looks = torch.cat(sides).clamp(0, 1)
+        most = looks.amax((0, 2, 3)).clamp(min=1).view(-1, 1, 1)  # of light that moves along it may be more
+        looks = torch.minimum(torch.cat(sides).clamp(min=0), most)
     return torch.lerp(looks.flip(0), looks, seen)
 
 
@@ -270,7 +274,7 @@ def _by_rife(net: IFNet, stage: Stage, ground: _Ground, t: float, both_ways: boo
     own = ground.own
     if own is None:
         return Drawn(picture, sides)
-    off = (_resized(picture, stage.layers.planned) - torch.lerp(own.small[0], own.small[1], t)).abs().mean(0)
+    off = (_resized(picture[:COLOURS], stage.layers.planned) - torch.lerp(own.small[0], own.small[1], t)).abs().mean(0)
     same = averaged(off[None, None], SAME_AROUND_PX) < SAME
     trust = _resized((own.trust * ((own.near == 0) | same))[0], stage.size)
     by_ground = own.drawn(t)
@@ -305,7 +309,7 @@ def _with_cut_out(drawn: Drawn, stage: Stage, sprite: _Sprite, t: float) -> Draw
     box, planned = _box(sprite, stage, t), stage.layers.planned
     if box.top >= box.bottom or box.left >= box.right:
         return drawn
-    looks = stage.given.looks[:, :3, : stage.size[0], : stage.size[1]]
+    looks = stage.given.pictures[..., : stage.size[0], : stage.size[1]]
     there = [field(matrix, stage.size, planned, looks.device, box) for matrix in sprite.path.places(t)]
     seen = torch.stack([inside(places, planned) for places in there]).float()
     sides, shapes = (
@@ -314,7 +318,7 @@ def _with_cut_out(drawn: Drawn, stage: Stage, sprite: _Sprite, t: float) -> Draw
     known = seen * seen.new_tensor((1 - t, t)).view(2, 1, 1, 1)  # [2, 1, h, w]
     weights = shapes * known
     alpha = (weights.sum(0) / known.sum(0).clamp(min=1e-6)).clamp(0, 1)
-    apart = (sides[0] - sides[1]).abs().mean(0, keepdim=True) > APART
+    apart = (sides[0] - sides[1])[:COLOURS].abs().mean(0, keepdim=True) > APART
     weights[1 if t < 0.5 else 0] *= ~apart
     total = weights.sum(0)
     colour = (sides * weights).sum(0) / total.clamp(min=1e-6)

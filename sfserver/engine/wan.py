@@ -182,7 +182,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         id=preset.id,
         title=preset.title,
         summary=_summary(preset),
-        version=f"{VERSION}-{config.precision}",
+        version=f"{VERSION}-{config.precision}" + ("" if config.compile == "asked" else f"-{config.compile}"),
         licence=preset.licence,
         uses_prompt=True,
         uses_negative_prompt=True,
@@ -192,7 +192,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         max_pixels=MAX_PIXELS,
         min_frames=preset.frames[0],
         max_frames=preset.frames[1],
-        memory_bytes=capacity.usual_bytes(preset),
+        memory_bytes=capacity.usual_bytes(preset, eight_bit=config.precision in ("fp8", "int8")),
         parameters=tuple(parameters_of(preset, has_tae=preset.part("vae") is not None and _has(preset, "tae", folder))),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -12,6 +14,9 @@ from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
+from ..model import eightbit
+from ..model.attention import choose_attention
+from ..model.eightbit import Kind
 from ..model.tae import Tae
 from ..model.text import PromptCache, PromptEncoder
 from ..model.vae import WanVae
@@ -19,9 +24,11 @@ from ..weights import loading
 from ..weights.files import WeightsError
 from . import capacity, draft
 from .presets import Preset, Role
+from .rehearsal import Rehearsals
 from .wan_engine import WanEngine, Weights, says_out_of_memory
 
 Loaded = TypeVar("Loaded")
+logger = logging.getLogger(__name__)
 
 TEXT_DEVICE = torch.device("cpu")
 """Eleven gigabytes that are used once per prompt have no place on the GPU."""
@@ -37,13 +44,21 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
     """
     device = choose_device(config)
     dtype = choose_dtype(config, device)
-    size = capacity.weight_bytes(preset.dit, dtype.itemsize, preset.transformers)
+    size = capacity.weight_bytes(preset.dit, dtype.itemsize, preset.transformers)  # before it is made smaller
     weights = within_memory(
         lambda: _load_weights(preset, info, folder, config, device, dtype),
         f"the weights of engine {info.id} take {size / 1e9:.1f} GB, more than is free on {device.type}; "
         "choose another engine, or end what else runs there",
     )
-    return WanEngine(info, preset, weights, device)
+    keep_compiled(config.cache_dir)
+    attend = choose_attention("auto", device, weights.dit.compute_dtype)
+    return WanEngine(info, preset, weights, device, Rehearsals(attend, device) if config.compile == "beside" else None)
+
+
+def keep_compiled(cache_dir: Path) -> None:
+    """Where compiled code outlives a process, unless the environment says it: torch looks there before it compiles."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir / "compiled"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_dir / "compiled" / "triton"))
 
 
 def _load_weights(
@@ -66,15 +81,17 @@ def _load_weights(
         return loading.load_tae(home("tae"), device, dtype)
 
     vace_home = home("vace") if preset.dit.vace_layers else None
-    dit, vace = loading.load_transformer(home("dit"), vace_home, device, dtype, expect=preset.dit)
+    eight_bit = choose_eight_bit(config, loading.component_of(home("dit"), "dit").dtype, device)
+    dit, vace = loading.load_transformer(home("dit"), vace_home, device, dtype, preset.dit, eight_bit)
     return Weights(
         dit=dit,
-        clean=loading.load_clean(home("clean"), dit, device, dtype) if preset.part("clean") else None,
+        clean=loading.load_clean(home("clean"), dit, device, dtype, eight_bit) if preset.part("clean") else None,
         vace=vace,
         vae=load_codec(preset),
         tae=loading.load_tae(home("tae"), device, dtype) if has_choice else None,
         embed=_prompt_encoder(home("text"), home("tokenizer"), preset.dit.text_len, config),
         draft=cache(partial(draft.load, config)),
+        eight_bit=eight_bit is not None,
     )
 
 
@@ -125,8 +142,22 @@ def choose_device(config: ServerConfig) -> torch.device:
     return torch.device(config.device)
 
 
+def choose_eight_bit(config: ServerConfig, kept: str, device: torch.device) -> Kind | None:
+    """What the large matrices are computed in, if in 8 bits: as it is asked for, or as the file, of dtype `kept`, was
+    made where this machine can. Raises RequestError where it cannot do what is asked for.
+    """
+    wanted = eightbit.kind_of(config.precision)
+    kind = wanted or (eightbit.kind_of(kept) if config.precision == "auto" else None)
+    why_not = eightbit.why_not(kind, device) if kind else None
+    if wanted and why_not:
+        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why_not, "engine")
+    if why_not:
+        logger.warning("the weights are kept in %s and computed in more bits: %s", kept, why_not)
+    return None if why_not else kind
+
+
 def choose_dtype(config: ServerConfig, device: torch.device) -> torch.dtype:
-    """bfloat16 on CUDA and float32 elsewhere, unless told."""
-    if config.precision == "auto":
+    """bfloat16 on CUDA and float32 elsewhere, unless told. What is not in 8 bits beside matrices that are, as well."""
+    if config.precision in ("auto", "fp8", "int8"):
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return torch.bfloat16 if config.precision == "bf16" else torch.float32

@@ -59,6 +59,8 @@ class Pair:
 
     looks: Tensor
     """[2, 7, H, W]: each picture, RGB 0 to 1, and its features; padded."""
+    pictures: Tensor
+    """[2, 3 + n, H, W]: RGB, and n channels that move along and that the network is not shown; padded."""
     grid: Tensor
     """[1, 2, H, W]: x and y of every pixel as `grid_sample` counts them, -1 to 1."""
     height: int
@@ -171,7 +173,7 @@ class IFNet(nn.Module):
 
     @_reproducible()
     def pair(self, pictures: Tensor) -> Pair:
-        """`pictures` is [2, 3, height, width], RGB 0 to 1: A, then B. Any size."""
+        """`pictures` is [2, 3 + n, height, width], RGB 0 to 1 and what moves along: A, then B. Any size."""
         height, width = pictures.shape[-2:]
         padded = _mirrored(_mirrored(pictures, 2), 3)
         x, y = (
@@ -179,11 +181,14 @@ class IFNet(nn.Module):
             for side in (padded.shape[3], padded.shape[2])
         )
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
-        return Pair(torch.cat((padded, self.encode(padded)), 1), grid, height, width)
+        colours = padded[:, :COLOURS]
+        looks = torch.cat((colours, self.encode(colours)), 1)
+        alone = padded.shape[1] == COLOURS  # then the copy in `looks` is enough
+        return Pair(looks, looks[:, :COLOURS] if alone else padded, grid, height, width)
 
     @_reproducible()
     def between(self, pair: Pair, t: float) -> Tensor:
-        """[3, height, width], RGB: the picture at time `t`, where 0 is A and 1 is B."""
+        """[3 + n, height, width]: the picture at time `t`, where 0 is A and 1 is B."""
         return self.mixed(pair, self.estimate(pair, t))
 
     @_reproducible()
@@ -205,14 +210,14 @@ class IFNet(nn.Module):
 
     @_reproducible()
     def sides(self, pair: Pair, estimate: Estimate, start: Start | None = None) -> Tensor:
-        """[2, 3, height, width]: A and B, each brought to the time of the estimate."""
+        """[2, 3 + n, height, width]: A and B, each brought to the time of the estimate."""
         seen = (..., slice(pair.height), slice(pair.width))
-        sides = _sampled(pair.looks[:, :COLOURS], pair.grid[seen], estimate.flow[seen])
+        sides = _sampled(pair.pictures, pair.grid[seen], estimate.flow[seen])
         return sides if start is None else _filled(sides, start.seen[seen])
 
     @_reproducible()
     def mixed(self, pair: Pair, estimate: Estimate, sides: Tensor | None = None) -> Tensor:
-        """[3, height, width]: the picture; of `sides` where they were asked for already."""
+        """[3 + n, height, width]: the picture; of `sides` where they were asked for already."""
         a, b = self.sides(pair, estimate) if sides is None else sides
         return torch.lerp(b, a, torch.sigmoid(estimate.mask[0, :, : pair.height, : pair.width]))
 

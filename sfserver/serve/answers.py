@@ -31,5 +31,8 @@ def welcome_in(protocol: int, welcome: m.Welcome) -> m.Welcome:
     if protocol == L.PROTOCOL:
         return welcome
     most = L.MAX_KEYFRAMES_OF_1
-    engines = (evolve(info, max_keyframes=min(most, info.max_keyframes)) for info in welcome.engines)
+    engines = (
+        evolve(info, max_keyframes=min(most, info.max_keyframes), max_channels=L.CHANNELS, max_depth=L.DEPTH)
+        for info in welcome.engines
+    )
     return evolve(welcome, protocol=protocol, engines=tuple(engines))

@@ -31,4 +31,6 @@ def total(job: Job, of_its_owner: Iterable[Job], waiting_bytes: int) -> int:
 
 def frame_bytes(job: Job) -> int:
     """The most that one of its frames takes on the wire."""
-    return job.request.width * job.request.height * L.CHANNELS + L.PNG_SLACK_BYTES
+    channels = max(keyframe.channels for keyframe in job.request.keyframes)
+    depth = max(keyframe.depth for keyframe in job.request.keyframes)
+    return job.request.width * job.request.height * channels * (depth // 8) + L.PNG_SLACK_BYTES

@@ -23,13 +23,16 @@ from sfwire.codec import Buffer
 from ..engine.base import FOUND, Frame
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from ..samples import Picture
 
 AHEAD = 24
 """Pictures on the road at once: two blocks of a Wan model, so that one can be put down while the other leaves."""
 ENCODERS = min(4, os.cpu_count() or 1)
 """A PNG of 832x480 takes 15 to 50 ms of a core, and at 35 frames a second there are 29 ms for each."""
+
+
+PNG_DEPTH = 8
+"""Bits a sample of a picture that leaves as a PNG."""
 
 
 class Cancelled(Exception):
@@ -148,17 +151,19 @@ def encoders() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(ENCODERS, thread_name_prefix="encode")
 
 
-def as_raw(image: NDArray[np.uint8]) -> Buffer:
-    """[H, W, 3] uint8 as RGB8 rows, without a copy where they lie that way already."""
+def as_raw(image: Picture) -> Buffer:
+    """The rows of a picture, without a copy where they lie that way already."""
     import numpy as np
 
     return np.ascontiguousarray(image).data.cast("B")
 
 
-def as_png(image: NDArray[np.uint8]) -> Buffer:
-    """[H, W, 3] uint8 as a PNG file made for speed rather than size."""
+def as_png(image: Picture) -> Buffer:
+    """A picture as a PNG file of 8 bits a sample, made for speed rather than size."""
     from PIL import Image
 
+    from ..samples import Form, conformed
+
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    Image.fromarray(conformed(image, Form(image.shape[2], PNG_DEPTH))).save(file, "PNG", compress_level=1)
     return file.getbuffer()

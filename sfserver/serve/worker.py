@@ -31,7 +31,7 @@ from ..engine.choice import Choice, Wanted
 from . import link
 from .leash import hold_to_parent
 from .pulse import BEAT_S, LOADING_S, Pulse
-from .road import Cancelled, Road, encoders
+from .road import PNG_DEPTH, Cancelled, Road, encoders
 
 DEVICE_ERROR = "CUDA error"
 """What torch's words for it begin with. After one, the process can do nothing more with the device."""
@@ -236,8 +236,12 @@ class Worker:
         """Once the client can take it; until then it is told every now and then that this is what is waited for."""
         message = request.message
         request.wait_for_credit(partial(self._wait, request))
-        height, width = frame.image.shape[:2]
-        self._send(m.Frame(message.id, frame.index, width, height, message.encoding, frame.confidence), picture)
+        height, width, channels = frame.image.shape
+        depth = 8 * frame.image.dtype.itemsize if message.encoding == "raw" else PNG_DEPTH
+        self._send(
+            m.Frame(message.id, frame.index, width, height, message.encoding, frame.confidence, channels, depth),
+            picture,
+        )
         request.sent += 1
 
     def _send(self, message: m.ToClient, *buffers: Buffer) -> None:
@@ -252,15 +256,18 @@ def _job(request: Request) -> Job:
     import numpy as np
 
     g = request.message
-    keyframes = tuple(
-        Keyframe(k.at, np.frombuffer(request.buffers[k.buffer], np.uint8).reshape(k.height, k.width, 3))
-        for k in g.keyframes
-    )
+    from ..samples import Form
+
+    keyframes: list[Keyframe] = []
+    for k in g.keyframes:
+        form = Form(k.channels, k.depth)
+        samples = np.frombuffer(request.buffers[k.buffer], form.type)
+        keyframes.append(Keyframe(k.at, samples.reshape(k.height, k.width, k.channels)))
     return Job(
         width=g.width,
         height=g.height,
         num_frames=g.num_frames,
-        keyframes=keyframes,
+        keyframes=tuple(keyframes),
         prompt=g.prompt,
         negative_prompt=g.negative_prompt,
         seed=g.seed,

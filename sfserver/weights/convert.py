@@ -18,10 +18,12 @@ from attrs import field, frozen
 from sfwire.regular import read_regular
 from torch import Tensor
 
+from ..model import eightbit
+from ..model.eightbit import Kind
 from .dialects import RENAME, unwrapped
 from .files import MAX_JSON_BYTES, Shapes, WeightsError, sha256_of
 from .identify import CLEAN_MARK, compared, foreign, given_sizes, guess, model_name, roles_in, sizes_of
-from .loading import expected_shapes
+from .loading import expected_shapes, with_scales
 from .lora import Lora, open_lora
 from .manifest import FILE_OF_ROLE, Component, Manifest, merged, part_of, write_manifest
 from .sources import CHECKPOINT_SUFFIXES, PREFER, Fp8Source, PartSource, RenamedSource, Source, open_source, shards_of
@@ -49,6 +51,8 @@ class Wish:
     loras: tuple[tuple[Path, float], ...] = ()
     """Files to merge into the transformer, each with its strength, in order."""
     dtype: torch.dtype = torch.bfloat16
+    eight_bit: Kind | None = None
+    """Of the transformer's large matrices, instead of `dtype`; see `model.eightbit`."""
     expect_dim: int | None = None
     """Width that the preset's transformer has."""
     on_progress: OnProgress = field(default=lambda role, done, of: None)
@@ -90,12 +94,18 @@ class _Network:
 
         def pieces(name: str) -> Iterator[Tensor]:
             nonlocal done
-            yield from self._pieces(name, wish.dtype)
+            yield from self._eight_bit_pieces(name, eight_bit) if name in rounded else self._pieces(name, wish.dtype)
             done += 1
-            wish.on_progress(self.role, done, len(self.names))
+            wish.on_progress(self.role, done, len(shapes))
 
+        eight_bit: Kind | None = wish.eight_bit if self.role in _TRANSFORMERS else None
         dtypes = {name: self._dtype(name, wish.dtype) for name in self.names}
-        sha256 = write_safetensors(path, self.names, dtypes, pieces)
+        large = {name for name in self.names if eight_bit and eightbit.is_large(name)}
+        shapes, rounded = with_scales(self.names, large), large | {name + eightbit.SCALE for name in large}
+        if eight_bit:
+            dtypes |= dict.fromkeys(large, eightbit.DTYPE_OF[eight_bit])
+            dtypes |= dict.fromkeys(rounded - large, torch.float32)
+        sha256 = write_safetensors(path, shapes, dtypes, pieces)
         return Component(
             file=FILE_OF_ROLE[self.role],
             bytes=path.stat().st_size,
@@ -104,7 +114,7 @@ class _Network:
             config=self.config,
             dialect=self.source.dialect,
             source=self.source.path.name,
-            dtype=str(wish.dtype).removeprefix("torch."),
+            dtype=eight_bit or str(wish.dtype).removeprefix("torch."),
             loras=tuple(lora.source.path.name for lora in self.loras),
         )
 
@@ -125,6 +135,13 @@ class _Network:
             raise WeightsError(f"{self.source.path}: {name} is {value.dtype}, which is no weight we can use")
         # TAEHV files made for more growth in time have spare rows in front.
         return value[-self.names[name][0] :] if self.role == "tae" else value
+
+    def _eight_bit_pieces(self, name: str, kind: Kind | None) -> Iterator[Tensor]:
+        """A large matrix in 8 bits, or its scales: they are of rows, and a piece is some rows."""
+        assert kind
+        for piece in self._pieces(name.removesuffix(eightbit.SCALE), torch.float32):
+            scales = eightbit.scales_of(piece, kind)
+            yield scales if name.endswith(eightbit.SCALE) else eightbit.rounded(piece, scales, kind)
 
     def _pieces(self, name: str, dtype: torch.dtype) -> Iterator[Tensor]:
         """A tensor as it is written, in parts: one that is mapped from its file is never in memory as a whole."""

@@ -5,7 +5,7 @@ The networks are built on the meta device, so that loading costs each weight onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 import torch
 from attrs import evolve
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
+from ..model import eightbit
 from ..model.config import DitConfig
 from ..model.dit import Dit
+from ..model.eightbit import Kind
 from ..model.tae import Tae, TaeConfig
 from ..model.text import TEXT_ROWS, TextConfig, TextEncoder, Tokenizer, load_tokenizer, umt5_stack
 from ..model.vace import Vace
@@ -26,7 +28,9 @@ from .identify import compared, model_name
 from .manifest import Component, describe_folder, size_problem
 
 Network = TypeVar("Network", bound=nn.Module)
+Transformer = TypeVar("Transformer", Dit, Vace)
 Config = Mapping[str, Any]
+Matrices = dict[str, tuple[Tensor, Tensor]]
 
 
 def load_transformer(
@@ -35,8 +39,10 @@ def load_transformer(
     device: torch.device,
     dtype: torch.dtype,
     expect: DitConfig | None = None,
+    eight_bit: Kind | None = None,
 ) -> tuple[Dit, Vace | None]:
-    """The transformer, and the VACE branch of another folder, or of the same. Large matrices are in `dtype`.
+    """The transformer, and the VACE branch of another folder, or of the same. Large matrices are in `dtype`, or rounded
+    to 8 bits.
 
     Raises WeightsError, also where they are not of one size, or not of the size that the preset expects.
     """
@@ -53,16 +59,16 @@ def load_transformer(
             )
         told = {"vace_layers": vace_component.config.get("vace_layers", ())}
         component = evolve(component, config={**component.config, **told})
-    dit = _loaded(dit_folder, component, "dit", Dit, device).set_compute_dtype(dtype)
+    dit = _transformer(dit_folder, component, "dit", Dit, device, dtype, eight_bit)
     if not (vace_folder and vace_component):
         return dit, None
-    return dit, _loaded(vace_folder, vace_component, "vace", Vace, device).set_compute_dtype(dtype)
+    return dit, _transformer(vace_folder, vace_component, "vace", Vace, device, dtype, eight_bit)
 
 
-def load_clean(folder: Path, like: Dit, device: torch.device, dtype: torch.dtype) -> Dit:
+def load_clean(folder: Path, like: Dit, device: torch.device, dtype: torch.dtype, eight_bit: Kind | None = None) -> Dit:
     """The transformer that makes the clean passes of another. Raises WeightsError, also if they are of two sizes."""
     component = component_of(folder, "clean")
-    dit = _loaded(folder, component, "clean", Dit, device).set_compute_dtype(dtype)
+    dit = _transformer(folder, component, "clean", Dit, device, dtype, eight_bit)
     if evolve(dit.config, vace_layers=()) != evolve(like.config, vace_layers=()):
         message = "is of another size than the transformer beside it; convert both from one file"
         raise WeightsError(f"{folder / component.file}: {message}")
@@ -134,23 +140,68 @@ _BUILD: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
 }
 
 
+def _transformer(
+    folder: Path,
+    component: Component,
+    role: str,
+    kind: type[Transformer],
+    device: torch.device,
+    dtype: torch.dtype,
+    eight_bit: Kind | None,
+) -> Transformer:
+    """One whose matrices are computed in `dtype`, or in 8 bits, however the file keeps them."""
+    kept = eightbit.kind_of(component.dtype)
+    if kept and eight_bit not in (None, kept):
+        path = folder / component.file
+        raise WeightsError(
+            f"{path}: is kept in {kept}; take precision {kept} or auto, or convert it anew as {eight_bit}"
+        )
+    net, matrices = _read(folder, component, role, kind, device)
+    if kept and not eight_bit:
+        for name, (data, scales) in matrices.items():
+            net.get_submodule(name.removesuffix(".weight")).weight = nn.Parameter(
+                (data.float() * scales).to(dtype), requires_grad=False
+            )
+    net.set_compute_dtype(dtype)
+    if kept and eight_bit:
+        eightbit.put_in(net, matrices, eight_bit, dtype)
+    elif eight_bit:
+        eightbit.quantise(net, eight_bit)
+    return net
+
+
 def _loaded(folder: Path, component: Component, role: str, kind: type[Network], device: torch.device) -> Network:
+    return _read(folder, component, role, kind, device)[0]
+
+
+def _read(
+    folder: Path, component: Component, role: str, kind: type[Network], device: torch.device
+) -> tuple[Network, Matrices]:
+    """A network, and those of its matrices that its file keeps in 8 bits, with their scales: these are yet to be put
+    in, and have no memory meanwhile."""
     path = checked_file(folder, component)
     try:
         net = network(role, component.config)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{folder}: describes a {role} that cannot be built ({error}); convert it again") from None
     assert isinstance(net, kind)
-    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    misfit = compared(role, safetensors_shapes(path), expected)
+    own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    large = {name for name in own if eightbit.is_large(name)} if eightbit.kind_of(component.dtype) else set[str]()
+    misfit = compared(role, safetensors_shapes(path), with_scales(own, large))
     if misfit:
         raise WeightsError(f"{path}: {misfit}; convert it again")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            net.load_state_dict({name: file.get_tensor(name) for name in expected}, assign=True)
+            net.load_state_dict({name: file.get_tensor(name) for name in own.keys() - large}, strict=False, assign=True)
+            matrices = {name: (file.get_tensor(name), file.get_tensor(name + eightbit.SCALE)) for name in large}
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be read ({error}); convert or fetch it again") from None
-    return net.eval().requires_grad_(False)
+    return net.eval().requires_grad_(False), matrices
+
+
+def with_scales(shapes: Shapes, large: Iterable[str]) -> Shapes:
+    """What a file holds whose `large` matrices are in 8 bits."""
+    return {**shapes, **{name + eightbit.SCALE: (shapes[name][0], 1) for name in large}}
 
 
 def checked_file(folder: Path, component: Component) -> Path:

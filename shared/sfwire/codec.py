@@ -15,7 +15,7 @@ import attrs
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
 from cattrs import BaseValidationError, Converter
 from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from . import limits as L
 from . import messages as m
@@ -130,9 +130,9 @@ def _check_buffers(message: m.Message, buffers: Sequence[Buffer]) -> None:
     elif isinstance(message, m.Frame):
         if len(buffers) != 1:
             raise BadMessage(f"{len(buffers)} buffers, a frame has 1", "buffers", message.id)
-        expected = message.width * message.height * L.CHANNELS
+        expected = picture_bytes(message)
         if message.encoding == "raw" and len(buffers[0]) != expected:
-            raise BadMessage(_wrong_length(buffers[0], message.width, message.height), "buffers[0]", message.id)
+            raise BadMessage(_wrong_length(buffers[0], message), "buffers[0]", message.id)
         if message.encoding == "png" and len(buffers[0]) > expected + L.PNG_SLACK_BYTES:
             raise BadMessage(f"PNG of {len(buffers[0])} bytes, larger than the picture", "buffers[0]", message.id)
     elif buffers:
@@ -151,12 +151,24 @@ def _check_keyframe_buffers(message: m.Generate, buffers: Sequence[Buffer]) -> N
             raise BadMessage(
                 f"{k.width}x{k.height} pixels, at most {L.MAX_PIXELS} in all", f"keyframes[{i}]", message.id
             )
-        if len(buffers[k.buffer]) != k.width * k.height * L.CHANNELS:
-            raise BadMessage(_wrong_length(buffers[k.buffer], k.width, k.height), f"keyframes[{i}].buffer", message.id)
+        if picture_bytes(k) > L.MAX_BUFFER_BYTES:
+            smaller = f"at most {L.MAX_BUFFER_BYTES} bytes; send it with a depth of 16"
+            raise BadMessage(f"{_called(k)} has {picture_bytes(k)}, {smaller}", f"keyframes[{i}]", message.id)
+        if len(buffers[k.buffer]) != picture_bytes(k):
+            raise BadMessage(_wrong_length(buffers[k.buffer], k), f"keyframes[{i}].buffer", message.id)
 
 
-def _wrong_length(buffer: Buffer, width: int, height: int) -> str:
-    return f"{len(buffer)} bytes, {width}x{height} RGB8 has {width * height * L.CHANNELS}"
+def picture_bytes(described: m.Keyframe | m.Frame) -> int:
+    """Length of the raw picture that a message describes."""
+    return described.width * described.height * described.channels * (described.depth // 8)
+
+
+def _wrong_length(buffer: Buffer, described: m.Keyframe | m.Frame) -> str:
+    return f"{len(buffer)} bytes, {_called(described)} has {picture_bytes(described)}"
+
+
+def _called(described: m.Keyframe | m.Frame) -> str:
+    return f"{described.width}x{described.height} {'RGBA'[: described.channels]}{described.depth}"
 
 
 # Strict structuring: a value is of its declared type or it is refused ------------------------------------------------
@@ -274,8 +286,18 @@ def _blame(error: BaseException, path: str = "") -> tuple[str, str]:
     return path, str(error)
 
 
+def _without_what_protocol_1_has_not(converter: Converter) -> Converter:
+    """Fields that it does not know are left out where they say nothing new, so that it can read the message."""
+    make = cast("Callable[..., Callable[[Any], dict[str, Any]]]", make_dict_unstructure_fn)
+    later = {m.Keyframe: ("channels", "depth"), m.Frame: ("channels", "depth")}
+    for kind, names in {**later, m.EngineInfo: ("max_channels", "max_depth")}.items():
+        leave_out = {name: override(omit_if_default=True) for name in names}
+        converter.register_unstructure_hook(kind, make(kind, converter, **leave_out))
+    return converter
+
+
 _NAMES: dict[type, str] = {kind: kind.__name__.lower() for kind in (*get_args(m.ToServer), *get_args(m.ToClient))}
 _TO_SERVER: dict[str, type] = {_NAMES[kind]: kind for kind in get_args(m.ToServer)}
 _TO_CLIENT: dict[str, type] = {_NAMES[kind]: kind for kind in get_args(m.ToClient)}
-_CONVERTER = _strict_converter()
+_CONVERTER = _without_what_protocol_1_has_not(_strict_converter())
 _structure = cast("Callable[[object, type], object]", _CONVERTER.structure)

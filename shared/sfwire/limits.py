@@ -19,10 +19,12 @@ MAX_PIXELS = 4096 * 2160
 """One DCI 4K frame: 26.5 MB as RGB8. Bounds every buffer."""
 MIN_SIDE_PX = 16
 """Below this no engine has a single patch to look at."""
-CHANNELS = 3
-"""Buffers are RGB8, rows top to bottom, no padding."""
-MAX_BUFFER_BYTES = MAX_PIXELS * CHANNELS
-"""The largest raw buffer."""
+CHANNELS, RGBA = 3, 4
+"""Samples of a pixel: red, green, blue; or alpha as well. Where nothing is said it has three."""
+DEPTH, DEPTHS = 8, (8, 16, 32)
+"""Bits a sample: whole numbers, or with 32 a float. Where nothing is said it has eight."""
+MAX_BUFFER_BYTES = MAX_PIXELS * RGBA * 2
+"""The largest raw buffer: one DCI 4K frame with alpha at 16 bits a sample. Floats with alpha go up to 2304x1920."""
 PNG_SLACK_BYTES = 64 * 1024
 """A PNG of noise is a little larger than the raw picture: one filter byte a row, deflate's block heads, the chunks."""
 
@@ -36,8 +38,8 @@ MAX_KEYFRAMES_OF_1 = 8
 """What a client of protocol 1 takes for the most that an engine can say."""
 MAX_PARTS = 1 + MAX_KEYFRAMES
 """One header and a buffer for each keyframe."""
-MAX_REQUEST_BYTES = 8 * MAX_BUFFER_BYTES
-"""Of all pictures of one request: eight of 4K, 212 MB, or 24 of up to 2560x1440."""
+MAX_REQUEST_BYTES = 8 * MAX_PIXELS * CHANNELS
+"""Of all pictures of one request: eight of 4K as RGB8, 212 MB, or 24 of up to 2560x1440; three of RGBA at 16 bits."""
 MAX_SOCKET_FRAME_BYTES = MAX_BUFFER_BYTES + PNG_SLACK_BYTES
 """ZMQ_MAXMSGSIZE: libzmq applies it to each frame of a message, so count and sum are checked as well."""
 

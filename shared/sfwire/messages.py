@@ -60,6 +60,10 @@ def _count(low: int, high: int) -> Check:
     return lambda value: None if low <= len(value) <= high else f"{len(value)} of them, allowed are {low} to {high}"
 
 
+def _one_of(*allowed: int) -> Check:
+    return lambda value: None if value in allowed else f"{value} is none of {', '.join(map(str, allowed))}"
+
+
 def _each(check: Check) -> Check:
     return lambda values: next((f"[{i}]: {bad}" for i, v in enumerate(values) if (bad := check(v))), None)
 
@@ -169,6 +173,10 @@ class EngineInfo:
     """A resumed request costs only the frames still missing; otherwise they are all made again and not sent."""
     memory_bytes: int = field(default=0, validator=_checks(_between(0)))
     """Device memory it needs at its usual size; 0 when that is small."""
+    max_channels: int = field(default=L.CHANNELS, validator=_checks(_one_of(L.CHANNELS, L.RGBA)))
+    """4 if it keeps alpha. Otherwise keyframes with alpha lie over grey, and its frames have none."""
+    max_depth: int = field(default=L.DEPTH, validator=_checks(_one_of(*L.DEPTHS)))
+    """The most bits a sample that it keeps; deeper keyframes are rounded to it, in sRGB."""
     parameters: tuple[Parameter, ...] = field(default=(), validator=_checks(_count(0, L.MAX_PARAMETERS)))
 
 
@@ -213,6 +221,10 @@ class Keyframe:
     """Index among the buffers behind the header."""
     width: int = field(validator=_checks(_between(L.MIN_SIDE_PX, L.MAX_SIDE_PX)))
     height: int = field(validator=_checks(_between(L.MIN_SIDE_PX, L.MAX_SIDE_PX)))
+    channels: int = field(default=L.CHANNELS, validator=_checks(_one_of(L.CHANNELS, L.RGBA)))
+    """3 is RGB, 4 is RGBA; alpha is straight: colours are not multiplied by it."""
+    depth: int = field(default=L.DEPTH, validator=_checks(_one_of(*L.DEPTHS)))
+    """Bits a sample: 8 and 16 are whole numbers, 32 is a float; little-endian."""
 
 
 @frozen
@@ -284,6 +296,10 @@ class Frame:
     encoding: Encoding
     confidence: float | None = field(default=None, validator=_checks(_between(0.0, 1.0)))
     """How far the engine trusts the frame, 0 to 1; None when it has no opinion."""
+    channels: int = field(default=L.CHANNELS, validator=_checks(_one_of(L.CHANNELS, L.RGBA)))
+    """As of a keyframe: 4 where a keyframe had 4 and the engine keeps alpha."""
+    depth: int = field(default=L.DEPTH, validator=_checks(_one_of(*L.DEPTHS)))
+    """As of a keyframe: that of the deepest one, as far as the engine keeps it. A PNG has 8."""
 
 
 @frozen

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from . import limits as L
 from . import messages as m
 from .codec import Buffer
 from .errors import WireError
@@ -13,10 +14,10 @@ from .errors import WireError
 
 @frozen(eq=False)
 class Request:
-    """In-betweens to make: `Generate` as a program states it, before it has an id. Pictures are RGB8, row by row."""
+    """In-betweens to make: `Generate` as a program states it, before it has an id. Pictures are raw, row by row."""
 
     keyframes: tuple[tuple[int, Buffer], ...]
-    """(frame index in the clip, width * height * 3 bytes) each."""
+    """(frame index in the clip, width * height * channels samples) each."""
     width: int
     height: int
     num_frames: int
@@ -32,6 +33,10 @@ class Request:
     """(frame index, prompt) in order of time: from that frame on it takes the place of `prompt`."""
     start_from: int = 0
     """Pictures before this position are not wanted: they are there from an earlier request that was broken off."""
+    channels: int = L.CHANNELS
+    """Of all keyframes: 3 is RGB, 4 is RGBA with straight alpha."""
+    depth: int = L.DEPTH
+    """Bits a sample: 8, 16, or 32 for floats; little-endian."""
     priority: m.Priority = "interactive"
     """`batch` lets requests go first for which somebody waits."""
 
@@ -48,7 +53,10 @@ class Request:
             width=self.width,
             height=self.height,
             num_frames=self.num_frames,
-            keyframes=tuple(m.Keyframe(at, i, self.width, self.height) for i, (at, _) in enumerate(self.keyframes)),
+            keyframes=tuple(
+                m.Keyframe(at, i, self.width, self.height, self.channels, self.depth)
+                for i, (at, _) in enumerate(self.keyframes)
+            ),
             seed=self.seed,
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
@@ -63,7 +71,7 @@ class Request:
 
 @frozen(eq=False)
 class Picture:
-    """One in-between frame. `data` is RGB8 or a PNG file, as `encoding` says."""
+    """One in-between frame. `data` is a PNG file, or as raw as the keyframes were: `channels` samples a pixel."""
 
     index: int
     width: int
@@ -71,6 +79,8 @@ class Picture:
     encoding: m.Encoding
     data: Buffer
     confidence: float | None
+    channels: int = L.CHANNELS
+    depth: int = L.DEPTH
 
 
 @frozen

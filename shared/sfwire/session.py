@@ -176,7 +176,14 @@ class Session:
                 return [Notify(run.ticket, message)]
             case m.Frame():
                 picture = Picture(
-                    message.index, message.width, message.height, message.encoding, buffers[0], message.confidence
+                    message.index,
+                    message.width,
+                    message.height,
+                    message.encoding,
+                    buffers[0],
+                    message.confidence,
+                    message.channels,
+                    message.depth,
                 )
                 return self._on_picture(run, picture, now)
             case m.Done():

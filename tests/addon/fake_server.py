@@ -54,6 +54,8 @@ class Behaviour:
     draft_fail_at: int | None = None
     found: str = ""
     """What both say that they saw in the keyframes."""
+    because: str = "Fake: it has room"
+    """Which it is under `auto`, and why."""
     engine: dict[str, Any] = field(default_factory=dict)
     """Fields of EngineInfo that differ."""
 
@@ -110,7 +112,7 @@ class Fake:
         engines = [m.EngineInfo(**(about | self.behaviour.engine))]
         if self.behaviour.drafts:
             engines.append(m.EngineInfo(**(about | {"id": "draft", "title": "Draft", "parameters": ()})))
-        return m.Welcome(limits.PROTOCOL, self.boot, "fake", tuple(engines), "fake", "the only one")
+        return m.Welcome(limits.PROTOCOL, self.boot, "fake", tuple(engines), "fake", "Fake: the only one")
 
     def send(self, peer: bytes, message: Any, *buffers: bytes) -> None:
         with suppress(zmq.ZMQError):  # the peer is gone
@@ -142,6 +144,8 @@ class Fake:
                 wanted = [i for i in range(message.resume_from, message.num_frames) if i not in held]
                 self.jobs[peer, message.id] = Job(message, wanted, message.credit)
                 self.send(peer, m.Accepted(message.id, 0))
+                if message.engine == limits.AUTO:
+                    self.send(peer, m.Progress(message.id, f"auto: {self.behaviour.because}", 0, 1))
                 self.send(peer, m.Progress(message.id, "reading", 1, 2))
                 if self.behaviour.found:
                     self.send(peer, m.Progress(message.id, f"found: {self.behaviour.found}", 1, 2))
@@ -158,7 +162,8 @@ class Fake:
         b, ask, now = self.behaviour, job.ask, time.monotonic()
         if not job.wanted:
             del self.jobs[peer, ask.id]
-            self.send(peer, m.Done(ask.id, "finished", job.sent, ask.seed, ask.engine, "1"))
+            made_by = "fake" if ask.engine == limits.AUTO else ask.engine
+            self.send(peer, m.Done(ask.id, "finished", job.sent, ask.seed, made_by, "1"))
             return
         index = job.wanted[0]
         draft = ask.engine == "draft"

@@ -275,6 +275,7 @@ GOOD: dict[str, Any] = {
     "draft_hold_at": None,
     "draft_fail_at": None,
     "found": "",
+    "because": "Fake: it has room",
     "engine": {},
 }
 """fake_server.Behaviour as it is by itself."""

@@ -47,7 +47,7 @@ def test_the_strip_remembers_everything_that_made_it(saved, pump, tmp_path):
     record = b.module("record").from_properties(b.ours(saved)[0]["inbetween"].to_dict())
     assert (record.prompt, record.negative_prompt, record.seed) == ("rain", "snow", 4711)
     assert (record.engine, record.version, record.state, record.frames) == ("fake", "1", "finished", 3)
-    assert record.params == {"strength": 0.25, "passes": 4, "smooth": True, "style": "plain"}
+    assert (record.params, record.asked) == ({"strength": 0.25}, "auto")  # what stands at its default is the server's
     assert (record.before, record.after) == ("A", "B")
     assert record.started <= record.ended
 
@@ -122,7 +122,7 @@ def test_a_gap_that_the_engine_cannot_make_is_refused_with_the_remedy(saved, fak
         bpy.ops.inbetween.fill_gap()
     plan, begin = b.module("plan"), b.module("begin")
     with pytest.raises(plan.CannotFill, match="has 9 frames, Fake fills 8 at most: put a picture"):
-        begin.new_record(saved, b.module("gaps").find(saved), begin.engine_for(saved))
+        begin.new_record(saved, b.module("gaps").find(saved))
 
 
 def test_strips_in_the_way_send_the_new_one_to_a_free_channel(saved, pump, tmp_path):

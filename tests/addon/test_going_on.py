@@ -107,6 +107,7 @@ def test_on_twos_it_goes_on_too(scene, pump, fake, tmp_path):
 
 
 def test_an_engine_that_has_changed_since_is_not_asked_for_the_rest(scene, pump, fake, tmp_path):
+    scene.inbetween.engine_id = "fake"
     closed_in_mid_fill(fake, tmp_path)
     fake.behave(engine={"version": "2"})
     b.connect()

@@ -295,7 +295,7 @@ def test_a_source_without_a_package_is_named_with_the_package(new_with_pip, inst
 
 def test_a_full_disk_is_said_before_anything_is_done(new, order, install, monkeypatch):
     usage = shutil._ntuple_diskusage(10**12, 10**12, 10**8)
-    monkeypatch.setattr(install.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     installer = new()
     with pytest.raises(
         install.CannotInstall, match=r"too full, this needs 1.\d GB and there are 0.1 GB free: make room"
@@ -482,14 +482,14 @@ def test_how_far_pip_is_adds_up_over_files():
 
 
 def test_pytorchs_own_index_is_asked_only_where_the_usual_one_lacks_the_build(new, install, monkeypatch):
-    installer, builds = new(), {}
+    installer, builds, pytorch = new(), {}, b.module("steps").PYTORCH_INDEX
     for system in ("linux", "win32", "darwin"):
-        monkeypatch.setattr(install.sys, "platform", system)
+        monkeypatch.setattr(sys, "platform", system)
         for backend in ("cpu", "nvidia"):
             order = install.Order(Path("python"), backend)
             steps = install.steps_to_install(installer.home, installer.payload, order, anew=True)
-            asked = [word for step in steps for word in step.words if word.startswith(install.PYTORCH_INDEX)]
-            builds[system, backend] = [url.removeprefix(install.PYTORCH_INDEX) for url in asked]
+            asked = [word for step in steps for word in step.words if word.startswith(pytorch)]
+            builds[system, backend] = [url.removeprefix(pytorch) for url in asked]
     cpu, cuda = ["cpu"], ["cu130"]
     assert builds == {
         ("linux", "cpu"): cpu,

@@ -17,10 +17,11 @@ from sfwire.errors import ErrorCode, RequestError
 from sfserver.config import ServerConfig
 from sfserver.engine import draft, flow
 from sfserver.engine.base import Chunk, Frame, Job, Keyframe, Step, checked
-from sfserver.engine.flow import EASES, HOPELESS, FlowEngine, _dissolved, confidence
+from sfserver.engine.flow import EASES, HOPELESS, FlowEngine, confidence
 from sfserver.engine.picture import between
 from sfserver.engine.plan import plan
 from sfserver.model import rife
+from sfserver.samples import mixed
 
 CPU = torch.device("cpu")
 CONFIG = ServerConfig(device="cpu")
@@ -136,22 +137,22 @@ def test_it_moves_and_does_not_dissolve(engine):
         share = frame.index / 4
         assert centre_of_red_px(frame.image) == pytest.approx(start + share * (end - start), abs=1.5)
         assert np.abs(frame.image[left_behind] - B[left_behind].astype(float)).mean() < 10
-    ghost = _dissolved(A, B, 0.5)
+    ghost = mixed(A, B, 0.5)
     assert np.abs(ghost[left_behind] - B[left_behind].astype(float)).mean() > 20
 
 
 def test_a_cut_is_dissolved_and_not_trusted(engine):
     for frame in frames_of(engine, job((0, A), (4, CUT))):
-        assert np.array_equal(frame.image, _dissolved(A, CUT, frame.index / 4))
+        assert np.array_equal(frame.image, mixed(A, CUT, frame.index / 4))
         assert frame.confidence < 0.5
     for frame in frames_of(engine, job((0, A), (4, B))):
-        assert not np.array_equal(frame.image, _dissolved(A, B, frame.index / 4))
+        assert not np.array_equal(frame.image, mixed(A, B, frame.index / 4))
         assert frame.confidence > 0.5
 
 
 def test_a_dissolve_ends_at_its_pictures():
-    assert np.array_equal(_dissolved(A, CUT, 0), A)
-    assert np.array_equal(_dissolved(A, CUT, 1), CUT)
+    assert np.array_equal(mixed(A, CUT, 0), A)
+    assert np.array_equal(mixed(A, CUT, 1), CUT)
 
 
 def test_confidence_falls_with_disagreement():

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import attrs
+import msgpack
 import pytest
 from sfwire import limits as L
 from sfwire import messages as m
+from sfwire.codec import encode
 
 from sfserver.serve.broker import Broker, ToClient
 
-INFO = m.EngineInfo("fake", "Fake", "Counts", "1", "none", uses_prompt=True, uses_negative_prompt=True, available=True)
+INFO = m.EngineInfo(
+    *("fake", "Fake", "Counts", "1", "none"),
+    uses_prompt=True,
+    uses_negative_prompt=True,
+    available=True,
+    max_channels=4,
+    max_depth=32,
+)
 WELCOME = m.Welcome(L.PROTOCOL, "worker", "test", (INFO,), "fake", "the only one")
 FIELDS_OF_1 = {
     *("id", "title", "summary", "version", "licence", "uses_prompt", "uses_negative_prompt", "available", "missing"),
@@ -45,4 +53,6 @@ def test_a_client_of_today_is_told_all_of_it(waiting: bool) -> None:
 
 
 def test_engines_say_nothing_of_themselves_that_a_client_of_protocol_1_would_refuse() -> None:
-    assert {field.name for field in attrs.fields(m.EngineInfo)} == FIELDS_OF_1
+    header = msgpack.unpackb(bytes(encode(greeted(1, False))[0]))
+    assert set(header["engines"][0]) == FIELDS_OF_1
+    assert set(msgpack.unpackb(bytes(encode(WELCOME)[0]))["engines"][0]) == FIELDS_OF_1 | {"max_channels", "max_depth"}

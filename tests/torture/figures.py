@@ -53,6 +53,14 @@ class Figures:
         if known or len(self.findings) < MAX_FINDINGS:
             self.findings[line] = self.findings.get(line, 0) + count
 
+    def add(self, line: str) -> None:
+        """What another process counted, as it said it: JSON of figures of the same phase."""
+        said: dict[str, Any] = json.loads(line)
+        self.counts.update(said["counts"])
+        for finding, times in said["findings"].items():
+            if finding in self.findings or len(self.findings) < MAX_FINDINGS:
+                self.findings[finding] = self.findings.get(finding, 0) + times
+
 
 @frozen
 class Plan:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import random
+import contextlib
+import itertools
+import signal
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psutil
-import zmq
 from attrs import define, field
-from servers import request
-from sfwire import connection as connections
-from sfwire import limits as L
-from sfwire import messages as m
-from sfwire.channel import Context, connect
-from sfwire.codec import encode
-from sfwire.errors import WireError
 
 from .figures import Plan
-from .frames import Followed, follow
 from .house import House, role_of
-from .mutate import mutated
 
-CLIENTS = 3
+USERS = 3
+STOPS_WITHIN_S = 600.0
+ADDING = threading.Lock()
 STEP_S = 5.0
 """A case."""
 WARM = 0.25
@@ -40,17 +36,24 @@ class Watch:
     """Memory and descriptors of every process of a house, again and again."""
 
     house: House
+    users: Sequence[User]
     memory: dict[str, list[int]] = field(factory=lambda: defaultdict[str, list[int]](list))
     descriptors: dict[str, list[int]] = field(factory=lambda: defaultdict[str, list[int]](list))
 
     def look(self) -> None:
-        for process in (psutil.Process(), *self.house.members()):
+        for process in (*self._users(), *self.house.members()):
             try:
                 name = f"{role_of(process) or 'client'} {process.pid}"
                 self.memory[name].append(process.memory_info().rss)
                 self.descriptors[name].append(process.num_fds())
             except psutil.Error:
                 continue
+
+    def _users(self) -> Iterator[psutil.Process]:
+        for user in self.users:
+            with contextlib.suppress(psutil.Error):
+                if user.process is not None:
+                    yield psutil.Process(user.process.pid)
 
     def judge(self, plan: Plan) -> None:
         most = longest = 0
@@ -83,68 +86,74 @@ def run(plan: Plan) -> Iterator[None]:
     house = House(plan.folder / "soak", {"workers": 2})
     house.start()
     house.wait_ready()
-    watch = Watch(house)
-    enough = threading.Event()
-    lock = threading.Lock()
-    threads = [
-        threading.Thread(target=_use, args=(plan, house, number, enough, lock), daemon=True)
-        for number in range(CLIENTS)
-    ]
-    for thread in threads:
-        thread.start()
+    users = [User(plan, house, number) for number in range(USERS)]
+    watch = Watch(house, users)
+    for user in users:
+        user.start()
     try:
         for _ in plan.cases():
-            enough.wait(STEP_S)
+            time.sleep(STEP_S)
             watch.look()
             yield
     finally:
-        enough.set()
-        for thread in threads:
-            thread.join(180)
+        for user in users:
+            user.stop()
         watch.judge(plan)
         house.stop(plan.figures, "at the end")
         house.remove()
 
 
-def _use(plan: Plan, house: House, number: int, enough: threading.Event, lock: threading.Lock) -> None:
-    rng = random.Random(f"{plan.figures.seed} soak {number}")
-    context: Context = zmq.Context()
-    while not enough.is_set():
-        try:
-            with house.client(name=f"soak {number}", window=rng.choice([2, 8, 16])) as client:
-                for _ in range(rng.randrange(1, 30)):
-                    case, followed = _something(client, rng)
-                    with lock:
-                        followed.count(plan.figures, case)
-                    if enough.is_set():
-                        break
-            _absurd(house, context, rng)
-        except WireError as error:
-            with lock:
-                plan.figures.find("broken", f"soak: {error}")
-            time.sleep(1.0)
-    context.destroy(linger=0)
+@define
+class User:
+    """A process that uses the server, and the thread that adds up what it says. Who dies is replaced."""
 
+    plan: Plan
+    house: House
+    number: int
+    process: subprocess.Popen[str] | None = None
+    _thread: threading.Thread | None = None
+    _enough: threading.Event = field(factory=threading.Event)
 
-def _something(client: object, rng: random.Random) -> tuple[str, Followed]:
-    """One clip: taken whole, cancelled somewhere, or read slowly."""
-    frames, way = rng.randrange(3, 60), rng.choice(["whole", "whole", "cancelled", "slow"])
-    wanted = request(frames, seed=rng.randrange(10**6), delay_ms=rng.choice([0.0, 1.0, 5.0]))
-    at = rng.randrange(1, frames)
-    with client.submit(wanted) as stream:  # type: ignore[attr-defined]
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
 
-        def on_picture(count: int) -> None:
-            if way == "cancelled" and count == at:
-                stream.cancel()
+    def stop(self) -> None:
+        """Let it take its clip to the end."""
+        self._enough.set()
+        process = self.process
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        assert self._thread is not None
+        self._thread.join(STOPS_WITHIN_S)
+        if process is not None and process.poll() is None:
+            self.plan.figures.find("stuck", f"user {self.number} did not end")
+            process.kill()
 
-        followed = follow(stream, wanted, on_picture, pause_s=0.01 if way == "slow" else 0.0)
-    followed.cancelled = way == "cancelled"
-    return f"{way} clip of {frames}", followed
+    def _follow(self) -> None:
+        for life in itertools.count():
+            if self._enough.is_set():
+                return
+            seed = f"{self.plan.figures.seed} soak {self.number} {life}"
+            said = self.plan.folder / f"user{self.number}.txt"
+            with said.open("w") as errors:
+                command = [sys.executable, "-m", "tests.torture.soak_client", str(self.house.connection_file), seed]
+                self.process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+                )
+            assert self.process.stdout is not None
+            for line in self.process.stdout:
+                with ADDING:
+                    self.plan.figures.add(line)
+            code = self.process.wait()
+            if code:
+                self._died(code, said.read_text("utf-8", "replace").strip())
 
-
-def _absurd(house: House, context: Context, rng: random.Random) -> None:
-    socket = connect(context, connections.read(house.connection_file))
-    socket.send_multipart(encode(m.Hello(L.PROTOCOL, "absurd", f"absurd{rng.randrange(10**9)}")))
-    for _ in range(rng.randrange(20)):
-        socket.send_multipart(mutated(rng))
-    socket.close(linger=200)
+    def _died(self, code: int, why: str) -> None:
+        """libzmq's own assertion is known, and counted by its name; all else is found."""
+        with ADDING:
+            if code == -signal.SIGABRT and "session_base.cpp" in why:
+                self.plan.figures.counts["users ended by libzmq"] += 1
+            else:
+                self.plan.figures.find("exceptions", f"a user ended with {code}", example=why[-300:])

@@ -15,7 +15,7 @@ from sfwire import limits as L
 from sfwire import messages as m
 from sfwire.codec import decode_to_client, decode_to_server, encode
 from sfwire.errors import BadMessage, ErrorCode
-from wire_examples import PICTURE, SIDE, request, to_client, to_server
+from wire_examples import PICTURE, SIDE, frames, request, to_client, to_server
 
 
 @given(to_server)
@@ -79,6 +79,11 @@ REFUSED = {
     "too much credit": (lambda b: b.update(credit=65), "credit"),
     "a buffer that is not there": (lambda b: b["keyframes"][1].update(buffer=5), "buffers"),
     "a buffer that nobody uses": (lambda b: b["keyframes"][1].update(buffer=0), "buffers"),
+    "two channels": (lambda b: b["keyframes"][0].update(channels=2), "keyframes[0].channels"),
+    "channels that are no number": (lambda b: b["keyframes"][0].update(channels="4"), "keyframes[0].channels"),
+    "24 bits a sample": (lambda b: b["keyframes"][0].update(depth=24), "keyframes[0].depth"),
+    "alpha that its buffer has not": (lambda b: b["keyframes"][1].update(channels=4), "keyframes[1].buffer"),
+    "a depth that its buffer has not": (lambda b: b["keyframes"][1].update(depth=16), "keyframes[1].buffer"),
     "a size that its buffer has not": (lambda b: b["keyframes"][0].update(width=32), "keyframes[0].buffer"),
 }
 
@@ -223,6 +228,31 @@ def test_a_frame_of_the_wrong_length_is_refused() -> None:
         decode_to_client(encode(frame, [PICTURE[:-1]]))
     with pytest.raises(BadMessage):
         decode_to_client(encode(frame, []))
+
+
+@given(frames())
+def test_a_frame_is_refused_by_one_byte_too_few_whatever_its_samples(case: tuple[m.Frame, list[bytes]]) -> None:
+    frame, (picture,) = case
+    with pytest.raises(BadMessage, match=f"has {len(picture)}"):
+        decode_to_client(encode(frame, [picture[:-1]]))
+
+
+def test_a_picture_of_floats_that_no_buffer_may_hold_is_refused_with_the_remedy() -> None:
+    keyframe = m.Keyframe(0, 0, 4096, 2160, 4, 32)
+    message = m.Generate("r", "fake", 4096, 2160, 9, (keyframe,), 0)
+    with pytest.raises(BadMessage, match=f"RGBA32.*at most {L.MAX_BUFFER_BYTES}.*depth of 16"):
+        decode_to_server(encode(message, [b""]))
+
+
+def test_what_is_as_protocol_1_has_it_is_said_as_protocol_1_says_it() -> None:
+    message, buffers = request()
+    assert set(msgpack.unpackb(bytes(encode(message, buffers)[0]))["keyframes"][0]) == {
+        *("at", "buffer", "width", "height")
+    }
+    frame = msgpack.unpackb(bytes(encode(m.Frame("r1", 1, SIDE, SIDE, "raw"), [PICTURE])[0]))
+    assert set(frame) == {"type", "id", "index", "width", "height", "encoding", "confidence"}
+    deep = msgpack.unpackb(bytes(encode(m.Frame("r1", 1, SIDE, SIDE, "raw", None, 4, 16), [PICTURE])[0]))
+    assert (deep["channels"], deep["depth"]) == (4, 16)
 
 
 def test_50_000_mutated_messages_raise_nothing_but_bad_message() -> None:

@@ -16,7 +16,6 @@ PICTURE = bytes(SIDE * SIDE * 3)
 ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t"), max_size=40)
 values = st.one_of(st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False, allow_infinity=False), texts)
-sides = st.just(SIDE)
 places = st.integers(0, L.MAX_FRAMES - 1)
 seeds = st.integers(0, L.MAX_SEED)
 counts = st.integers(0, 1000)
@@ -37,13 +36,26 @@ engines = st.builds(
     st.booleans(),
     missing=st.lists(texts, max_size=3).map(tuple),
     parameters=st.lists(parameters, max_size=3).map(tuple),
+    max_channels=st.sampled_from([3, 4]),
+    max_depth=st.sampled_from(L.DEPTHS),
 )
+
+
+@st.composite
+def kinds(draw: st.DrawFn) -> tuple[int, int, bytes]:
+    """(channels, depth, a picture of them)"""
+    channels, depth = draw(st.sampled_from([3, 4])), draw(st.sampled_from(L.DEPTHS))
+    return channels, depth, bytes(SIDE * SIDE * channels * (depth // 8))
 
 
 @st.composite
 def generates(draw: st.DrawFn) -> tuple[m.Generate, list[bytes]]:
     at = draw(st.lists(places, min_size=1, max_size=L.MAX_KEYFRAMES))
-    keyframes = tuple(m.Keyframe(a, i, SIDE, SIDE) for i, a in enumerate(at))
+    each = draw(st.lists(kinds(), min_size=len(at), max_size=len(at)))
+    keyframes = tuple(
+        m.Keyframe(a, i, SIDE, SIDE, channels, depth)
+        for i, (a, (channels, depth, _)) in enumerate(zip(at, each, strict=True))
+    )
     message = m.Generate(
         draw(ids),
         draw(ids),
@@ -61,7 +73,13 @@ def generates(draw: st.DrawFn) -> tuple[m.Generate, list[bytes]]:
         tuple(m.PromptAt(at, draw(texts)) for at in sorted(draw(st.sets(places, max_size=3)))),
         draw(st.sampled_from(["interactive", "batch"])),
     )
-    return message, [PICTURE] * len(at)
+    return message, [picture for _, _, picture in each]
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> tuple[m.Frame, list[bytes]]:
+    (channels, depth, picture), trust = draw(kinds()), draw(st.none() | st.floats(0, 1, allow_nan=False))
+    return m.Frame(draw(ids), draw(places), SIDE, SIDE, "raw", trust, channels, depth), [picture]
 
 
 def alone(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, list[bytes]]]:
@@ -82,9 +100,7 @@ to_client = st.one_of(
     alone(st.builds(m.Welcome, counts, ids, texts, st.lists(engines, max_size=2).map(tuple), ids, texts)),
     alone(st.builds(m.Accepted, ids, counts)),
     alone(st.builds(m.Progress, ids, texts, counts, counts)),
-    st.builds(m.Frame, ids, places, sides, sides, st.just("raw"), st.none() | st.floats(0, 1, allow_nan=False)).map(
-        lambda frame: (frame, [PICTURE])
-    ),
+    frames(),
     alone(st.builds(m.Done, ids, st.sampled_from(["finished", "cancelled"]), counts, seeds, ids, texts)),
     alone(st.builds(m.Failed, st.none() | ids, st.sampled_from(list(ErrorCode)), texts, texts, st.booleans())),
     alone(

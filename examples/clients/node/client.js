@@ -30,7 +30,8 @@ function readConnection(path) {
   return connection;
 }
 
-/** Frames {index, width, height, encoding, confidence, data} of a `generate` without id; keyframes are [at, RGB8]. */
+/** Frames {index, width, height, encoding, confidence, data} of a `generate` without id; keyframes are [at, picture],
+ * RGB8 or what the request says with `channels` and `depth`, which a frame of another kind than RGB8 has too. */
 export async function* inbetweens(request, file = connectionFile()) {
   const conversation = new Conversation(request, file);
   try {
@@ -52,12 +53,13 @@ class Conversation {
   delivered = 0; // frames put into the queue
   used = 0; // frames taken out of it by the program
 
-  constructor({ keyframes, ...fields }, file) {
+  constructor({ keyframes, channels, depth, ...fields }, file) {
     const { width, height, num_frames } = fields;
     const held = new Set(keyframes.map(([at]) => at));
     this.file = file;
-    this.buffers = keyframes.map(([, rgb]) => rgb);
-    this.fields = { seed: 0, ...fields, keyframes: keyframes.map(([at], buffer) => ({ at, buffer, width, height })) };
+    this.buffers = keyframes.map(([, picture]) => picture);
+    const described = keyframes.map(([at], buffer) => ({ at, buffer, width, height, channels, depth }));
+    this.fields = { seed: 0, ...fields, keyframes: described };
     this.wanted = Array.from({ length: num_frames }, (_, i) => i).filter((i) => !held.has(i));
     this.timer = setInterval(() => this.tick(), PING_MS);
   }

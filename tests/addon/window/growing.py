@@ -42,19 +42,10 @@ def put_animatic(scene: bpy.types.Scene) -> None:
 
 def scenario() -> Iterator[float]:
     scene = bpy.context.scene
-    if hasattr(bpy.context.workspace, "sequencer_scene"):
-        bpy.context.workspace.sequencer_scene = scene
-    scene.sequence_editor_create()
-    scene.render.resolution_x = scene.render.resolution_y = 256
-    scene.render.fps = 24
     scene.view_settings.view_transform = "Standard"
     bpy.context.preferences.view.ui_scale = 1.3
-    bpy.ops.wm.save_as_mainfile(filepath=str(w.HOME / "animatic.blend"))
-    w.open_sequencer()
+    yield from w.open_file(scene, w.HOME / "animatic.blend", 256, 256)
     w.area().spaces.active.show_region_toolbar = False
-    yield 1.0
-    w.enlarge()
-    yield 1.0
     put_animatic(scene)
     w.show_tab()
     preferences = bpy.context.preferences.addons[b.PACKAGE].preferences

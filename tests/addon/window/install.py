@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -20,16 +20,14 @@ import window as w
 from window import b, bpy  # by way of the page that sets the folders which Blender reads when it is imported
 
 
-def scenario() -> Iterator[float]:
-    scene = bpy.context.scene
-    runtime, installing = b.module("runtime"), b.module("installing")
+def walk(press: Callable[[], object]) -> Iterator[float]:
+    """From a press that needs a server which is not there, by way of the page and its button, to one that is there."""
+    installing = b.module("installing")
     preferences = bpy.context.preferences.addons[b.PACKAGE].preferences
     preferences.source = os.environ.get("INBETWEEN_SOURCE", "")
     preferences.backend = os.environ.get("INBETWEEN_BACKEND", "auto")
-    yield from timeline(scene)
-    w.shot("install-1-panel")
     if installing.state() == "absent":
-        bpy.ops.inbetween.fill_gap()
+        press()
     else:  # a home that was walked before: its server is updated
         bpy.ops.inbetween.show_install()
     yield 2.0
@@ -52,11 +50,23 @@ def scenario() -> Iterator[float]:
     yield 1.0
     w.shot("install-5-installed")
     assert (installer.problem, installing.state()) == ("", "ready"), installer.problem
+    sys.stdout.write(
+        f" {bpy.app.version_string}: installed in {took:.0f} s, main thread away for at most {1e3 * longest:.0f} ms\n"
+    )
     windows = bpy.context.window_manager.windows
     while len(windows) > 1:
         with bpy.context.temp_override(window=windows[-1]):
             bpy.ops.wm.window_close()
         yield 1.0
+
+
+def scenario() -> Iterator[float]:
+    scene = bpy.context.scene
+    runtime = b.module("runtime")
+    yield from w.put_timeline(scene)
+    scene.frame_current = 20
+    w.shot("install-1-panel")
+    yield from walk(bpy.ops.inbetween.fill_gap)
     began = time.monotonic()
     bpy.ops.inbetween.fill_gap()
     yield 0.5
@@ -74,30 +84,9 @@ def scenario() -> Iterator[float]:
     yield 2.0
     w.shot("install-8-models")
     sys.stdout.write(
-        f" {bpy.app.version_string}: installed in {took:.0f} s, main thread away for at most {1e3 * longest:.0f} ms, "
-        f"from Fill Gap to the server {started:.1f} s, {runtime.server._process.args[0]}\n"
+        f" {bpy.app.version_string}: from Fill Gap to the server {started:.1f} s, {runtime.server._process.args[0]}\n"
     )
 
 
-def timeline(scene: bpy.types.Scene) -> Iterator[float]:
-    if hasattr(bpy.context.workspace, "sequencer_scene"):
-        bpy.context.workspace.sequencer_scene = scene
-    scene.sequence_editor_create()
-    scene.render.resolution_x, scene.render.resolution_y = w.WIDTH, w.HEIGHT
-    scene.frame_end = 80
-    bpy.ops.wm.save_as_mainfile(filepath=str(w.HOME / "animatic.blend"))
-    w.open_sequencer()
-    yield 1.0
-    w.enlarge()
-    yield 1.0
-    b.put_image(scene, w.draw_panel(w.HOME / "left.png", 0.35, (0.85, 0.30, 0.22)), 1, 12, name="Panel 1")
-    b.put_image(scene, w.draw_panel(w.HOME / "right.png", 0.62, (0.90, 0.62, 0.20)), 60, 12, name="Panel 2")
-    b.select(scene, "Panel 1", "Panel 2")
-    scene.frame_current = 20
-    w.show_tab()
-    yield 1.0
-    w.frame_all()
-    yield 1.0
-
-
-w.run(scenario())
+if __name__ == "__main__":
+    w.run(scenario())

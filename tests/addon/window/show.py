@@ -51,27 +51,9 @@ def scenario() -> Iterator[float]:
     scene = bpy.context.scene
     watch_ticks()
     open_closed_panels()
-    if hasattr(bpy.context.workspace, "sequencer_scene"):
-        bpy.context.workspace.sequencer_scene = scene
-    scene.sequence_editor_create()
-    scene.render.resolution_x, scene.render.resolution_y = w.WIDTH, w.HEIGHT
-    scene.render.fps = 24
-    scene.frame_end = 80
-    bpy.ops.wm.save_as_mainfile(filepath=str(w.HOME / "animatic.blend"))
-    w.open_sequencer()
-    yield 1.0
-    w.enlarge()
-    yield 1.0
-    b.put_image(scene, w.draw_panel(w.HOME / "left.png", 0.35, (0.85, 0.30, 0.22)), 1, 12, name="Panel 1")
-    b.put_image(scene, w.draw_panel(w.HOME / "right.png", 0.62, (0.90, 0.62, 0.20)), 60, 12, name="Panel 2")
-    b.select(scene, "Panel 1", "Panel 2")
-    scene.frame_current = 12
-    w.show_tab()
     preferences = bpy.context.preferences.addons[b.PACKAGE].preferences
     preferences.command = "no-such-server serve"
-    yield 1.0
-    w.frame_all()
-    yield 1.0
+    yield from w.put_timeline(scene)
     w.shot("1-missing-server")
     script = w.HOME / "failing.py"
     script.write_text("raise SystemExit('sfserver: port 5000 is taken: choose another by --port')")

@@ -74,16 +74,46 @@ def frame_all() -> None:
         bpy.ops.sequencer.view_all()
 
 
-def draw_panel(path: Path, x: float, colour: tuple[float, float, float]) -> Path:
+def open_file(scene: bpy.types.Scene, file: Path, width: int = WIDTH, height: int = HEIGHT) -> Iterator[float]:
+    """An empty timeline of the size, saved, in one large sequencer."""
+    if hasattr(bpy.context.workspace, "sequencer_scene"):
+        bpy.context.workspace.sequencer_scene = scene
+    scene.sequence_editor_create()
+    scene.render.resolution_x, scene.render.resolution_y = width, height
+    scene.render.fps = 24
+    bpy.ops.wm.save_as_mainfile(filepath=str(file))
+    open_sequencer()
+    yield 1.0
+    enlarge()
+    yield 1.0
+
+
+def put_timeline(scene: bpy.types.Scene) -> Iterator[float]:
+    """Two drawn panels with 47 frames between them, both selected, and the tab open."""
+    yield from open_file(scene, HOME / "animatic.blend")
+    scene.frame_end = 80
+    b.put_image(scene, draw_panel(HOME / "left.png", 0.35, (0.85, 0.30, 0.22)), 1, 12, name="Panel 1")
+    b.put_image(scene, draw_panel(HOME / "right.png", 0.62, (0.90, 0.62, 0.20)), 60, 12, name="Panel 2")
+    b.select(scene, "Panel 1", "Panel 2")
+    scene.frame_current = 12
+    show_tab()
+    yield 1.0
+    frame_all()
+    yield 1.0
+
+
+def draw_panel(
+    path: Path, x: float, colour: tuple[float, float, float], width: int = WIDTH, height: int = HEIGHT
+) -> Path:
     """A drawn panel: paper, a horizon, a ball at x (0 to 1)."""
-    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
-    pixels = np.ones((HEIGHT, WIDTH, 4), dtype=np.float32)
+    rows, columns = np.mgrid[0:height, 0:width]
+    pixels = np.ones((height, width, 4), dtype=np.float32)
     pixels[..., :3] = (0.96, 0.93, 0.86)
-    pixels[rows < HEIGHT * 0.3, :3] = (0.80, 0.74, 0.62)
-    distance = np.hypot(columns - x * WIDTH, rows - HEIGHT * 0.48)
-    pixels[distance < 110, :3] = (0.12, 0.11, 0.10)
-    pixels[distance < 102, :3] = colour
-    image = bpy.data.images.new("panel", WIDTH, HEIGHT)
+    pixels[rows < height * 0.3, :3] = (0.80, 0.74, 0.62)
+    distance = np.hypot(columns - x * width, rows - height * 0.48)
+    pixels[distance < 0.204 * height, :3] = (0.12, 0.11, 0.10)
+    pixels[distance < 0.189 * height, :3] = colour
+    image = bpy.data.images.new("panel", width, height)
     image.pixels.foreach_set(pixels.ravel())
     image.filepath_raw, image.file_format = str(path), "PNG"
     image.save()
