@@ -239,6 +239,6 @@ def test_no_message_has_a_field_for_a_path_an_address_or_a_command() -> None:
     }
     assert texts == {
         "Hello.client", "Hello.session", "Generate.id", "Generate.engine", "Generate.prompt",
-        "Generate.negative_prompt", "Generate.params", "Generate.priority", "Credit.id", "Cancel.id",
-        "Steer.action", "Steer.operator", "Steer.job",
+        "Generate.negative_prompt", "Generate.params", "Credit.id", "Cancel.id",
+        "Steer.operator", "Steer.job",
     }  # fmt: skip
