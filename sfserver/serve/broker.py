@@ -7,7 +7,7 @@ request gets exactly one terminal message; nothing one client does reaches anoth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import structlog
@@ -546,6 +546,12 @@ class Broker:
         peer = self._peers.get(job.owner)
         return None if peer is None else self._clients[peer]
 
+    def _present(self) -> Iterator[tuple[int, _Worker, m.WorkerState]]:
+        """Places that somebody has."""
+        for index, worker in enumerate(self._workers):
+            if worker.state != "absent":
+                yield index, worker, worker.state
+
     def _pong(self, client: _Client | None, nonce: int) -> m.Pong:
         jobs = self._jobs.of(client.session) if client else []
         return m.Pong(
@@ -553,7 +559,7 @@ class Broker:
             boot=self.boot,
             running=self._jobs.running,
             queued=self._jobs.queued,
-            workers=tuple(state for w in self._workers if (state := w.state) != "absent")[: L.MAX_WORKERS],
+            workers=tuple(state for _, _, state in self._present())[: L.MAX_WORKERS],
             yours=tuple(m.LiveRequest(job.request.id, job.sent) for job in jobs if job.state is not State.STOPPING),
         )
 
@@ -573,8 +579,7 @@ class Broker:
             jobs=tuple(m.JobStatus(j.request.id, j.request.engine, state_of(j), j.sent, j.worker) for j in self._jobs),
             workers=tuple(
                 m.WorkerStatus(i, w.pid, state, w.restarts, w.device if names_devices else "")
-                for i, w in enumerate(self._workers)
-                if (state := w.state) != "absent"
+                for i, w, state in self._present()
             ),
         )
 
