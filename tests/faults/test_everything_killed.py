@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture import phase_everything
-from tests.torture.figures import Figures, Plan
+sys.path.append(str(Path(__file__).parents[1]))
+
+from torture import phase_everything
+from torture.figures import Figures, Plan
 
 KILLS = 4
 
