@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from torture import phase_everything
 from torture.figures import Figures, Plan
 
-KILLS = 4
+KILLS = 3
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="who belongs to a server is told by its environment")

@@ -386,6 +386,36 @@ class Anew(Broker):
         return super()._on_hello(peer, hello, now)
 
 
+class Silent(Broker):
+    """Does not write down that a place was taken."""
+
+    def _given_up(self, entries: list[Entry]) -> list[Action]:
+        return []
+
+
+class Restless(Broker):
+    """Starts what waits although it is paused."""
+
+    def _dispatch(self, now: float) -> list[Action]:
+        paused, self._paused = self._paused, False
+        actions = super()._dispatch(now)
+        self._paused = paused
+        return actions
+
+
+def asked_again_after_a_restart(attack: Attack) -> None:
+    attack.generate(peer=b"p0", id="r0", credit=0, frames=4)
+    attack.the_server_dies_and_another_begins()
+    attack.hello(peer=b"p0", session="s0")
+    attack.a_worker_starts(index=0)
+    attack.generate(peer=b"p0", id="r1", credit=0, frames=4)
+
+
+def asked_while_it_is_paused(attack: Attack) -> None:
+    attack.said(b"p0", m.Steer("pause", OPERATOR))
+    attack.generate(peer=b"p0", id="r0", credit=0, frames=4)
+
+
 def gone_while_it_is_accepted(attack: Attack) -> None:
     attack.the_connection_will_be_gone_after_so_many_messages(peer=b"p0", after=0)
     attack.generate(peer=b"p0", id="r0", credit=0, frames=4)
@@ -436,10 +466,14 @@ def after(scenario: Callable[[Attack], None], **without: type) -> None:
     attack.every_request_has_an_owner_or_was_told_to_stop()
     attack.each_request_ends_exactly_once()
     attack.what_waits_for_a_connection_stays_under_the_bound()
+    attack.the_journal_holds_what_has_not_ended_and_what_is_kept()
+    attack.nothing_is_started_while_it_is_paused()
     attack.teardown()
 
 
 SCENARIOS = (
+    (asked_again_after_a_restart, {"broker_class": Silent}),
+    (asked_while_it_is_paused, {"broker_class": Restless}),
     (gone_while_it_is_accepted, {"order_class": Nested}),
     (gone_while_the_next_one_starts, {"order_class": Nested}),
     (another_session_on_the_same_connection, {"broker_class": Forgetful}),
