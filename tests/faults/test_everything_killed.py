@@ -13,6 +13,7 @@ from torture import phase_everything
 from torture.figures import Figures, Plan
 
 KILLS = 3
+pytestmark = pytest.mark.timeout(1800)  # servers start anew six times, on machines that may be busy
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="who belongs to a server is told by its environment")
