@@ -29,8 +29,11 @@ from sfwire.errors import BadMessage
 
 from .. import __version__
 from ..config import ServerConfig, load_config
-from .broker import Action, Broker, Refuse, Replace, ToClient, ToWorker
+from .actions import Action, Note, Refuse, Replace, ToClient, ToWorker
+from .broker import Broker
 from .devices import Device
+from .endpoint import journal_path
+from .journal import Journal
 from .leash import hold_to_parent, take_children_along
 from .lines import Lines
 from .logs import log_to_file
@@ -66,6 +69,8 @@ class Setup:
     """One for each worker that is started here."""
     worker_keys: ServerKeys | None = None
     workers_port: int = 0
+    operator: str = ""
+    """What who steers the queue must know."""
 
     def pack(self) -> bytes:
         body = {
@@ -76,6 +81,7 @@ class Setup:
             "devices": [attrs.asdict(device) for device in self.devices],
             "worker_keys": self.worker_keys and attrs.astuple(self.worker_keys),
             "workers_port": self.workers_port,
+            "operator": self.operator,
         }
         return json.dumps(body).encode() + b"\n"
 
@@ -86,17 +92,20 @@ class Setup:
         devices = tuple(Device(**device) for device in body["devices"])
         worker_keys = body["worker_keys"] and ServerKeys(*body["worker_keys"])
         command, keys = tuple(body["worker_command"]), ServerKeys(*body["keys"])
-        return Setup(config, keys, body["port"], command, devices, worker_keys, body["workers_port"])
+        return Setup(config, keys, body["port"], command, devices, worker_keys, body["workers_port"], body["operator"])
 
 
 class Front:
     """One run of the server, from the first worker's start to the last one's end."""
 
-    def __init__(self, socket: Socket, lines: Lines, pool: Pools, broker: Broker, workers: int) -> None:
+    def __init__(
+        self, socket: Socket, lines: Lines, pool: Pools, broker: Broker, journal: Journal, workers: int
+    ) -> None:
         self._socket = socket
         self._lines = lines
         self._pool = pool
         self._broker = broker
+        self._journal = journal
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(pool.wake_reader.fileno(), zmq.POLLIN)
@@ -170,6 +179,8 @@ class Front:
                 return self._start(action.worker)
             case Refuse():
                 self._pool.refuse(action.worker, action.why)
+            case Note():
+                self._journal.write(action.fact)
         return ()
 
     def _blame(self, action: Action) -> Sequence[Action]:
@@ -177,6 +188,8 @@ class Front:
         now = time.monotonic()
         if isinstance(action, ToClient):
             return self._broker.on_client_gone(action.peer, now)
+        if isinstance(action, Note):
+            return ()
         return self._broker.on_worker_gone(action.worker, "the server could not talk to it", now)
 
     def _send(self, action: ToClient) -> Sequence[Action]:
@@ -231,15 +244,26 @@ def serve(setup: Setup) -> None:
     boot = uuid4().hex
     context: Context = zmq.Context()
     pool = _pools(setup)
+    journal = Journal(journal_path(config) if config.journal else None)
     try:
         with listen(context, setup.keys, config.host, setup.port) as (socket, endpoint):
             lines = Lines(context, socket)
             name, now = f"sfserver {__version__}", time.monotonic()
-            here, patience_s = len(setup.devices), config.beat_timeout_s
-            broker = Broker(boot, name, here, patience_s, now, counts=lines.counts, places=len(pool.remote_places))
+            here = len(setup.devices)
+            broker = Broker(
+                boot,
+                name,
+                here,
+                config.beat_timeout_s,
+                now,
+                counts=lines.counts,
+                places=len(pool.remote_places),
+                operator=setup.operator,
+                past=journal.past if journal.is_kept else None,
+            )
             tell(endpoint=endpoint)
             log.info("listening", endpoint=endpoint, boot=boot, workers=here)
-            front = Front(socket, lines, pool, broker, here)
+            front = Front(socket, lines, pool, broker, journal, here)
             threading.Thread(target=_wait_for_end, args=(front,), name="leash", daemon=True).start()
             front.run()
             pool.end_all()
@@ -248,6 +272,7 @@ def serve(setup: Setup) -> None:
         log.info("stopped")
     finally:
         pool.close()
+        journal.close()
         context.term()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import secrets
 import signal
 import subprocess
 import sys
@@ -110,6 +111,7 @@ class Supervisor:
     worker_command: tuple[str, ...]
     devices: tuple[Device, ...]
     _stopping: threading.Event = field(factory=threading.Event)
+    _operator: str = ""
     _front: subprocess.Popen[bytes] | None = None
     _port: int = 0
     _workers_port: int = 0
@@ -138,6 +140,7 @@ class Supervisor:
 
     def run(self) -> int:
         keys, client_secret = ServerKeys.generate()
+        self._operator = secrets.token_hex(16)
         self._port = self.config.port
         if self.config.workers_from:
             self._worker_keys, self._worker_secret = ServerKeys.generate()
@@ -169,7 +172,7 @@ class Supervisor:
         stdin, stdout = cast("IO[bytes]", front.stdin), cast("IO[bytes]", front.stdout)
         with suppress(OSError):
             command, workers = self.worker_command, (self._worker_keys, self._workers_port)
-            stdin.write(Setup(self.config, keys, self._port, command, self.devices, *workers).pack())
+            stdin.write(Setup(self.config, keys, self._port, command, self.devices, *workers, self._operator).pack())
             stdin.flush()
         if self._stopping.is_set():
             self.stop()  # it was asked for between the check and the start
@@ -187,6 +190,7 @@ class Supervisor:
         """What the front says of itself."""
         if "endpoint" in fact:
             self._port = int(fact["endpoint"].rsplit(":", 1)[1])
+            endpoint.publish_operator(self.path, self._operator)
             endpoint.publish(self.path, fact["endpoint"], keys, client_secret)
             self._published = True
         elif "workers" in fact:

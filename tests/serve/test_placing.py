@@ -6,7 +6,8 @@ from attrs import evolve
 from sfwire import limits as L
 from sfwire import messages as m
 
-from sfserver.serve.broker import Action, Broker, Refuse, Replace, ToClient, ToWorker
+from sfserver.serve.actions import Action, Refuse, Replace, ToClient, ToWorker
+from sfserver.serve.broker import Broker
 from sfserver.serve.placing import Skill, all_engines, loaded_after, other_version, refusal_of_all
 
 SMALL = m.EngineInfo(
