@@ -107,6 +107,10 @@ class Turns:
         self._waiting[flow] = self._waiting.get(flow, 0) + 1
         return bisect_left(self._places, place)
 
+    def after(self, others: int) -> str | None:
+        """The one that so many others come before; None where fewer wait."""
+        return self._places[others].key if others < len(self._places) else None
+
     def round_of(self, key: str) -> int:
         """Of one that waits."""
         return self._by_key[key].round
@@ -130,13 +134,13 @@ class Turns:
         insort(self._places, place)
         self._by_key[place.key] = place
 
-    def pop(self) -> str | None:
-        """The next one, which waits no more."""
-        if not self._places:
+    def pop(self, others: int = 0) -> str | None:
+        """The one that so many others come before, which waits no more: mostly the next one."""
+        if others >= len(self._places):
             return None
-        place = self._places[0]
+        place = self._places[others]
         self.remove(place.key)
-        if place.round > self._round:  # one that stood here before may have an earlier round
+        if not others and place.round > self._round:  # one that stood here before may have an earlier round
             self._round = place.round
             self._forget()
         return place.key
