@@ -411,9 +411,9 @@ def _preset(preset: str) -> Preset | None:
 
 
 app.command()(animatic)
+app.command()(worker)
 app.command("run")(run_folder)
 app.command()(queue)
-app.command()(worker)
 app.add_typer(train, name="train")
 
 

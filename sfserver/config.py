@@ -112,6 +112,8 @@ _CHOICES = {
     "log_level": ("debug", "info", "warning"),
 }
 _RANGES = {"port": (0, 65535), "workers": (0, 64), "beat_timeout_s": (0.0, 86400.0)}
+
+
 _DEVICES = re.compile(r"all|cpu|[0-9]{1,2}(,[0-9]{1,2})*")
 _WORKERS_FROM = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]{2,60}\]|[0-9A-Za-z.\-]{1,253}|\*):([0-9]{1,5})")
 

@@ -7,7 +7,7 @@ request gets exactly one terminal message; nothing one client does reaches anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import structlog
@@ -85,13 +85,13 @@ class Broker:
         now: float,
         *,
         counts: bool = False,
+        places: int = 0,
         operator: str = "",
         past: Past | None = None,
-        places: int = 0,
     ) -> None:
-        """`counts`: `on_waiting` will say what is on its way to each client. `operator`: what who steers must know.
-        `past`: what a journal holds; there is one, and what happens is to be written into it. `places`: for workers
-        that dial in."""
+        """`counts`: `on_waiting` will say what is on its way to each client. `places`: for workers that dial in.
+        `operator`: what who steers must know.
+        `past`: what a journal holds; there is one, and what happens is to be written into it."""
         self.boot = boot
         self._counts = counts
         self._server = server
@@ -232,7 +232,10 @@ class Broker:
         if ended is not None:
             return [ToClient(client.peer, ended)]
         try:
-            self._check(request)
+            if why := self._why_no_worker():
+                raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)
+            if refused := placing.refusal_of_all(self._skills, request):
+                raise refused
             content = content_of(request, buffers)
             stood = self._kept.find(content, client.session)
             job = self._jobs.admit(client.session, request, buffers, now, stood.round if stood else None)
@@ -269,14 +272,6 @@ class Broker:
                 return [*self._note(Entered(_entry(job))), *self._dispatch(now)]
             case _:
                 return []
-
-    def _check(self, request: m.Generate) -> None:
-        """Raises RequestError for what is well-formed and cannot be done."""
-        if why := self._why_no_worker():
-            raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)
-        refused = placing.refusal_of_all(self._skills, request)
-        if refused is not None:
-            raise refused
 
     def _on_credit(self, job: Job, message: m.Credit) -> list[Action]:
         job.credit = max(job.credit, message.total)
@@ -546,20 +541,15 @@ class Broker:
         peer = self._peers.get(job.owner)
         return None if peer is None else self._clients[peer]
 
-    def _present(self) -> Iterator[tuple[int, _Worker, m.WorkerState]]:
-        """Places that somebody has."""
-        for index, worker in enumerate(self._workers):
-            if worker.state != "absent":
-                yield index, worker, worker.state
-
     def _pong(self, client: _Client | None, nonce: int) -> m.Pong:
         jobs = self._jobs.of(client.session) if client else []
+        states: list[m.WorkerState] = [w.state for w in self._workers if w.state != "absent"]
         return m.Pong(
             nonce=nonce,
             boot=self.boot,
             running=self._jobs.running,
             queued=self._jobs.queued,
-            workers=tuple(state for _, _, state in self._present())[: L.MAX_WORKERS],
+            workers=tuple(states[: L.MAX_WORKERS]),
             yours=tuple(m.LiveRequest(job.request.id, job.sent) for job in jobs if job.state is not State.STOPPING),
         )
 
@@ -567,7 +557,7 @@ class Broker:
         busy = [w.skill for w in self._workers if w.state == "busy"]
         starting = sum(w.state == "starting" for w in self._workers)
 
-        def state_of(job: Job) -> str:
+        def state(job: Job) -> str:
             waits = job.state is State.QUEUED
             return placing.why_it_waits(job.request, busy, starting) if waits else job.state.name.lower()
 
@@ -576,10 +566,11 @@ class Broker:
             uptime_s=now - self._started_at,
             clients=len(self._clients),
             served=self._jobs.served,
-            jobs=tuple(m.JobStatus(j.request.id, j.request.engine, state_of(j), j.sent, j.worker) for j in self._jobs),
+            jobs=tuple(m.JobStatus(j.request.id, j.request.engine, state(j), j.sent, j.worker) for j in self._jobs),
             workers=tuple(
-                m.WorkerStatus(i, w.pid, state, w.restarts, w.device if names_devices else "")
-                for i, w, state in self._present()
+                m.WorkerStatus(i, w.pid, w.state, w.restarts, w.device if names_devices else "")
+                for i, w in enumerate(self._workers)
+                if w.state != "absent"
             ),
         )
 

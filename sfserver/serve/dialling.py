@@ -140,6 +140,7 @@ class Dealer:
                 self._move_until_over(socket, monitor)
             finally:
                 socket.disable_monitor()
+                monitor.close(linger=0)
                 socket.close(linger=round(_CLOSE_S * 1000) if self._closing else 0)
         except zmq.ZMQError as error:  # an address that cannot be, no descriptors
             self.why = f"{join.endpoint}: {error.strerror}"

@@ -65,12 +65,12 @@ class Setup:
     keys: ServerKeys
     port: int
     worker_command: tuple[str, ...]
-    operator: str = ""
-    """What who steers the queue must know."""
     devices: tuple[Device, ...] = ()
     """One for each worker that is started here."""
     worker_keys: ServerKeys | None = None
     workers_port: int = 0
+    operator: str = ""
+    """What who steers the queue must know."""
 
     def pack(self) -> bytes:
         body = {
@@ -78,10 +78,10 @@ class Setup:
             "keys": [self.keys.public, self.keys.secret, self.keys.client_public],
             "port": self.port,
             "worker_command": self.worker_command,
-            "operator": self.operator,
             "devices": [attrs.asdict(device) for device in self.devices],
             "worker_keys": self.worker_keys and attrs.astuple(self.worker_keys),
             "workers_port": self.workers_port,
+            "operator": self.operator,
         }
         return json.dumps(body).encode() + b"\n"
 
@@ -89,16 +89,10 @@ class Setup:
     def unpack(line: bytes) -> Setup:
         body: dict[str, Any] = json.loads(line)
         config = load_config(flags=body["config"], environment={})
-        return Setup(
-            config,
-            ServerKeys(*body["keys"]),
-            body["port"],
-            tuple(body["worker_command"]),
-            body["operator"],
-            tuple(Device(**device) for device in body["devices"]),
-            body["worker_keys"] and ServerKeys(*body["worker_keys"]),
-            body["workers_port"],
-        )
+        devices = tuple(Device(**device) for device in body["devices"])
+        worker_keys = body["worker_keys"] and ServerKeys(*body["worker_keys"])
+        command, keys = tuple(body["worker_command"]), ServerKeys(*body["keys"])
+        return Setup(config, keys, body["port"], command, devices, worker_keys, body["workers_port"], body["operator"])
 
 
 class Front:
@@ -183,10 +177,10 @@ class Front:
                 self._pool.send(action.worker, action.message, action.buffers)
             case Replace():
                 return self._start(action.worker)
-            case Note():
-                self._journal.write(action.fact)
             case Refuse():
                 self._pool.refuse(action.worker, action.why)
+            case Note():
+                self._journal.write(action.fact)
         return ()
 
     def _blame(self, action: Action) -> Sequence[Action]:
@@ -263,9 +257,9 @@ def serve(setup: Setup) -> None:
                 config.beat_timeout_s,
                 now,
                 counts=lines.counts,
+                places=len(pool.remote_places),
                 operator=setup.operator,
                 past=journal.past if journal.is_kept else None,
-                places=len(pool.remote_places),
             )
             tell(endpoint=endpoint)
             log.info("listening", endpoint=endpoint, boot=boot, workers=here)

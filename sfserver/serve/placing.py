@@ -14,7 +14,7 @@ from sfwire import limits as L
 from sfwire import messages as m
 from sfwire.errors import ErrorCode, RequestError
 
-from ..engine.base import Place, check
+from .asked import require_possible
 
 
 @frozen(cache_hash=True)
@@ -30,32 +30,15 @@ class Skill:
 
     def refusal(self, request: m.Generate) -> RequestError | None:
         """Why a worker cannot do this; None where it can."""
-        engines = self.by_id
-        ids = [request.engine] if request.engine != L.AUTO else sorted(engines, key=lambda id: id != self.default)
-        refused: RequestError | None = None
-        for id in ids:
-            try:
-                _check(engines, id, request)  # for auto, the worker, which knows the device's memory, chooses
-            except RequestError as error:
-                refused = refused or error
-            else:
-                return None
-        return refused or RequestError(ErrorCode.ENGINE_UNAVAILABLE, "there is no engine here", "engine")
+        try:
+            require_possible(request, self.by_id, self.default)
+        except RequestError as error:
+            return error
+        return None
 
 
 NO_SKILL = Skill()
 """Of one that has not said anything yet."""
-
-
-def _check(engines: Mapping[str, m.EngineInfo], id: str, request: m.Generate) -> None:
-    info = engines.get(id)
-    if info is None:
-        known = ", ".join(engines) or "none yet, the server is starting"
-        raise RequestError(ErrorCode.UNKNOWN_ENGINE, f"there is no engine {id!r}; there are: {known}", "engine")
-    places = [Place(k.at, k.width, k.height) for k in request.keyframes]
-    switches = [prompt.at for prompt in request.prompts]
-    size, params = (request.width, request.height), request.params
-    check(info, *size, request.num_frames, places, params, request.resume_from, switches)
 
 
 def refusal_of_all(skills: Iterable[Skill], request: m.Generate) -> RequestError | None:

@@ -231,6 +231,7 @@ class _Mover:
                     self._move(socket, monitor)
                 finally:
                     socket.disable_monitor()
+                    monitor.close(linger=0)
                 time.sleep(_END_LINGER_S if self._peers else 0)  # libzmq's thread sends the last words
         except zmq.ZMQError as error:
             self._failed = error

@@ -172,8 +172,7 @@ class Supervisor:
         stdin, stdout = cast("IO[bytes]", front.stdin), cast("IO[bytes]", front.stdout)
         with suppress(OSError):
             command, workers = self.worker_command, (self._worker_keys, self._workers_port)
-            setup = Setup(self.config, keys, self._port, command, self._operator, self.devices, *workers)
-            stdin.write(setup.pack())
+            stdin.write(Setup(self.config, keys, self._port, command, self.devices, *workers, self._operator).pack())
             stdin.flush()
         if self._stopping.is_set():
             self.stop()  # it was asked for between the check and the start

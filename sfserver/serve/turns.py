@@ -107,6 +107,10 @@ class Turns:
         self._waiting[flow] = self._waiting.get(flow, 0) + 1
         return bisect_left(self._places, place)
 
+    def after(self, others: int) -> str | None:
+        """The one that so many others come before; None where fewer wait."""
+        return self._places[others].key if others < len(self._places) else None
+
     def round_of(self, key: str) -> int:
         """Of one that waits."""
         return self._by_key[key].round
@@ -129,10 +133,6 @@ class Turns:
     def _insert(self, place: _Place) -> None:
         insort(self._places, place)
         self._by_key[place.key] = place
-
-    def after(self, others: int) -> str | None:
-        """The one that so many others come before; None where fewer wait."""
-        return self._places[others].key if others < len(self._places) else None
 
     def pop(self, others: int = 0) -> str | None:
         """The one that so many others come before, which waits no more: mostly the next one."""

@@ -2,7 +2,8 @@
 
 Real messages, several connections that change their sessions, a pipe to each worker in which what was said waits; the
 clock is a number. After every step each worker is idle or has a request in hand that somebody owns or that it was told
-to stop, each accepted request ends exactly once, and what waits for a connection stays under its bound, in bytes.
+to stop, each accepted request ends exactly once, what waits for a connection stays under its bound, in bytes, and the
+journal holds what has not ended and what is kept, no more and no less: the server may die and begin anew from it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sfwire import limits as L
 from sfwire import messages as m
 
-from sfserver.serve.broker import Action, Broker, Replace, ToClient, ToWorker
+from sfserver.serve.actions import Action, Note, Replace, ToClient, ToWorker
+from sfserver.serve.broker import Broker
 from sfserver.serve.jobs import Job, Jobs, State, Terminal
+from sfserver.serve.kept import Claimed, Entered, Entry, Fact, Left, Past, Paused
 from sfserver.serve.order import Ask, InOrder, nobody
 
 SIDE = 16
+OPERATOR = "operator"
 INFO = m.EngineInfo("fake", "Fake", "Counts", "1", "none", False, False, True, can_skip=True)
 PEERS = (b"p0", b"p1", b"p2")
 SESSIONS = ("s0", "s1", "s2")
@@ -88,7 +92,15 @@ class Attack(RuleBasedStateMachine):
         self.handed: Counter[bytes] = Counter()
         self.acknowledged: Counter[bytes] = Counter()
         self.mistakes: list[Action] = []
-        self.broker = self.broker_class("boot", "test", len(WORKERS), 1e9, self.now, counts=True)
+        self.journal: dict[tuple[str, str], Entry] = {}
+        self.is_paused = False
+        self.begin()
+
+    def begin(self) -> None:
+        """A server starts, from what the journal holds."""
+        past = Past(tuple(self.journal.values()), (), self.is_paused)
+        numbers = len(WORKERS), 1e9, self.now
+        self.broker = self.broker_class("boot", "test", *numbers, counts=True, operator=OPERATOR, past=past)
         self.jobs = self.broker._jobs = Counted()
         self.order = self.order_class(self.perform, self.failed)
         self.do(lambda: [Replace(index) for index in WORKERS])
@@ -110,7 +122,23 @@ class Attack(RuleBasedStateMachine):
             case Replace():
                 self.processes[action.worker] = Process()
                 self.broker.on_worker_started(action.worker, 1)
+            case Note():
+                self.write(action.fact)
         return ()
+
+    def write(self, fact: Fact) -> None:
+        """As the journal does."""
+        match fact:
+            case Entered(entry):
+                self.journal[entry.owner, entry.id] = entry
+            case Left(owner, id, _, keeps) if not keeps:
+                self.journal.pop((owner, id), None)
+            case Claimed(owner, id):
+                self.journal.pop((owner, id), None)
+            case Paused(is_paused):
+                self.is_paused = is_paused
+            case _:
+                pass
 
     def failed(self, action: Action) -> Sequence[Action]:
         self.mistakes.append(action)
@@ -168,6 +196,19 @@ class Attack(RuleBasedStateMachine):
         for peer in PEERS:
             waiting = self.handed[peer] - self.acknowledged[peer]
             self.do(partial(self.broker.on_waiting, peer, waiting))
+
+    @rule(action=st.sampled_from(["pause", "resume", "cancel", "move"]), data=st.data(), to=st.integers(0, 5))
+    def somebody_steers(self, action: m.Steering, data: st.DataObject, to: int) -> None:
+        keys = [job.key for job in self.jobs] + [entry.key for entry in self.broker._kept]
+        job = data.draw(st.sampled_from([*keys, "none"]))
+        self.said(PEERS[0], m.Steer(action, OPERATOR, job, to))
+
+    @rule()
+    def the_server_dies_and_another_begins(self) -> None:
+        self.begin()
+        self.sends_left.clear()
+        self.handed.clear()
+        self.acknowledged.clear()
 
     # What workers do
 
@@ -271,6 +312,18 @@ class Attack(RuleBasedStateMachine):
             assert self.handed[peer] - self.acknowledged[peer] <= most
 
     @invariant()
+    def the_journal_holds_what_has_not_ended_and_what_is_kept(self) -> None:
+        kept = {(entry.owner, entry.id) for entry in self.broker._kept}
+        live = {(job.owner, job.request.id): job.state for job in self.jobs}
+        unstopped = {name for name, state in live.items() if state is not State.STOPPING}
+        assert kept | unstopped <= set(self.journal) <= kept | set(live)
+
+    @invariant()
+    def nothing_is_started_while_it_is_paused(self) -> None:
+        assert self.is_paused == self.broker._paused
+        assert not (self.is_paused and any(job.state is State.RUNNING for job in self.jobs))
+
+    @invariant()
     def nothing_was_a_mistake(self) -> None:
         assert not self.mistakes
 
@@ -333,6 +386,36 @@ class Anew(Broker):
         return super()._on_hello(peer, hello, now)
 
 
+class Silent(Broker):
+    """Does not write down that a place was taken."""
+
+    def _given_up(self, entries: list[Entry]) -> list[Action]:
+        return []
+
+
+class Restless(Broker):
+    """Starts what waits although it is paused."""
+
+    def _dispatch(self, now: float) -> list[Action]:
+        paused, self._paused = self._paused, False
+        actions = super()._dispatch(now)
+        self._paused = paused
+        return actions
+
+
+def asked_again_after_a_restart(attack: Attack) -> None:
+    attack.generate(peer=b"p0", id="r0", credit=0, frames=4)
+    attack.the_server_dies_and_another_begins()
+    attack.hello(peer=b"p0", session="s0")
+    attack.a_worker_starts(index=0)
+    attack.generate(peer=b"p0", id="r1", credit=0, frames=4)
+
+
+def asked_while_it_is_paused(attack: Attack) -> None:
+    attack.said(b"p0", m.Steer("pause", OPERATOR))
+    attack.generate(peer=b"p0", id="r0", credit=0, frames=4)
+
+
 def gone_while_it_is_accepted(attack: Attack) -> None:
     attack.the_connection_will_be_gone_after_so_many_messages(peer=b"p0", after=0)
     attack.generate(peer=b"p0", id="r0", credit=0, frames=4)
@@ -383,10 +466,14 @@ def after(scenario: Callable[[Attack], None], **without: type) -> None:
     attack.every_request_has_an_owner_or_was_told_to_stop()
     attack.each_request_ends_exactly_once()
     attack.what_waits_for_a_connection_stays_under_the_bound()
+    attack.the_journal_holds_what_has_not_ended_and_what_is_kept()
+    attack.nothing_is_started_while_it_is_paused()
     attack.teardown()
 
 
 SCENARIOS = (
+    (asked_again_after_a_restart, {"broker_class": Silent}),
+    (asked_while_it_is_paused, {"broker_class": Restless}),
     (gone_while_it_is_accepted, {"order_class": Nested}),
     (gone_while_the_next_one_starts, {"order_class": Nested}),
     (another_session_on_the_same_connection, {"broker_class": Forgetful}),

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from . import (
     phase_clients,
+    phase_everything,
     phase_kills,
     phase_limits,
     phase_messages,
@@ -42,6 +43,7 @@ PARTS = {
     "messages": Part(phase_messages.run, 500, 5),  # thousands, and as many again led by coverage
     "wire": Part(phase_wire.run, 100, 2),  # thousands
     "kills": Part(phase_kills.run, 300, 12),
+    "everything": Part(phase_everything.run, 100, 2),
     "stops": Part(phase_stops.run, 60, 3),
     "network": Part(phase_network.run, 300, 20),
     "clients": Part(phase_clients.run, 20, 1),  # rounds of every kind of guest
