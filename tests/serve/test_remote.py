@@ -146,10 +146,9 @@ def test_what_is_no_message_costs_its_sender_its_place_alone(port: Port) -> None
 
 @pytest.mark.parametrize("hello", [b"", b"[]", b"{}", b"x" * 5000, b'{"name": 1}'])
 def test_a_hello_that_is_none_is_refused(port: Port, hello: bytes) -> None:
-    with zmq.Context() as context:
-        with connect(context, port.join.connection) as socket:
-            socket.send_multipart([JOIN, hello])
-            port.until(lambda: socket.poll(20) and b"refused" in socket.recv_multipart()[-1])
+    with zmq.Context() as context, connect(context, port.join.connection) as socket:
+        socket.send_multipart([JOIN, hello])
+        port.until(lambda: socket.poll(20) and b"refused" in socket.recv_multipart()[-1])
     assert port.seen == []
 
 
