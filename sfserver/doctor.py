@@ -80,8 +80,7 @@ def _torch(config: ServerConfig) -> Iterable[Finding]:
         return
     has_mps = torch.backends.mps.is_available()
     if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        device = f"cuda, {torch.cuda.get_device_name()}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        device = ", ".join(["cuda", *map(_gpu, range(torch.cuda.device_count()))])
     else:
         device = "mps" if has_mps else f"cpu with {os.cpu_count()} cores, no GPU: the big models would be slow"
     present = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": has_mps}[config.device]
@@ -98,6 +97,14 @@ def _unverified(is_rocm: bool, is_mps: bool) -> str:
     if is_mps:
         return "; through MPS, on which the big models were never seen: not verified, and without 8 bits"
     return ""
+
+
+def _gpu(index: int) -> str:
+    """As `--devices` counts it."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(index)
+    return f"GPU {index} {torch.cuda.get_device_name(index)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
 
 
 def _memory(_config: ServerConfig) -> Iterable[Finding]:

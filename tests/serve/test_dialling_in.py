@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from dialled import House, listening
 from servers import assert_all_there, request
-from sfwire.request import Interrupted, Picture
 
 
 @pytest.fixture(scope="module")
@@ -49,40 +48,3 @@ def test_a_server_that_ends_tells_its_workers_to_end(tmp_path: Path) -> None:
         house.server.stop()
         assert joiner.process.wait(120) == 0
         assert not house.join_file.exists()
-
-
-def test_a_worker_that_is_killed_in_mid_stream_costs_no_frame(tmp_path: Path) -> None:
-    with listening(tmp_path) as house:
-        joiners = [house.join("one"), house.join("two")]
-        with house.server.client() as client:
-            client.wait_ready(120)
-            wanted = request(60, seed=3, delay_ms=20.0)
-            pictures: list[Picture] = []
-            with client.submit(wanted) as stream:
-                for picture in stream:
-                    pictures.append(picture)
-                    if len(pictures) == 5:
-                        pid = next(w.pid for w in client.status().workers if w.state == "busy")
-                        (victim,) = (j.worker() for j in joiners if j.worker().pid == pid)
-                        victim.kill()
-            assert_all_there(pictures, wanted)
-            assert stream.interrupted is None or "died" in stream.interrupted
-
-
-def test_a_worker_that_was_stopped_costs_no_frame_and_comes_back(tmp_path: Path) -> None:
-    with listening(tmp_path) as house:
-        joiner = house.join("one")
-        with house.server.client() as client:
-            client.wait_ready(120)
-            worker, wanted = joiner.worker(), request(60, seed=4, delay_ms=20.0)
-            pictures: list[Picture] = []
-            with client.submit(wanted) as stream:
-                for event in stream.events():
-                    if isinstance(event, Interrupted):
-                        worker.resume()
-                    if isinstance(event, Picture):
-                        pictures.append(event)
-                        if len(pictures) == 5:
-                            worker.suspend()
-            assert_all_there(pictures, wanted)
-            assert joiner.worker().pid == worker.pid
