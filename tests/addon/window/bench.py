@@ -141,7 +141,7 @@ def scenario() -> Iterator[float]:
     pump = b.module("runtime").pump()
     yield from until(lambda: pump.state == "ready")
     Beat()
-    put(scene, 2, (w.WIDTH, w.HEIGHT))
+    put(scene, 2, (320, 180))
     yield 1.0
     w.frame_all()
     yield from pressed(scene, fill_gap)  # warms the server
