@@ -168,7 +168,6 @@ def scenario() -> Iterator[float]:
     yield from until(lambda: not pump.fills)
     put(scene, FILLS + 1, (320, 180))
     yield 1.0
-    turns.clear()
     memory = []
     with bpy.context.temp_override(scene=scene):
         assert bpy.ops.inbetween.fill_all_gaps() == {"FINISHED"}
