@@ -111,7 +111,7 @@ def compare(
             took.setdefault(name, []).append(time.perf_counter() - began)
     theirs_s, *ours_s = (times[1:] for times in took.values())  # in the first round everything is cold
     how = f"the published pipeline over ours, {shape[1]} latents, median of {pairs} rounds in turns"
-    decoders = {"G1": "TAE", "G3": "Wan VAE"}
+    decoders = {"G1": "TAE", "G2": "TAE and 8 bits", "G3": "Wan VAE"}
     return [
         Measure(
             f"clip against the published, {decoders[goal]}",

@@ -11,7 +11,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from copy import deepcopy
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -30,9 +31,11 @@ from ..model.attention import choose_attention, kernel_preference
 from ..model.cache import CacheShape, KvCache
 from ..model.config import WAN_1_3B, DitConfig
 from ..model.dit import Dit, How
+from ..model.eightbit import Kind, kind_in, quantise, why_not
 from ..model.rope import RopeTable
 from ..model.tae import Tae, TaeConfig
 from ..model.vae import VaeConfig, WanVae
+from . import ready
 from .against import compare, published
 from .flops import decode_flops, pass_flops
 from .full import first_picture
@@ -105,6 +108,10 @@ def measure_on(
     measures.append(bench.end_keyframe(*usual))
     on_stage(f"{scale.long_blocks} blocks behind a window")
     measures.append(bench.growth(*usual))
+    on_stage("in 8 bits, in turns with more")
+    measures += bench.in_eight_bits(*usual)
+    on_stage("from process start to ready")
+    measures.append(bench.start())
     if len(scale.sizes) > 1:
         measures.append(previews(measures, *scale.sizes[:2]))
     if against:
@@ -287,17 +294,48 @@ class Bench:
         how = f"block {self._scale.compared[1]} over block {self._scale.compared[0]}, each the median of four"
         return Measure("growth", late / early, None, "low", "x", f"{how}, window {self._scale.window}", goal="G9")
 
+    @cached_property
+    def _rounded(self) -> Dit | None:
+        """The transformer with its large matrices in 8 bits, as the card likes them best; None where it cannot."""
+        kinds: tuple[Kind, ...] = ("fp8", "int8")
+        kind = next((kind for kind in kinds if why_not(kind, self._device) is None), None)
+        if kind is None:
+            return None
+        dit = deepcopy(self._dit)
+        quantise(dit, kind)
+        return dit
+
+    def in_eight_bits(self, width: int, height: int) -> list[Measure]:
+        """What 8 bits bring of a clip's time, and what they take of it in memory; nothing where they cannot be had."""
+        if self._rounded is None:
+            return []
+        tae = self.decoders["TAE"]
+        list(self._block_times(tae, width, height, dit=self._rounded))
+        ratios = [
+            sum(self._block_times(tae, width, height)) / sum(self._block_times(tae, width, height, dit=self._rounded))
+            for _ in range(self._scale.repeats)
+        ]
+        kind = kind_in(self._rounded)
+        how = f"time of a clip in {self._dtype} over one with its large matrices in {kind}, eager, TAE; in turns"
+        return [Measure("8 bits", statistics.median(ratios), None, "high", "x", how)]
+
+    def start(self) -> Measure:
+        """A process that begins with nothing."""
+        return ready.measure(self._dit, self._device, self._dtype)
+
     def against(self, folder: Path, width: int, height: int) -> list[Measure]:
         """Whole clips, as the published pipeline makes them and as we do."""
         latents = self._scale.latents
         geometry = plan(width, height, FRAMES_PER_LATENT * (latents - 1) + 1, PER_BLOCK)
         theirs = published(folder, self._scale.dit, self._device, self._dtype)
 
-        def clip(decoder: Decoder) -> None:
-            for _ in self._block_times(decoder, width, height):
+        def clip(decoder: Decoder, dit: Dit | None = None) -> None:
+            for _ in self._block_times(decoder, width, height, dit=dit):
                 pass
 
         ours = {goal: partial(clip, self.decoders[name]) for goal, name in (("G1", "TAE"), ("G3", "Wan VAE"))}
+        if self._rounded is not None:
+            ours["G2"] = partial(clip, self.decoders["TAE"], self._rounded)
         return compare(theirs, geometry.latent_shape(latents), ours, self._wait, self._scale.repeats)
 
     def profile(self, path: Path, width: int, height: int) -> None:
@@ -318,13 +356,14 @@ class Bench:
         blocks: int = 0,
         window: int = 0,
         guide: Guide | None = None,
+        dit: Dit | None = None,
     ) -> Iterator[float]:
         """Seconds for each block of one clip, until its pixels are there."""
         latents = blocks * PER_BLOCK or self._scale.latents
         geometry = plan(width, height, FRAMES_PER_LATENT * (latents - 1) + 1, PER_BLOCK)
         decode = partial(decoder.decode, state=decoder.new_decoder_state())
         rollout = Rollout(
-            Networks(self._dit, how=self._how),
+            Networks(dit or self._dit, how=self._how),
             geometry,
             Sampling(make_schedule(SELF_FORCING.steps, SELF_FORCING.shift)),
             [Prompt(self._text)],

@@ -23,6 +23,7 @@ from ..model.vae import WanVae
 from ..weights import loading
 from ..weights.files import WeightsError
 from . import capacity, draft
+from .cards import USABLE
 from .presets import Preset, Role
 from .rehearsal import Rehearsals
 from .wan_engine import WanEngine, Weights, says_out_of_memory
@@ -30,8 +31,7 @@ from .wan_engine import WanEngine, Weights, says_out_of_memory
 Loaded = TypeVar("Loaded")
 logger = logging.getLogger(__name__)
 
-TEXT_DEVICE = torch.device("cpu")
-"""Eleven gigabytes that are used once per prompt have no place on the GPU."""
+CPU = torch.device("cpu")
 TEXT_DTYPE = torch.bfloat16
 """As it is published, whatever the engine computes in: in float32 it would be twice as large. Inside, softmax and norms
 are float32 all the same."""
@@ -89,7 +89,7 @@ def _load_weights(
         vace=vace,
         vae=load_codec(preset),
         tae=loading.load_tae(home("tae"), device, dtype) if has_choice else None,
-        embed=_prompt_encoder(home("text"), home("tokenizer"), preset.dit.text_len, config),
+        embed=_prompt_encoder(home("text"), home("tokenizer"), preset, config, device),
         draft=cache(partial(draft.load, config)),
         eight_bit=eight_bit is not None,
     )
@@ -108,18 +108,32 @@ def within_memory(load: Callable[[], Loaded], or_else: str) -> Loaded:
     raise RequestError(ErrorCode.OUT_OF_MEMORY, or_else, "engine")
 
 
+def text_device(device: torch.device, kept_bytes: int, text_bytes: int) -> torch.device:
+    """Where prompts are read: on a GPU that holds the text encoder beside what it keeps, for as long as that takes.
+
+    By the size of the card and not by what is free of it: both ways differ by the last bits.
+    """
+    if device.type != "cuda":
+        return CPU
+    total = torch.cuda.get_device_properties(device).total_memory
+    return device if kept_bytes + text_bytes + capacity.OVERHEAD_BYTES <= USABLE * total else CPU
+
+
 def _prompt_encoder(
-    text: Path, tokenizer: Path, most_tokens: int, config: ServerConfig
+    text: Path, tokenizer: Path, preset: Preset, config: ServerConfig, device: torch.device
 ) -> Callable[[str], torch.Tensor]:
     """Prompt to embedding. The encoder is loaded when a prompt is new: then, its files may have gone."""
-    cache = PromptCache(config.cache_dir / "prompts", f"{loading.text_identity(text, tokenizer)}-{TEXT_DTYPE}")
     size = loading.component_of(text, "text").bytes
+    home = text_device(device, capacity.weight_bytes(preset.dit, 2, preset.transformers), size)
+    where = "" if home == CPU else f"-{home.type}"  # what one has said is not what the other would
+    identity = f"{loading.text_identity(text, tokenizer)}-{TEXT_DTYPE}{where}"
+    cache = PromptCache(config.cache_dir / "prompts", identity)
     too_large = (
         f"the text encoder, which a new prompt needs, takes {size / 1e9:.1f} GB of memory, more than is free; "
         "end other programs, or take a prompt that was used before"
     )
     encoder = PromptEncoder(
-        lambda: loading.load_text_encoder(text, tokenizer, TEXT_DEVICE, TEXT_DTYPE, most_tokens), cache
+        lambda: loading.load_text_encoder(text, tokenizer, home, TEXT_DTYPE, preset.dit.text_len), cache
     )
 
     def embed(prompt: str) -> torch.Tensor:

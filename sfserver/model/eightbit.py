@@ -100,6 +100,13 @@ def as_weight(data: Tensor, scales: Tensor, kind: Kind, dtype: torch.dtype) -> T
     return fp8.Float8Tensor(data, scales, block_size=a_row, mm_config=how, act_quant_kwargs=of_tokens, dtype=dtype)
 
 
+def kind_in(network: nn.Module) -> Kind | None:
+    """What the large matrices of a network are kept in; None where they are as they were."""
+    kept = (weight.qdata.dtype for weight in network.parameters() if is_large_weight(weight))
+    found = next(kept, None)
+    return next((kind for kind, dtype in DTYPE_OF.items() if dtype == found), None)
+
+
 def put_in(network: nn.Module, matrices: dict[str, tuple[Tensor, Tensor]], kind: Kind, dtype: torch.dtype) -> None:
     """Put 8-bit weights and their scales, by name, in place of the network's own."""
     for name, (data, scales) in matrices.items():

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from sfserver.bench import engine, full, pace, speed
+from sfserver.bench import engine, full, pace, ready, speed
 from sfserver.bench.flops import decode_flops, pass_flops
 from sfserver.bench.goals import GOALS
 from sfserver.bench.gpu import Scale, measure_on
@@ -66,7 +66,10 @@ def test_a_clip_made_without_a_cache_is_the_same_clip(monkeypatch: pytest.Monkey
     assert (cached - clip.recomputed()).abs().max() > 1e-4, "the control: the past sees the future"
 
 
-def test_gpu_measures_run_at_toy_size_on_a_cpu_and_fill_their_rows_of_the_page(tmp_path: Path) -> None:
+def test_gpu_measures_run_at_toy_size_on_a_cpu_and_fill_their_rows_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "STARTS", 1)
     scale = Scale(
         dit=TOY,
         vae=VaeConfig(dim=2),
@@ -97,7 +100,8 @@ def test_gpu_measures_run_at_toy_size_on_a_cpu_and_fill_their_rows_of_the_page(t
     page = speed.page([read_json(tmp_path / "figures.json")])
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in page.splitlines() if line.startswith("| G")}
     answered = {m.goal for m in measures if m.goal}
-    assert answered == {"G4", "G6", "G7", "G8", "G9"}
+    assert answered == {"G4", "G6", "G7", "G8", "G9", "G10"}
+    assert ("8 bits" in names) == (importlib.util.find_spec("torchao") is not None)
     assert rows.keys() == {goal.id for goal in GOALS}
     assert all(("not measured" in row) == (name not in answered) for name, row in rows.items())
     assert "a CPU in its place" in page

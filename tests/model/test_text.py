@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ import torch
 from published import tokenizer_bytes
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sfserver import room
+from sfserver.engine import capacity, wan_load
+from sfserver.model.config import WAN_1_3B
 from sfserver.model.text import (
     TEXT_ROWS,
     PromptCache,
@@ -234,3 +238,14 @@ def test_agrees_with_transformers_through_our_key_map() -> None:
     with torch.no_grad():
         expected = theirs(input_ids=ids).last_hidden_state
     torch.testing.assert_close(embed_tokens(ours, ids), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("card_gb", "kind"), [(8, "cpu"), (12, "cpu"), (16, "cuda"), (24, "cuda"), (80, "cuda")])
+def test_prompts_are_read_on_a_gpu_that_holds_the_encoder_beside_the_model(
+    card_gb: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = SimpleNamespace(total_memory=card_gb * 1024**3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    kept = capacity.weight_bytes(WAN_1_3B, 2)
+    assert wan_load.text_device(torch.device("cuda"), kept, 2 * room.TEXT_PARAMETERS).type == kind
+    assert wan_load.text_device(torch.device("mps"), kept, 0).type == "cpu"
