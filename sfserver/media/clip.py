@@ -70,11 +70,11 @@ class ClipWriter:
         self._part = path.with_name(path.name + PART_SUFFIX)
         self._pad = ((0, height % 2), (0, width % 2), (0, 0)) if codec.is_subsampled else ((0, 0),) * 3
         self._reformatter = VideoReformatter()
-        form = codecs.FORMAT_OF[path.suffix.lower()]
-        options = {} if form == "matroska" else {"movflags": "faststart"}
+        container = codecs.FORMAT_OF[path.suffix.lower()]
+        options = {} if container == "matroska" else {"movflags": "faststart"}
         with self._writing():
             self._part.touch()  # so that a folder that cannot be written is told now and not after the first frame
-            self._container = av.open(str(self._part), "w", format=form, options=options)
+            self._container = av.open(str(self._part), "w", format=container, options=options)
         if comment:
             self._container.metadata["comment"] = comment
         stream = self._container.add_stream(encoder, rate=fps)
