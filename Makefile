@@ -3,7 +3,11 @@
 # make test   the tests of everything but the three other Blenders
 # make test-blender   the extension inside all four Blenders
 # make extension      the extension's zips, under dist/
+# make bench-blender  what the extension takes of a window's time, in Blender 4.2 and 5.2, beside what was promised
+# make walk-blender   what a stranger does with the zip alone, in windows of both, with pictures
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
+# make test-ray       workers that Ray places, on a cluster on this machine
+# make scale          the figures of docs/scale.md
 # make lint, make bench, make bench-world
 # make node-client    the libraries of the client in JavaScript, so that its test runs
 # make bench-files    codecs: errors, tags as ffprobe reads them
@@ -23,7 +27,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: demo animatic-demo node-client test test-server test-blender libraries lint bench speed bench-draft bench-files bench-world torture extension clean
+.PHONY: scale test-ray demo animatic-demo node-client test test-server test-blender libraries lint bench bench-blender walk-blender speed bench-draft bench-files bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -42,6 +46,9 @@ test: libraries test-server test-blender-50
 test-server: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/addon
 
+test-ray: $(VENV)/.ray
+	timeout 900 $(BIN)/python -m pytest tests/cluster -m ray
+
 test-blender: test-blender-42 test-blender-45 test-blender-50 test-blender-52
 
 test-blender-52: INSIDE_BLENDER += -W error::DeprecationWarning
@@ -51,6 +58,16 @@ libraries:
 
 test-blender-%: libraries $(VENV)/.dev .venv-bpy%/.ready extension
 	timeout 1200 .venv-bpy$*/bin/python $(INSIDE_BLENDER)
+
+# A window of a bpy wheel needs a tool that opens one: WINDOW names it, a Python script that runs another inside.
+bench-blender: bench-blender-42 bench-blender-52
+
+walk-blender: walk-blender-42 walk-blender-52
+
+bench-blender-% walk-blender-%: SCRIPT = $(if $(findstring bench,$@),bench,animatic)
+bench-blender-% walk-blender-%: libraries $(VENV)/.dev .venv-bpy%/.ready extension
+	test -n "$(WINDOW)" || { echo "WINDOW=... names the tool that opens a bpy wheel with its window"; exit 1; }
+	timeout 1800 .venv-bpy$*/bin/python $(WINDOW) tests/addon/window/$(SCRIPT).py
 
 extension: $(VENV)/.dev .venv-bpy50/.ready
 	$(BIN)/python blender_addon/build.py
@@ -65,6 +82,9 @@ bench: $(VENV)/.run
 
 bench-files: $(VENV)/.run
 	$(BIN)/python -m sfserver.bench.files examples
+
+scale: $(VENV)/.run
+	$(BIN)/python -m sfserver.bench.scale
 
 speed: $(VENV)/.run
 	$(BIN)/python -m sfserver.bench.speed $(sort $(wildcard docs/figures/*.json)) > docs/speed.md
@@ -89,6 +109,10 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install $(PIP_FLAGS) -e '.[test,lint,editors]'
 	touch $(VENV)/.run $@
+
+$(VENV)/.ray: pyproject.toml constraints.txt | $(VENV)/.dev
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[ray]'
+	touch $@
 
 $(VENV)/.torture: pyproject.toml constraints.txt | $(VENV)/.dev
 	$(BIN)/pip install $(PIP_FLAGS) -e '.[torture]' || echo "no atheris for this Python: messages are mutated by chance alone"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
+from attrs import evolve
+
 from . import recipe as recipes
-from .generate import Order
+from .order import Order
 from .recipe import Recipe, RecipeError
 
 
@@ -19,6 +22,13 @@ def order_of(path: Path, out: Path, start: Path | None, end: Path | None, connec
     last = recipe.num_frames - 1
     files = {one.at: _found(one.file, path) for one in recipe.keyframes}
     files |= {at: given for at, given in ((0, start), (last, end)) if given is not None}
+    order = order_from(recipe, files, path, out)
+    return evolve(order, connect=connect, keeps_recipe=keeps_recipe, again=recipe)
+
+
+def order_from(recipe: Recipe, files: Mapping[int, Path], path: Path, out: Path) -> Order:
+    """What the recipe read from `path` asks for, with `files` as its pictures, by frame. Raises RecipeError."""
+    last = recipe.num_frames - 1
     if not {0, last} <= files.keys():
         raise RecipeError(f"{path}: names no picture for the first or the last frame; name both before --recipe")
     return Order(
@@ -38,9 +48,6 @@ def order_of(path: Path, out: Path, start: Path | None, end: Path | None, connec
         fps=_fps(recipe, path),
         between_only=recipe.between_only,
         keeping=recipes.keeping_of(recipe),
-        connect=connect,
-        keeps_recipe=keeps_recipe,
-        again=recipe,
     )
 
 

@@ -12,7 +12,7 @@ from .terminal import safe, tell
 
 
 class Bar:
-    """Stage, frames so far and time left, on stderr; notes above it. A `generate.Watcher`."""
+    """Stage, frames so far and time left, on stderr; notes above it. A `making.Watcher`."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)

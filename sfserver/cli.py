@@ -24,13 +24,16 @@ from .bars import Bar, bytes_bar
 from .benching import bench
 from .config import ConfigError, load_config
 from .errors import CANCELLED, USER_ERROR, UserError
+from .queueing import queue
+from .running import run as run_folder
+from .running import saved
 from .terminal import safe, say, tell
 from .training import train
 from .typed import fps_of, keyframe_of, later_prompt_of, lora_of, setting_of, size_of, words_of
 
 if TYPE_CHECKING:
     from .engine.presets import Preset
-    from .generate import Result
+    from .making import Result
 
 _MAX_SENTENCE_CHARS = 1500
 """A path of a few hundred letters, and what is wrong with it."""
@@ -84,9 +87,9 @@ def _help_command(arguments: Sequence[str] | None) -> str:
 def generate(
     context: typer.Context,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(help="A folder for frames, clip and contact sheet; a movie: .mp4, .mov, .mkv; or shot.%04d.exr"),
-    ],
+    ] = None,
     start: Annotated[
         Path | None, typer.Argument(help="The first picture: PNG, JPEG, WebP, TIFF or EXR", metavar="START")
     ] = None,
@@ -125,12 +128,18 @@ def generate(
         Path | None, typer.Option(help="Make again, byte for byte, what this recipe.json, picture or movie tells of")
     ] = None,
     no_recipe: Annotated[bool, typer.Option("--no-recipe", help="Leave prompts and settings out of the files")] = False,
+    save_job: Annotated[
+        Path | None, typer.Option(help="Make nothing: write a folder that `sfserver run` makes, here or elsewhere")
+    ] = None,
 ) -> int:
     """Make the frames between two pictures."""
-    from .generate import Order
     from .generate import generate as run
     from .media.outputs import Keeping
+    from .order import Order
 
+    if (out is None) == (save_job is None):
+        raise typer.BadParameter("Missing option '--out'; say where frames go, or name a folder with --save-job alone")
+    out = out or save_job or Path()
     if recipe is not None:
         return _again(context, recipe, out, start, end, connect, not no_recipe)
     if start is None or end is None:
@@ -157,6 +166,8 @@ def generate(
         keeps_recipe=not no_recipe,
     )
     with Bar() as bar:
+        if save_job is not None:
+            return saved(order, save_job, load_config(), bar)
         result = run(order, load_config(), bar)
     return _report(result, out, seed)
 
@@ -249,6 +260,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="0 takes a free one; clients find it by themselves")] = None,
     workers: Annotated[int | None, typer.Option(help="Requests that are worked on at the same time")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Go on when the program that started it has ended")] = False,
+    no_journal: Annotated[bool, typer.Option("--no-journal", help="A restart forgets the queue")] = False,
     connection_file: Annotated[Path | None, typer.Option(help="Where clients look for this server")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, bf16, fp32; or fp8, int8 for large matrices")] = None,
@@ -263,6 +275,7 @@ def serve(
         "port": port,
         "workers": workers,
         "keep": keep or None,
+        "journal": False if no_journal else None,
         "connection_file": connection_file,
         "device": device,
         "precision": precision,
@@ -389,6 +402,8 @@ def _preset(preset: str) -> Preset | None:
 
 
 app.command()(animatic)
+app.command("run")(run_folder)
+app.command()(queue)
 app.add_typer(train, name="train")
 
 

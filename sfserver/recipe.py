@@ -30,7 +30,8 @@ from .media.outputs import USUAL, Keeping
 from .media.stills import TEXT_KEY, TIFF_DESCRIPTION
 
 if TYPE_CHECKING:
-    from .generate import Order, Plan
+    from .order import Order
+    from .planning import Plan
 
 FILE = "recipe.json"
 TAG = TEXT_KEY

@@ -19,8 +19,10 @@ from sfwire.messages import Refused
 from sfwire.request import Ended
 
 from ..engine import base
-from ..generate import Choice, Event, Interrupts, Notes, Plan, frames_from_here, heard
+from ..interrupts import Interrupts
 from ..media.files import MediaError
+from ..planning import Choice, Notes, Plan
+from ..sources import Event, frames_from_here, heard
 from .holes import Hole, Unfilled
 from .jobs import Pictures, Reel, Task, Wish, made_already, stands_already, task_of
 
@@ -119,7 +121,7 @@ class There:
 
 class _Streamed:
     def __init__(self, client: Client, plan: Plan) -> None:
-        self._stream = client.submit(plan.request)
+        self._stream = client.submit(evolve(plan.request, priority="batch"))
 
     def poll(self) -> list[Event] | None:
         if self._stream.ended:

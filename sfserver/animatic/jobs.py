@@ -15,11 +15,12 @@ from attrs import evolve, field, frozen
 
 from .. import recipe as recipes
 from ..engine import base
-from ..generate import Choice, Notes, Order, Plan, plan_for
 from ..media import ClipWriter, FitRule, Loaded, MediaError, read_picture
 from ..media.codecs import H264, Codec
 from ..media.movie import read_movie
 from ..media.outputs import Keeping
+from ..order import Order
+from ..planning import Choice, Notes, Plan, plan_for
 from ..recipe import Recipe
 from . import rates
 from .holes import MARK, Hole

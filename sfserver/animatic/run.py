@@ -14,9 +14,10 @@ from sfwire.errors import WireError
 from ..config import ServerConfig
 from ..engine.choice import Wanted
 from ..engine.provenance import weights_of
-from ..generate import Order, choose_engine, connected
 from ..media import MediaError
 from ..media.files import make_folder, remove_folders
+from ..order import Order
+from ..planning import choose_engine, connected
 from . import board as boards
 from .fill import Filled, Filling, Here, There, Watcher
 from .holes import Hole, Unfilled, find

@@ -23,8 +23,8 @@ EVENTS = {
 }
 TICK = "tick"
 """Ten times a second, whatever happens: not an event, and not flat: it looks at each worker."""
-FEWEST_CALLS = 200
-MOST_S = 240.0
+FEWEST_CALLS = 100
+MOST_S = 120.0
 GPU_FRAMES_PER_S = 12 / 0.344
 """Of the 1.3B model at 832x480 on an H100: a block of twelve frames in 344 ms (docs/figures.md)."""
 

@@ -18,8 +18,8 @@ from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
 from ..engine import base, table
-from ..generate import typed
 from ..media import FitRule, clip_size, fit_all, read_picture
+from ..planning import typed
 from ..samples import Form, conformed
 from .cells import Cell, Outcome, asked, clip_in, combinations, keep, outcome_in
 from .measures import Clip, measure

@@ -54,16 +54,23 @@ def numbering_of(name: str, first: int = 0) -> Numbering:
 class SequenceWriter:
     """Writes `folder`/0000.png, 0001.png and so on; the number is the frame's place in the clip.
 
-    Refuses a folder that already holds such pictures: a sequence mixed of two runs would play as one.
+    Refuses a folder that already holds such pictures, unless it is told to go on there: a sequence mixed of two runs
+    would play as one.
     """
 
     def __init__(
-        self, folder: Path, text: str = "", numbering: Numbering | None = None, depth: int | None = None
+        self,
+        folder: Path,
+        text: str = "",
+        numbering: Numbering | None = None,
+        depth: int | None = None,
+        *,
+        goes_on: bool = False,
     ) -> None:
         """`text` goes into each file; `depth` is bits a sample of PNG and TIFF, None as pictures have. Raises
         MediaError."""
         self._numbering = numbering or Numbering()
-        if folder.is_dir() and any(self._is_one(path.name) for path in folder.iterdir()):
+        if not goes_on and folder.is_dir() and any(self._is_one(path.name) for path in folder.iterdir()):
             raise MediaError(f"{folder}: already holds pictures; remove it or choose another place with --out")
         self.folder = folder
         self._text, self._depth = text, depth

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,7 +13,7 @@ import pytest
 from dissolving_engine import DissolvingEngine, ctrl_c, dissolve, out_of_memory
 from PIL import Image
 
-from sfserver import generate
+from sfserver import interrupts, planning
 from sfserver.cli import CANCELLED, USER_ERROR, main
 from sfserver.media import MediaError, SequenceWriter
 
@@ -56,7 +57,7 @@ def test_mp4_alone(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
     assert main(["generate", *pair, "--frames", "9", "--fps", "29.97", "--out", str(tmp_path / "new/clip.mp4")]) == 0
     assert names(tmp_path / "new") == ["clip.mp4"]
     with av.open(str(tmp_path / "new/clip.mp4")) as container:
-        assert container.streams.video[0].average_rate == generate.Fraction(30000, 1001)
+        assert container.streams.video[0].average_rate == Fraction(30000, 1001)
     assert clip_frames(tmp_path / "new/clip.mp4") == 9
 
 
@@ -182,7 +183,7 @@ def test_threads_of_torch_are_told_not_to_spin_before_it_is_loaded(
 
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # so that the variable is put back after the test
     monkeypatch.delenv("OMP_WAIT_POLICY")
-    monkeypatch.setattr(generate.table, "load", load)
+    monkeypatch.setattr(planning.table, "load", load)
     main(["generate", *pair, "--frames", "3", "--out", str(tmp_path / "out")])
     assert seen == ["PASSIVE"]
 
@@ -381,7 +382,7 @@ def test_ctrl_c_while_a_frame_is_written_waits_until_it_is_whole(
 
     monkeypatch.setattr(SequenceWriter, "write", write_and_interrupt)
     if not is_guarded:
-        monkeypatch.setattr(generate.Interrupts, "deferred", lambda self: generate.contextlib.nullcontext())
+        monkeypatch.setattr(interrupts.Interrupts, "deferred", lambda self: interrupts.contextlib.nullcontext())
     out = tmp_path / "out"
     assert main(["generate", *pair, "--frames", "9", "--out", str(out)]) == CANCELLED
     assert len(names(out / "frames")) == 4

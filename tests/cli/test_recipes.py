@@ -115,7 +115,7 @@ def test_a_changed_version_is_named(made: Path, capsys, tmp_path: Path, monkeypa
 
 
 def test_changed_weights_and_libraries_are_named(made: Path, capsys, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("sfserver.generate.weights_of", lambda *_: {"dit": "ab" * 32})
+    monkeypatch.setattr("sfserver.planning.weights_of", lambda *_: {"dit": "ab" * 32})
     monkeypatch.setattr(recipes, "version", lambda name: "0.0.1")
     line = refused(made / "recipe.json", capsys, tmp_path)
     assert "weights dit: none there, abababababab here" in line
