@@ -1,4 +1,5 @@
-"""The picture that the timeline shows at a frame, as a server takes it: RGB8 rows from top to bottom.
+"""The picture that the timeline shows at a frame, as a server takes it: RGB8 rows from top to bottom, or RGBA8 where
+something is transparent.
 
 Rendered by Blender itself without the scene's view, so that what comes back goes through it once and not twice, and
 without what lies above the channel in which the result will lie, which is seen over the result too. Everything that is
@@ -16,7 +17,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from . import sequencer
+from . import alpha, sequencer
 from .plan import Gap
 
 _DISPLAY, _VIEW = "sRGB", "Standard"
@@ -42,7 +43,9 @@ _NEUTRAL: dict[str, dict[str, Any]] = {
 """What a keyframe is rendered with beside display and view, as far as this Blender has it."""
 _TARGA_HEAD = struct.Struct("<BBB5xHHHHBB")
 """Length of the id, colour map, kind; then x, y, width, height, bits a pixel, descriptor (Truevision TGA, 2.0)."""
-_UNCOMPRESSED, _TOP_FIRST = 2, 0x20
+_UNCOMPRESSED, _TOP_FIRST, _ALPHA_BITS = 2, 0x20, 8
+_RGBA_OF_BGRA = [2, 1, 0, 3]
+"""And the other way round."""
 
 
 _rendered_for: Path | None = None
@@ -126,12 +129,14 @@ def write(scene: bpy.types.Scene, keep_as: Path) -> bool:
 
 def fit(path: Path, width: int, height: int) -> None:
     """Scale a picture that `render` left to the size. Raises OSError where it is not whole, or cannot be written."""
-    _read_targa(path)
-    _write_targa(path, _scaled(path, width, height))
+    found = _read_targa(path)
+    if found.shape[2] == 4:  # what nobody sees has a colour too, which scaling would mix in
+        _write_targa(path, np.dstack((alpha.over_black(found), found[..., 3])))
+    _write_targa(path, _scaled(path, width, height, has_alpha=found.shape[2] == 4))
 
 
 def read(path: Path, width: int, height: int) -> memoryview | None:
-    """RGB8 of a picture that `render` left; None where there is none of the size, or not the whole of it."""
+    """RGB8, or RGBA8, of a picture that `render` left; None where there is none of the size, or not the whole of it."""
     try:
         with path.open("rb") as file:
             if _size_in(file.read(_TARGA_HEAD.size)) != (width, height):
@@ -152,7 +157,7 @@ def _size_in(head: bytes) -> tuple[int, int] | None:
 
 
 def _read_targa(path: Path) -> np.ndarray:
-    """[height, width, 3] RGB8, the top row first; what is transparent lies over black."""
+    """[height, width, 3] RGB8, the top row first; [height, width, 4] with straight alpha if that hides anything."""
     data = path.read_bytes()
     head = _TARGA_HEAD.unpack_from(data) if len(data) >= _TARGA_HEAD.size else (0,) * 9
     id_bytes, _, kind, _, _, width, height, bits, descriptor = head
@@ -162,31 +167,33 @@ def _read_targa(path: Path) -> np.ndarray:
     pixels = np.frombuffer(data, np.uint8, size, start).reshape(height, width, bits // 8)
     if not descriptor & _TOP_FIRST:
         pixels = pixels[::-1]
-    colours = pixels[..., 2::-1]
-    if bits == 32 and (alpha := pixels[..., 3:]).min() < 255:
-        colours = (colours * (alpha / np.float32(255)) + np.float32(0.5)).astype(np.uint8)
-    return np.ascontiguousarray(colours)
+    if bits == 32 and pixels[..., 3].min() < 255:
+        return np.ascontiguousarray(pixels[..., _RGBA_OF_BGRA])
+    return np.ascontiguousarray(pixels[..., 2::-1])
 
 
 def _write_targa(path: Path, pixels: np.ndarray) -> None:
-    """Write [height, width, 3] RGB8, the top row first. Raises OSError."""
-    height, width, _ = pixels.shape
-    head = _TARGA_HEAD.pack(0, 0, _UNCOMPRESSED, 0, 0, width, height, 24, _TOP_FIRST)
-    path.write_bytes(head + pixels[..., ::-1].tobytes())
+    """Write [height, width, 3 or 4] RGB8 or RGBA8, the top row first. Raises OSError."""
+    height, width, channels = pixels.shape
+    descriptor = _TOP_FIRST if channels == 3 else _TOP_FIRST | _ALPHA_BITS
+    head = _TARGA_HEAD.pack(0, 0, _UNCOMPRESSED, 0, 0, width, height, 8 * channels, descriptor)
+    path.write_bytes(head + pixels[..., _RGBA_OF_BGRA[:channels] if channels == 4 else slice(None, None, -1)].tobytes())
 
 
-def _scaled(path: Path, width: int, height: int) -> np.ndarray:
-    """[height, width, 3] RGB8 of a picture, scaled by Blender."""
+def _scaled(path: Path, width: int, height: int, has_alpha: bool) -> np.ndarray:
+    """[height, width, 3] RGB8 of a picture, scaled by Blender; of one whose colours are multiplied by its alpha,
+    [height, width, 4] RGBA8 with straight alpha."""
     image = bpy.data.images.load(str(path), check_existing=False)
     try:
-        image.alpha_mode = "NONE"
+        image.alpha_mode = "CHANNEL_PACKED" if has_alpha else "NONE"
         image.scale(width, height)
         pixels = np.empty(width * height * 4, dtype=np.float32)
         image.pixels.foreach_get(pixels)
     finally:
         bpy.data.images.remove(image)
-    rows = pixels.reshape(height, width, 4)[::-1, :, :3]  # Blender keeps the bottom row first
-    return (rows * 255.0 + 0.5).astype(np.uint8)
+    rows = pixels.reshape(height, width, 4)[::-1]  # Blender keeps the bottom row first
+    rows = alpha.divided(rows) if has_alpha else rows[..., :3]
+    return (rows.clip(0, 1) * 255.0 + 0.5).astype(np.uint8)
 
 
 @contextmanager

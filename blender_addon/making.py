@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import frames
+from . import alpha, frames
 from .frames import Writer, Written, png_size
 from .record import AUTO, Record
 from .sfwire.messages import Progress
@@ -34,10 +34,12 @@ CHOSEN = f"{AUTO}: "
 
 
 def request_for(record: Record, sheet: Sheet, keyframes: Sequence[tuple[int, Buffer]], start_from: int = 0) -> Request:
-    """What is asked of the server: the pictures of the sheet, between the (index, RGB8) that are given; those before
-    `start_from` are there."""
+    """What is asked of the server: the pictures of the sheet, between the (index, RGB8 or RGBA8) that are given; those
+    before `start_from` are there."""
+    given, channels = alpha.alike(keyframes, record.width, record.height)
     return Request(
-        keyframes=tuple(keyframes),
+        keyframes=given,
+        channels=channels,
         width=record.width,
         height=record.height,
         num_frames=sheet.clip_frames,
@@ -147,6 +149,7 @@ class Making:
 
     def submit(self, client: Client) -> None:
         assert self.request is not None
+        self.request = alpha.as_kept(self.request, client.welcome)
         self.stream = client.submit(self.request)
 
     @property

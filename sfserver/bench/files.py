@@ -2,7 +2,8 @@
 
     python -m sfserver.bench.files examples
 
-Errors are of 8 bit, over all pictures. Times are of one processor and for writing alone; they are to compare codecs of
+Errors are in steps of 8 bit, over all pictures: of pictures with 8 bits, and with 16; of those with a soft alpha the
+error of that too. Times are of one processor and for writing alone; they are to compare codecs of
 one run with each other. The tags are ffprobe's words, where it is installed.
 """
 
@@ -26,10 +27,11 @@ from rich.table import Table
 from ..media import read_picture
 from ..media.clip import ClipWriter
 from ..media.codecs import CODECS, Codec
-from ..samples import Form, Picture, conformed
+from ..samples import RGB8, Form, Picture, conformed
 
 _RATE = Fraction(24000, 1001)
 _TIMECODE = "01:00:00:00"
+_READ = {RGB8: "rgb24", Form(4): "rgba", Form(3, 16): "rgb48le", Form(4, 16): "rgba64le"}
 
 
 @frozen
@@ -37,31 +39,53 @@ class Row:
     """One codec in one kind of file."""
 
     codec: str
+    kind: str
     suffix: str
-    worst: int
+    worst: float
     mean: float
+    worst_alpha: float | None
     ms_a_frame: float
     bytes_a_frame: int
     tags: str
 
 
-def measure(codec: Codec, suffix: str, pictures: list[Picture], folder: Path) -> Row:
+def kinds(codec: Codec) -> list[Form]:
+    """Of pictures that are tried: those that it keeps, and 8 bits where it has more."""
+    return sorted({RGB8, *codec.pixels}, key=lambda form: (form.depth, form.channels))
+
+
+def drawn(picture: Picture, form: Form) -> Picture:
+    """RGB8 in another kind: alpha that rises from left to right, low bits that are drawn at random."""
+    if form.has_alpha:
+        rising = np.rint(np.linspace(0, 255, picture.shape[1]))[None, :, None].repeat(len(picture), 0)
+        picture = np.concatenate((picture, rising.astype(np.uint8)), axis=2)
+    if form.depth == 8:
+        return picture
+    low = np.random.default_rng(0).integers(-128, 129, picture.shape)
+    return np.clip(picture.astype(np.int64) * 257 + low, 0, form.most).astype(form.type)
+
+
+def measure(codec: Codec, form: Form, suffix: str, pictures: list[Picture], folder: Path) -> Row:
     """Write all pictures, which have one size, and read them back."""
-    path = folder / f"{codec.name}{suffix}"
+    pictures = [drawn(picture, form) for picture in pictures]
+    path = folder / f"{codec.name}_{form.channels}_{form.depth}{suffix}"
     height, width = pictures[0].shape[:2]
     began = time.process_time()
-    clip = ClipWriter(path, width, height, _RATE, codec=codec, timecode=_TIMECODE)
+    clip = ClipWriter(path, width, height, _RATE, codec=codec, timecode=_TIMECODE, form=form)
     for picture in pictures:
         clip.write(picture)
     clip.close()
     spent = time.process_time() - began
     with av.open(str(path)) as container:
-        read = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    errors = np.abs(np.stack(read).astype(int) - np.stack(pictures))
+        read = [frame.to_ndarray(format=_READ[form]) for frame in container.decode(video=0)]
+    errors = np.abs(np.stack(read).astype(int) - np.stack(pictures)) * (255 / form.most)
+    colours, alpha = errors[..., :3], errors[..., 3:]
     count = len(pictures)
     per_frame = path.stat().st_size // count
-    worst, mean = int(errors.max()), float(errors.mean())
-    return Row(codec.name, suffix, worst, mean, 1000 * spent / count, per_frame, tags(path))
+    worst, mean = float(colours.max()), float(colours.mean())
+    worst_alpha = float(alpha.max()) if form.has_alpha else None
+    kind = f"{'RGBA'[: form.channels]}{form.depth}"
+    return Row(codec.name, kind, suffix, worst, mean, worst_alpha, 1000 * spent / count, per_frame, tags(path))
 
 
 def tags(path: Path) -> str:
@@ -77,18 +101,35 @@ def tags(path: Path) -> str:
 
 
 def main(folder: str) -> None:
-    loaded = [conformed(read_picture(path).image, Form()) for path in sorted(Path(folder).glob("*.png"))]
+    loaded = [conformed(read_picture(path).image, RGB8) for path in sorted(Path(folder).glob("*.png"))]
     pictures = [image for image in loaded if image.shape == loaded[0].shape]
     table = Table(title=f"{len(pictures)} pictures of {pictures[0].shape[1]}x{pictures[0].shape[0]}", box=None)
-    for heading in ("codec", "file", "worst", "mean", "ms a frame", "kB a frame", "as ffprobe reads it"):
+    for heading in (
+        "codec",
+        "pictures",
+        "file",
+        "worst",
+        "mean",
+        "of alpha",
+        "ms a frame",
+        "kB a frame",
+        "as ffprobe reads it",
+    ):
         table.add_column(heading, no_wrap=True)
     with tempfile.TemporaryDirectory() as scratch:
         for codec in CODECS.values():
-            for suffix in codec.suffixes:
-                r = measure(codec, suffix, pictures, Path(scratch))
-                figures = (str(r.worst), f"{r.mean:.3f}", f"{r.ms_a_frame:.0f}", f"{r.bytes_a_frame / 1000:.0f}")
-                table.add_row(r.codec, r.suffix, *figures, r.tags)
-    Console(width=180, highlight=False).print(table)
+            for suffix, form in ((suffix, form) for suffix in codec.suffixes for form in kinds(codec)):
+                r = measure(codec, form, suffix, pictures, Path(scratch))
+                of_alpha = "" if r.worst_alpha is None else f"{r.worst_alpha:.2f}"
+                figures = (
+                    f"{r.worst:.2f}",
+                    f"{r.mean:.3f}",
+                    of_alpha,
+                    f"{r.ms_a_frame:.0f}",
+                    f"{r.bytes_a_frame / 1000:.0f}",
+                )
+                table.add_row(r.codec, r.kind, r.suffix, *figures, r.tags)
+    Console(width=200, highlight=False).print(table)
 
 
 if __name__ == "__main__":

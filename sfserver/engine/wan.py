@@ -198,9 +198,10 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
 
 
 def _summary(preset: Preset) -> str:
+    known = f"{preset.summary}. It makes 8 bits in sRGB, without alpha"
     if not preset.negative_prompt:
-        return preset.summary
-    return f"{preset.summary}. Where you give no negative prompt, it keeps from: {preset.negative_prompt}"
+        return known
+    return f"{known}. Where you give no negative prompt, it keeps from: {preset.negative_prompt}"
 
 
 def _needed(preset: Preset) -> list[Part]:

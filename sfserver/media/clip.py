@@ -17,13 +17,14 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from ..samples import RGB8, Form, Picture, conformed
-from . import codecs
+from . import codecs, ycbcr
 from .codecs import Codec, codec_for
 from .files import PART_SUFFIX, MediaError, write_error
 
 _BITS_PER_PIXEL = 0.25
 """For encoders without a constant quality mode."""
 _SOURCE = {RGB8: "rgb24", Form(4): "rgba", Form(3, 16): "rgb48le", Form(4, 16): "rgba64le"}
+_ROUNDED_BY_US = "yuv444p10le", "yuva444p10le"
 _ACCURATE_RND = 0x40000
 _CONVERSION = Interpolation.BICUBIC | _ACCURATE_RND
 """FFmpeg's usual way to other pixels, rounded alike. Its quicker code gives other bits from run to run where a
@@ -70,11 +71,11 @@ class ClipWriter:
         self._part = path.with_name(path.name + PART_SUFFIX)
         self._pad = ((0, height % 2), (0, width % 2), (0, 0)) if codec.is_subsampled else ((0, 0),) * 3
         self._reformatter = VideoReformatter()
-        form = codecs.FORMAT_OF[path.suffix.lower()]
-        options = {} if form == "matroska" else {"movflags": "faststart"}
+        container = codecs.FORMAT_OF[path.suffix.lower()]
+        options = {} if container == "matroska" else {"movflags": "faststart"}
         with self._writing():
             self._part.touch()  # so that a folder that cannot be written is told now and not after the first frame
-            self._container = av.open(str(self._part), "w", format=form, options=options)
+            self._container = av.open(str(self._part), "w", format=container, options=options)
         if comment:
             self._container.metadata["comment"] = comment
         stream = self._container.add_stream(encoder, rate=fps)
@@ -94,7 +95,17 @@ class ClipWriter:
         image = conformed(image, self._form)
         if any(end for _, end in self._pad):
             image = np.pad(image, self._pad, mode="edge")
-        frame = self._reformatter.reformat(
+        frame = self._frame(image)
+        _tag(frame, self._codec)
+        frame.pts = self.frames
+        with self._writing():
+            self._container.mux(self._stream.encode(frame))
+        self.frames += 1
+
+    def _frame(self, image: Picture) -> av.VideoFrame:
+        if self._pixels in _ROUNDED_BY_US:
+            return ycbcr.frame_of(image, self._pixels)
+        return self._reformatter.reformat(
             av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=_SOURCE[self._form]),
             format=self._pixels,
             src_color_range=ColorRange.JPEG,
@@ -102,11 +113,6 @@ class ClipWriter:
             dst_colorspace=None if self._codec.is_rgb else self._codec.tags.matrix,
             interpolation=_CONVERSION,
         )
-        _tag(frame, self._codec)
-        frame.pts = self.frames
-        with self._writing():
-            self._container.mux(self._stream.encode(frame))
-        self.frames += 1
 
     def close(self) -> None:
         """Finish the file and let it appear, replacing what was there. Without a single frame it is an `abort`."""

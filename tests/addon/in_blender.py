@@ -132,7 +132,7 @@ def right(strip: Any) -> int:
 
 
 def captured(scene: bpy.types.Scene, frame: int, width: int, height: int, keep_as: Path) -> bytes:
-    """RGB8 of the timeline's picture, by the steps that a fill takes."""
+    """RGB8 of the timeline's picture, by the steps that a fill takes; what is transparent lies over black."""
     capture = module("capture")
     capture.render(scene, frame, width, height, keep_as)
     capture.write(scene, keep_as)
@@ -141,6 +141,8 @@ def captured(scene: bpy.types.Scene, frame: int, width: int, height: int, keep_a
         capture.fit(keep_as, width, height)
         picture = capture.read(keep_as, width, height)
     assert picture is not None
+    if len(picture) == width * height * 4:
+        picture = module("alpha").over_black(np.frombuffer(picture, np.uint8).reshape(-1, 4)).tobytes()
     return bytes(picture)
 
 
