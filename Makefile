@@ -3,6 +3,8 @@
 # make test   the tests of everything but the three other Blenders
 # make test-blender   the extension inside all four Blenders
 # make extension      the extension's zips, under dist/
+# make bench-blender  what the extension takes of a window's time, in Blender 4.2 and 5.2, beside what was promised
+# make walk-blender   what a stranger does with the zip alone, in windows of both, with pictures
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
 # make test-ray       workers that Ray places, on a cluster on this machine
 # make scale          the figures of docs/scale.md
@@ -25,7 +27,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: scale test-ray demo animatic-demo node-client test test-server test-blender libraries lint bench speed bench-draft bench-files bench-world torture extension clean
+.PHONY: scale test-ray demo animatic-demo node-client test test-server test-blender libraries lint bench bench-blender walk-blender speed bench-draft bench-files bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -56,6 +58,16 @@ libraries:
 
 test-blender-%: libraries $(VENV)/.dev .venv-bpy%/.ready extension
 	timeout 1200 .venv-bpy$*/bin/python $(INSIDE_BLENDER)
+
+# A window of a bpy wheel needs a tool that opens one: WINDOW names it, a Python script that runs another inside.
+bench-blender: bench-blender-42 bench-blender-52
+
+walk-blender: walk-blender-42 walk-blender-52
+
+bench-blender-% walk-blender-%: SCRIPT = $(if $(findstring bench,$@),bench,animatic)
+bench-blender-% walk-blender-%: libraries $(VENV)/.dev .venv-bpy%/.ready extension
+	test -n "$(WINDOW)" || { echo "WINDOW=... names the tool that opens a bpy wheel with its window"; exit 1; }
+	timeout 1800 .venv-bpy$*/bin/python $(WINDOW) tests/addon/window/$(SCRIPT).py
 
 extension: $(VENV)/.dev .venv-bpy50/.ready
 	$(BIN)/python blender_addon/build.py

@@ -117,7 +117,10 @@ def generate(
     ] = None,
     connect: Annotated[bool, typer.Option("--connect", help="Let the running server do it")] = False,
     codec: Annotated[str, typer.Option(help="Of the movie: h264, prores (4444), ffv1 or png (lossless)")] = "",
-    depth: Annotated[int, typer.Option(help="Bits a sample of PNG and TIFF: 8 or 16; an EXR has half floats")] = 8,
+    depth: Annotated[
+        int | None,
+        typer.Option(help="Bits a sample of PNG and TIFF, 8 or 16; by default as keyframes have"),
+    ] = None,
     start_number: Annotated[int, typer.Option(help="Of the first frame's file, as in 1001", min=0, max=9999999)] = 0,
     timecode: Annotated[str, typer.Option(help="Of the movie's first frame, as in 01:00:00:00")] = "",
     recipe: Annotated[

@@ -15,6 +15,7 @@ from sfwire.regular import read_regular
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bf16", "fp32", "fp8", "int8"]
+Compile = Literal["asked", "beside"]
 
 _MAX_FILE_BYTES = 1024 * 1024
 _DIRS = platformdirs.PlatformDirs("sfserver", appauthor=False)
@@ -48,6 +49,9 @@ class ServerConfig:
     device: Device = "auto"
     precision: Precision = "auto"
     """bf16 on CUDA, fp32 elsewhere, unless said otherwise; fp8 and int8 are of the large matrices alone."""
+    compile: Compile = "asked"
+    """Whether clips are made by compiled code where a request asks for it, after minutes, or where that could be
+    compiled beside the clips before it. Such code and eager one differ by the last bits of a float."""
     beat_timeout_s: float = 0.0
     """A worker whose engine shows no step for this long is replaced; 0: for as long as the engine says it may take."""
 
@@ -90,7 +94,12 @@ def _from_file(path: Path | None, required: bool) -> dict[str, tuple[Any, str]]:
 
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_CHOICES = {"device": get_args(Device), "precision": get_args(Precision), "log_level": ("debug", "info", "warning")}
+_CHOICES = {
+    "device": get_args(Device),
+    "precision": get_args(Precision),
+    "compile": get_args(Compile),
+    "log_level": ("debug", "info", "warning"),
+}
 _RANGES = {"port": (0, 65535), "workers": (1, 64), "beat_timeout_s": (0.0, 86400.0)}
 
 

@@ -86,7 +86,18 @@ def _torch(config: ServerConfig) -> Iterable[Finding]:
         device = "mps" if has_mps else f"cpu with {os.cpu_count()} cores, no GPU: the big models would be slow"
     present = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": has_mps}[config.device]
     remedy = "" if present else f"the settings ask for {config.device}; set device to auto, or install torch for it"
-    yield Finding("torch", f"{torch.__version__}, {device}", remedy)
+    yield Finding(
+        "torch", f"{torch.__version__}, {device}{_unverified(torch.version.hip is not None, has_mps)}", remedy
+    )
+
+
+def _unverified(is_rocm: bool, is_mps: bool) -> str:
+    """What nobody has seen running on such a device, said by whoever chose it."""
+    if is_rocm:
+        return "; through ROCm, on which the big models were never seen: not verified, and without 8 bits"
+    if is_mps:
+        return "; through MPS, on which the big models were never seen: not verified, and without 8 bits"
+    return ""
 
 
 def _memory(_config: ServerConfig) -> Iterable[Finding]:

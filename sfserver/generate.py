@@ -32,7 +32,14 @@ def generate(order: Order, config: ServerConfig, watcher: Watcher) -> Result:
             recipe = recipes.same(order.again, recipe)
         outputs = Outputs(
             order.out,
-            ClipShape(plan.job.width, plan.job.height, order.num_frames, [k.at for k in plan.job.keyframes], order.fps),
+            ClipShape(
+                plan.job.width,
+                plan.job.height,
+                order.num_frames,
+                [k.at for k in plan.job.keyframes],
+                order.fps,
+                plan.form,
+            ),
             recipe.text() if order.keeps_recipe else "",
             order.keeping,
         )

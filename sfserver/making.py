@@ -11,6 +11,7 @@ from typing import Protocol
 from attrs import frozen
 from sfwire.errors import WireError
 
+from . import samples
 from .engine import base
 from .interrupts import Interrupts
 from .planning import Notes
@@ -61,12 +62,13 @@ class Clip:
         self._wanted_at = job.wanted()
         self._gaps = list(pairwise(keyframe.at for keyframe in job.keyframes))
         self._frames = frames
+        self._form = samples.form_of(job.keyframes[0].image)
         self._keyframes = [] if between_only else list(job.keyframes)
 
     def add(self, frame: base.Frame) -> None:
         while self._keyframes and self._keyframes[0].at < frame.index:
             self._write_keyframe()
-        self._frames.write(frame.index, frame.image)
+        self._frames.write(frame.index, samples.conformed(frame.image, self._form))
         self.made += 1
         self.unsure += frame.confidence is not None and frame.confidence <= DISSOLVE_CONFIDENCE
 

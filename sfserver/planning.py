@@ -5,7 +5,7 @@ order -> keyframes read -> engine chosen -> clip planned -> its recipe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from sfwire.limits import AUTO
 from sfwire.request import Request
 
 from . import recipe as recipes
+from . import samples
 from .config import ServerConfig
 from .engine import base, table, wan
 from .engine.choice import Wanted
@@ -39,6 +40,11 @@ class Plan:
     request: Request
     job: base.Job
     info: m.EngineInfo
+
+    @property
+    def form(self) -> samples.Form:
+        """Of its frames, as far as is known here: a server that chooses the engine may keep less."""
+        return samples.form_of(self.job.keyframes[0].image)
 
 
 @frozen
@@ -152,12 +158,16 @@ def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInf
     width, height = order.size or clip_size(images[0], info.size_multiple, info.min_side_px, info.max_pixels)
     given = {name: typed(text, name, info) for name, text in order.settings.items()}
     is_servers_choice = order.connect and order.engine == AUTO
+    for lost in _lost(images.values(), info):
+        watcher.note(lost)
     places = [base.Place(at, width, height) for at in images]
     switches = [at for at, _ in order.prompts]
     params = base.check(info, width, height, order.num_frames, places, given, switches=switches)
     fitted, notes = fit_all(list(images.values()), width, height, order.fit)
     for note in notes:
         watcher.note(note)
+    form = samples.common(fitted) if is_servers_choice else samples.common(fitted).kept_by(info)
+    fitted = [samples.conformed(image, form) for image in fitted]
     request = Request(
         keyframes=tuple((at, np.ascontiguousarray(image).data) for at, image in zip(images, fitted, strict=True)),
         width=width,
@@ -169,6 +179,8 @@ def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInf
         engine=AUTO if is_servers_choice else info.id,
         params=given if is_servers_choice else params,
         prompts=order.prompts,
+        channels=form.channels,
+        depth=form.depth,
     )
     request.generate("check", info.id)  # the wire's limits hold here too, so that both roads refuse alike
     job = base.Job(
@@ -183,6 +195,17 @@ def plan_for(order: Order, images: Mapping[int, base.Picture], info: m.EngineInf
         prompts=order.prompts,
     )
     return Plan(request, base.checked(job, info), info)
+
+
+def _lost(images: Collection[samples.Picture], info: m.EngineInfo) -> list[str]:
+    """What of the keyframes the frames will not have."""
+    form, found = samples.common(images), list[str]()
+    if form.has_alpha and info.max_channels < form.channels:
+        found.append(f"engine {info.id} makes no alpha as draft does: what is transparent was filled with grey")
+    if form.depth > info.max_depth:
+        depth = "floats" if form.depth == 32 else f"{form.depth} bit"
+        found.append(f"engine {info.id} makes {info.max_depth} bit in sRGB, the keyframes are {depth}")
+    return found
 
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

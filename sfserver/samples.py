@@ -50,6 +50,10 @@ class Form:
         return self.within(info.max_channels, info.max_depth)
 
 
+RGB8 = Form()
+"""What every engine takes and makes."""
+
+
 def form_of(image: Picture) -> Form:
     return Form(image.shape[2], 8 * image.dtype.itemsize)
 
@@ -77,7 +81,7 @@ def hides(image: Picture) -> bool:
     return here.has_alpha and bool(image[..., 3].min() < here.most)
 
 
-def unit(image: Picture) -> NDArray[np.float32]:
+def unit(image: Picture) -> Picture:
     """Samples from 0 to 1, colours of floats also above; what is no number counts as nothing."""
     here = form_of(image)
     if here.depth < 32:
@@ -88,23 +92,24 @@ def unit(image: Picture) -> NDArray[np.float32]:
     return clean
 
 
-def from_unit(samples: NDArray[np.float32], form: Form) -> Picture:
+def from_unit(samples: Picture, form: Form) -> Picture:
     """Rounded and cut off as the depth of `form` wants it."""
     if form.depth == 32:
         return samples.astype(form.type)
     return np.rint(np.clip(samples, 0, 1) * np.float32(form.most)).astype(form.type)
 
 
-def premultiplied(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def premultiplied(samples: Picture) -> Picture:
     """RGBA with its colours multiplied by its alpha: so they can be moved and mixed without what nobody sees."""
     return np.concatenate((samples[..., :3] * samples[..., 3:], samples[..., 3:]), axis=-1)
 
 
-def straight(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def straight(samples: Picture) -> Picture:
     """The opposite; where nothing is seen colours are black."""
     alpha = samples[..., 3:]
     seen = alpha > 0
-    return np.concatenate((np.where(seen, samples[..., :3] / np.where(seen, alpha, 1), 0), alpha), axis=-1)
+    colours: Picture = np.where(seen, samples[..., :3] / np.where(seen, alpha, 1), 0)
+    return np.concatenate((colours, alpha), axis=-1)
 
 
 def mixed(a: Picture, b: Picture, t: float) -> Picture:
@@ -115,6 +120,17 @@ def mixed(a: Picture, b: Picture, t: float) -> Picture:
         return from_unit(straight(both), form)
     both = a * np.float32(1 - t) + b * np.float32(t)
     return both.astype(form.type) if form.depth == 32 else np.rint(both).astype(form.type)
+
+
+def to_linear(colours: Picture) -> Picture:
+    """sRGB as light (IEC 61966-2-1); 1 stays 1, and what is brighter goes on along the same curve."""
+    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def from_linear(light: Picture) -> Picture:
+    """The opposite."""
+    curve = 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055
+    return np.where(light <= 0.0031308, light * 12.92, curve).astype(np.float32)
 
 
 def _over_grey(image: Picture, form: Form) -> Picture:

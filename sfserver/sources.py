@@ -12,6 +12,7 @@ from sfwire.client import Client
 from sfwire.errors import ServerUnavailable
 from sfwire.request import Ended, Interrupted, Picture, Request
 
+from . import samples
 from .engine import base
 from .planning import Choice
 
@@ -46,8 +47,9 @@ def heard(event: Picture | m.Progress | m.Accepted | Interrupted) -> Event:
     """What a server says, as an engine in this process would say it."""
     match event:
         case Picture():
-            pixels = np.frombuffer(event.data, np.uint8).reshape(event.height, event.width, 3)
-            return base.Frame(event.index, pixels, event.confidence)
+            pixels = np.frombuffer(event.data, samples.Form(event.channels, event.depth).type)
+            image = pixels.reshape(event.height, event.width, event.channels)
+            return base.Frame(event.index, image, event.confidence)
         case m.Progress():
             return base.Step(event.stage, event.step, event.of)
         case m.Accepted():

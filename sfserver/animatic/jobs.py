@@ -174,7 +174,8 @@ class Reel:
         self.made = 0
         job = task.plan.job
         comment = task.recipe.text() if wish.keeps_recipe else ""
-        self._writer = ClipWriter(self.path, job.width, job.height, rates.exact(task.hole.rate), comment, wish.codec)
+        rate = rates.exact(task.hole.rate)
+        self._writer = ClipWriter(self.path, job.width, job.height, rate, comment, wish.codec, form=task.plan.form)
 
     def add(self, frame: base.Frame) -> None:
         self._writer.write(frame.image)

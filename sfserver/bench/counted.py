@@ -26,6 +26,7 @@ from ..engine.geometry import Geometry, plan
 from ..model.cache import CacheShape, KvCache
 from ..model.config import WAN_1_3B, DitConfig
 from ..model.dit import Dit, How
+from ..model.eightbit import Kind, quantise
 from ..model.positions import Positions
 from ..model.rope import RopeTable
 from ..model.tae import Tae, TaeConfig
@@ -109,7 +110,9 @@ def _in_midstream(work: Any, state: StreamState) -> tuple[int, int]:
     return state.nbytes, peak.most
 
 
-def pass_bytes(config: DitConfig, geometry: Geometry, count: int, window: int) -> tuple[int, int]:
+def pass_bytes(
+    config: DitConfig, geometry: Geometry, count: int, window: int, eight_bit: Kind | None = None
+) -> tuple[int, int]:
     """(of the cache, the most at once during a pass over `count` latents beside it). No cache where `window` is 0."""
     table = RopeTable(config.head_dim, geometry.latents, geometry.rows, geometry.columns, "meta")
     cache = None
@@ -119,7 +122,9 @@ def pass_bytes(config: DitConfig, geometry: Geometry, count: int, window: int) -
         cache = KvCache(shape, table, Positions("absolute"), "meta", DTYPE)
         cache.seat(0, count)
     with torch.device("meta"):
-        dit = Dit(config).set_compute_dtype(DTYPE)
+        dit = Dit(config).requires_grad_(False).set_compute_dtype(DTYPE)
+        if eight_bit:
+            quantise(dit, eight_bit)
         text = dit.embed_prompt(torch.zeros(1, 1, config.text_dim))
         x, t = torch.zeros(geometry.latent_shape(count)), torch.zeros(1, 1)
     rotation = cache.rotation if cache else table.at(0, count)

@@ -26,7 +26,7 @@ from rich.table import Table
 from ..media import read_picture
 from ..media.clip import ClipWriter
 from ..media.codecs import CODECS, Codec
-from ..media.files import Picture
+from ..samples import Form, Picture, conformed
 
 _RATE = Fraction(24000, 1001)
 _TIMECODE = "01:00:00:00"
@@ -77,7 +77,7 @@ def tags(path: Path) -> str:
 
 
 def main(folder: str) -> None:
-    loaded = [read_picture(path).image for path in sorted(Path(folder).glob("*.png"))]
+    loaded = [conformed(read_picture(path).image, Form()) for path in sorted(Path(folder).glob("*.png"))]
     pictures = [image for image in loaded if image.shape == loaded[0].shape]
     table = Table(title=f"{len(pictures)} pictures of {pictures[0].shape[1]}x{pictures[0].shape[0]}", box=None)
     for heading in ("codec", "file", "worst", "mean", "ms a frame", "kB a frame", "as ffprobe reads it"):

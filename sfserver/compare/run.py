@@ -20,6 +20,7 @@ from ..config import ServerConfig
 from ..engine import base, table
 from ..media import FitRule, clip_size, fit_all, read_picture
 from ..planning import typed
+from ..samples import Form, conformed
 from .cells import Cell, Outcome, asked, clip_in, combinations, keep, outcome_in
 from .measures import Clip, measure
 from .page import Row, write_page
@@ -59,7 +60,7 @@ def compare(wish: Wish, config: ServerConfig, tell: Tell) -> int:
     Ctrl-C ends it with a page of what there is. Raises WireError or MediaError where nothing can be made at all.
     """
     infos = _infos(wish, config)
-    pictures = [read_picture(path).image for path in (wish.start, wish.end)]
+    pictures = [conformed(read_picture(path).image, Form()) for path in (wish.start, wish.end)]
     cells = combinations(infos, wish.strategies, wish.seeds, wish.varied)
     if not cells:
         known = sorted({name for info in infos for p in info.parameters if p.name == "strategy" for name in p.choices})

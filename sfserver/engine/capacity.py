@@ -84,6 +84,8 @@ class Need:
         activations = widest * (
             4 * in_float32 + (max(4 * c.dim, 2 * c.ffn_dim + c.dim) + own_keys) * self.element_bytes
         )
+        if self.eight_bit:  # what enters the largest product: as it is, and in float32 thrice while it is rounded
+            activations = max(activations, widest * (4 * in_float32 + c.ffn_dim * (self.element_bytes + 3 * 4 + 1)))
         hints = len(c.vace_layers) * widest * c.dim * self.element_bytes if self.vace_span else 0
         is_tae = self.decoder == "tae"
         state = (TAE_STATE_ELEMENTS if is_tae else VAE_STATE_ELEMENTS) * width * height * self.element_bytes

@@ -47,8 +47,10 @@ class Choice:
     settings: dict[str, Value] = field(factory=dict[str, Value])
 
 
-def choose(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted) -> Choice:
-    """`infos` in order of preference, `memory_bytes` of the GPU, 0 without one. Raises RequestError where none will do.
+def choose(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted, eight_bit: bool = False) -> Choice:
+    """`infos` in order of preference, `memory_bytes` of the GPU, 0 without one; `eight_bit` is of large matrices.
+
+    Raises RequestError where none will do.
 
     Without a GPU the first that needs none is taken: a diffusion model takes minutes for a frame there, which somebody
     may want but nobody expects.
@@ -59,7 +61,7 @@ def choose(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted) -> Choi
         if why_not := _cannot(info, clip):
             passed_over.append(why_not)
             continue
-        found = _fitting(info, memory_bytes, clip)
+        found = _fitting(info, memory_bytes, clip, eight_bit)
         if isinstance(found, Choice):
             because = f"; {passed_over[0]}" if passed_over else ""
             return Choice(found.engine, f"{info.title}: {found.reason}{because}", found.settings)
@@ -84,7 +86,7 @@ def _cannot(info: EngineInfo, clip: Wanted) -> str | None:
     return None
 
 
-def _fitting(info: EngineInfo, memory_bytes: int, clip: Wanted) -> Choice | str:
+def _fitting(info: EngineInfo, memory_bytes: int, clip: Wanted, eight_bit: bool) -> Choice | str:
     """Settings with which it fits, or why it does not."""
     if not info.memory_bytes:
         return Choice(info.id, "the first that is complete and can do it here, see sfserver models")
@@ -97,14 +99,15 @@ def _fitting(info: EngineInfo, memory_bytes: int, clip: Wanted) -> Choice | str:
         return Choice(info.id, f"needs about {least / 1e9:.1f} of {gpu}") if fits else _too_large(info, least, gpu)
     has_tae, size = any(parameter.name == "decoder" for parameter in info.parameters), clip.size_in(info)
     for strategy, window, decoder in ways(preset, has_tae):
-        need = capacity.need_of(preset, strategy, window, latent_of(clip.num_frames - 1) + 1, clip.keyframes, decoder)
+        latents = latent_of(clip.num_frames - 1) + 1
+        need = capacity.need_of(preset, strategy, window, latents, clip.keyframes, decoder, eight_bit)
         taken = need.at(*size)
         least = min(least, taken)
         if taken <= memory_bytes:
             settings = _settings(preset, strategy, window, decoder)
             how = f" with {', '.join(f'{name} {value}' for name, value in settings.items())}" if settings else ""
             return Choice(info.id, f"needs about {taken / 1e9:.1f} of {gpu}{how}", settings)
-    smaller = way_on(preset, memory_bytes, *size, clip.num_frames, clip.keyframes, has_tae)
+    smaller = way_on(preset, memory_bytes, *size, clip.num_frames, clip.keyframes, has_tae, eight_bit)
     instead = f"; {smaller.width}x{smaller.height} would fit" if smaller else ""
     return f"{_too_large(info, least, gpu)}{instead}"
 

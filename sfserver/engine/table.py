@@ -75,12 +75,12 @@ def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) 
     """What `auto` means for one clip, with settings that make it fit. Raises RequestError where nothing will do."""
     infos = list(infos)
     memory = gpu_memory_bytes(config) if any(info.available and info.memory_bytes for info in infos) else 0
-    return choose_of(infos, memory, clip)
+    return choose_of(infos, memory, clip, eight_bit=config.precision in ("fp8", "int8"))
 
 
-def choose_of(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted) -> Choice:
+def choose_of(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted, eight_bit: bool = False) -> Choice:
     """The same with so much memory. Never the small world."""
-    return choose_clip([info for info in infos if info.id != SMALL_WORLD.id], memory_bytes, clip)
+    return choose_clip([info for info in infos if info.id != SMALL_WORLD.id], memory_bytes, clip, eight_bit)
 
 
 def gpu_memory_bytes(config: ServerConfig) -> int:

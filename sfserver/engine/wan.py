@@ -182,7 +182,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         id=preset.id,
         title=preset.title,
         summary=_summary(preset),
-        version=f"{VERSION}-{config.precision}",
+        version=f"{VERSION}-{config.precision}" + ("" if config.compile == "asked" else f"-{config.compile}"),
         licence=preset.licence,
         uses_prompt=True,
         uses_negative_prompt=True,

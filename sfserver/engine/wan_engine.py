@@ -25,10 +25,11 @@ from .base import Chunk, Engine, Event, Frame, Job, Keyframe, Step
 from .capacity import Need, largest_size
 from .conditioning import ClipContext, GreyClip, Still, Strategy
 from .geometry import Geometry, frames_of, latent_of
-from .guide import Context, Focus, Pull
+from .guide import Context, Focus, Guide, Pull
 from .noise import Schedule, even_schedule, make_schedule, seeded_noise, unipc_schedule
 from .pipeline import Leaving, Pipeline, line_of, to_pictures
 from .presets import TRAINED_LATENTS, Preset
+from .rehearsal import Rehearsals, rehearsal
 from .rollout import Made, Memory, Networks, Rollout, Sampling
 from .script import Prompt, Script, Switch
 from .seam import Seam
@@ -60,7 +61,16 @@ class Weights:
 class WanEngine:
     """Implements `base.Engine`. Keeps what outlives a job: weights, compiled code, the grey clip that VACE needs."""
 
-    def __init__(self, info: EngineInfo, preset: Preset, weights: Weights, device: torch.device):
+    def __init__(
+        self,
+        info: EngineInfo,
+        preset: Preset,
+        weights: Weights,
+        device: torch.device,
+        rehearsals: Rehearsals | None = None,
+    ):
+        """With `rehearsals`, clips that do not ask to be compiled are, once one of their kind was made."""
+        self._rehearsals = rehearsals
         self._info = info
         self._preset = preset
         self._weights = weights
@@ -110,13 +120,17 @@ class WanEngine:
             if params["seam"] and still.at not in given:  # the rollout itself decodes what is given
                 self._line.beside(partial(_learn, seam, still, decoder))  # and beside the first block's passes
         decode = partial(decoder.decode, state=decoder.new_decoder_state())
+        guide = conditioning.guide(strategy, geometry, stills, context, self._dials(job))
+        networks = Networks(weights.dit, weights.vace, self._how(job), weights.clean)
+        if self._rehearsals and not job.params["compile"]:
+            networks = self._rehearsed(networks, strategy, geometry, self._sampling(job), script.opening, guide, memory)
         rollout = Rollout(
-            Networks(weights.dit, weights.vace, self._how(job), weights.clean),
+            networks,
             geometry,
             self._sampling(job),
             script.opening,
             seeded_noise(job.seed, geometry, self._device),
-            conditioning.guide(strategy, geometry, stills, context, self._dials(job)),
+            guide,
             memory,
             lambda latents: self._line.beside(lambda: decode(latents)),
             self._device,
@@ -281,6 +295,25 @@ class WanEngine:
         if self._compiled is None:
             self._compiled = How.compiled(self._attend)
         return self._compiled
+
+    def _rehearsed(
+        self,
+        networks: Networks,
+        strategy: Strategy,
+        geometry: Geometry,
+        sampling: Sampling,
+        prompts: Sequence[Prompt],
+        guide: Guide,
+        memory: Memory | None,
+    ) -> Networks:
+        """With code that was compiled for such a clip; where there is none yet, that is begun beside this one."""
+        assert self._rehearsals
+        lengths = frozenset(block.count for block in geometry.blocks)
+        is_guided = prompts[0].text[0].negative is not None
+        policy = memory.policy if memory else None
+        kind = (geometry.width, geometry.height, lengths, strategy, policy, bool(guide.known), is_guided)
+        self._rehearsals.begin(kind, rehearsal(networks, geometry, sampling, prompts, guide, memory, self._device))
+        return evolve(networks, how=self._rehearsals.how(kind))
 
 
 def _learn(seam: Seam, still: Still, decoder: WanVae | Tae) -> None:

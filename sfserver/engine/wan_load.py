@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
 from ..model import eightbit
+from ..model.attention import choose_attention
 from ..model.eightbit import Kind
 from ..model.tae import Tae
 from ..model.text import PromptCache, PromptEncoder
@@ -22,6 +24,7 @@ from ..weights import loading
 from ..weights.files import WeightsError
 from . import capacity, draft
 from .presets import Preset, Role
+from .rehearsal import Rehearsals
 from .wan_engine import WanEngine, Weights, says_out_of_memory
 
 Loaded = TypeVar("Loaded")
@@ -47,7 +50,15 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
         f"the weights of engine {info.id} take {size / 1e9:.1f} GB, more than is free on {device.type}; "
         "choose another engine, or end what else runs there",
     )
-    return WanEngine(info, preset, weights, device)
+    keep_compiled(config.cache_dir)
+    attend = choose_attention("auto", device, weights.dit.compute_dtype)
+    return WanEngine(info, preset, weights, device, Rehearsals(attend, device) if config.compile == "beside" else None)
+
+
+def keep_compiled(cache_dir: Path) -> None:
+    """Where compiled code outlives a process, unless the environment says it: torch looks there before it compiles."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir / "compiled"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_dir / "compiled" / "triton"))
 
 
 def _load_weights(

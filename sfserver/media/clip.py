@@ -16,12 +16,14 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from ..samples import RGB8, Form, Picture, conformed
 from . import codecs
 from .codecs import Codec, codec_for
-from .files import PART_SUFFIX, MediaError, Picture, write_error
+from .files import PART_SUFFIX, MediaError, write_error
 
 _BITS_PER_PIXEL = 0.25
 """For encoders without a constant quality mode."""
+_SOURCE = {RGB8: "rgb24", Form(4): "rgba", Form(3, 16): "rgb48le", Form(4, 16): "rgba64le"}
 _ACCURATE_RND = 0x40000
 _CONVERSION = Interpolation.BICUBIC | _ACCURATE_RND
 """FFmpeg's usual way to other pixels, rounded alike. Its quicker code gives other bits from run to run where a
@@ -49,8 +51,10 @@ class ClipWriter:
         comment: str = "",
         codec: Codec | None = None,
         timecode: str = "",
+        form: Form = RGB8,
     ) -> None:
-        """`comment`: text for the file's metadata. `timecode`: of the first frame, as in 01:00:00:00."""
+        """`comment`: text for the file's metadata. `timecode`: of the first frame, as in 01:00:00:00. `form`: of the
+        pictures that will come; as much of it is kept as the codec can."""
         codec = codec or codec_for(path)
         encoder = codec.encoder()
         if encoder is None:
@@ -61,6 +65,8 @@ class ClipWriter:
         self.path = path
         self.frames = 0
         self._codec = codec
+        self._form = codec.form(form)
+        self._pixels = codec.pixels[self._form]
         self._part = path.with_name(path.name + PART_SUFFIX)
         self._pad = ((0, height % 2), (0, width % 2), (0, 0)) if codec.is_subsampled else ((0, 0),) * 3
         self._reformatter = VideoReformatter()
@@ -73,7 +79,7 @@ class ClipWriter:
             self._container.metadata["comment"] = comment
         stream = self._container.add_stream(encoder, rate=fps)
         assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width + self._pad[1][1], height + self._pad[0][1], codec.pixels
+        stream.width, stream.height, stream.pix_fmt = width + self._pad[1][1], height + self._pad[0][1], self._pixels
         if encoder == codec.encoders[0]:
             stream.options = dict(codec.options)
         else:
@@ -84,12 +90,13 @@ class ClipWriter:
         self._stream = stream
 
     def write(self, image: Picture) -> None:
-        """The next frame, [H, W, 3] uint8 of the size that was announced."""
+        """The next frame, of the size that was announced."""
+        image = conformed(image, self._form)
         if any(end for _, end in self._pad):
             image = np.pad(image, self._pad, mode="edge")
         frame = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(image, format="rgb24"),
-            format=self._codec.pixels,
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=_SOURCE[self._form]),
+            format=self._pixels,
             src_color_range=ColorRange.JPEG,
             dst_color_range=self._codec.tags.range,
             dst_colorspace=None if self._codec.is_rgb else self._codec.tags.matrix,

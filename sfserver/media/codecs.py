@@ -12,6 +12,7 @@ import av
 from attrs import field, frozen
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
+from ..samples import Form
 from .files import MediaError
 
 FORMAT_OF = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -45,13 +46,23 @@ class Codec:
     encoders: tuple[str, ...]
     """In order of preference; the wheels of PyAV hold the first, builds of distributions perhaps another."""
     suffixes: tuple[str, ...]
-    pixels: str
-    """FFmpeg's name of the format that is encoded."""
+    pixels: Mapping[Form, str]
+    """FFmpeg's name of what is encoded, for each kind of picture that it can keep."""
     tags: Tags
     options: Mapping[str, str] = field(factory=dict[str, str])
     """Of the first encoder."""
     is_subsampled: bool = False
     """It has colours for every second pixel alone, so sides are even."""
+
+    def form(self, wanted: Form) -> Form:
+        """As much of a kind of picture as it keeps."""
+        channels = max(form.channels for form in self.pixels if form.channels <= wanted.channels)
+        depth = max(form.depth for form in self.pixels if form.depth <= max(wanted.depth, self.least_depth))
+        return Form(channels, depth)
+
+    @property
+    def least_depth(self) -> int:
+        return min(form.depth for form in self.pixels)
 
     @property
     def is_rgb(self) -> bool:
@@ -68,7 +79,7 @@ H264 = Codec(
     "H.264, 8 bit 4:2:0, visually lossless: every player and editor reads it",
     ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf"),
     (".mp4", ".mov", ".mkv"),
-    "yuv420p",
+    {Form(): "yuv420p"},
     _VIDEO,
     # Without the macroblock tree, whose AVX-512 code gives other bits from run to run: 681 encodings of five frames
     # were of 51 kinds; without it 498 were alike.
@@ -77,10 +88,10 @@ H264 = Codec(
 )
 PRORES = Codec(
     "prores",
-    "ProRes 4444, 10 bit: what editors work in",
+    "ProRes 4444, 10 bit, with alpha: what editors work in",
     ("prores_ks",),
     (".mov", ".mkv"),
-    "yuv444p10le",
+    {Form(3, 16): "yuv444p10le", Form(4, 16): "yuva444p10le"},
     _VIDEO,
     {"profile": "4444", "bits_per_mb": "8000", "vendor": "apl0"},  # by default 8 bit errs by up to 14, so by 2
 )
@@ -89,11 +100,18 @@ FFV1 = Codec(
     "FFV1, lossless: archives",
     ("ffv1",),
     (".mkv",),
-    "bgr0",
+    {Form(): "bgr0", Form(4): "bgra", Form(3, 16): "gbrp16le", Form(4, 16): "gbrap16le"},
     _RGB,
     {"level": "3", "slicecrc": "1", "slices": "4", "g": "1"},
 )
-PNG = Codec("png", "PNG pictures in a movie, lossless: compositing", ("png",), (".mov",), "rgb24", _RGB)
+PNG = Codec(
+    "png",
+    "PNG pictures in a movie, lossless: compositing",
+    ("png",),
+    (".mov",),
+    {Form(): "rgb24", Form(4): "rgba", Form(3, 16): "rgb48be", Form(4, 16): "rgba64be"},
+    _RGB,
+)
 CODECS = {codec.name: codec for codec in (H264, PRORES, FFV1, PNG)}
 _USUAL = {".mp4": H264, ".mov": PRORES, ".mkv": FFV1}
 

@@ -16,6 +16,7 @@ import numpy as np
 import OpenEXR
 from numpy.typing import NDArray
 
+from ..samples import straight
 from .files import MediaError
 
 _MAGIC = b"\x76\x2f\x31\x01"
@@ -43,8 +44,9 @@ def text_of(path: Path, name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def read_linear(path: Path, max_pixels: int, background: float) -> tuple[NDArray[np.float32], list[str]]:
-    """The picture over grey of `background` in linear light, [H, W, 3], and notes for its owner.
+def read_linear(path: Path, max_pixels: int) -> tuple[NDArray[np.float32], list[str]]:
+    """The picture in linear light, [H, W, 3], or [H, W, 4] with straight alpha where it hides anything, and notes for
+    its owner.
 
     Raises MediaError, and what OpenEXR raises. Sizes are checked from the header, before pixels are decoded.
     """
@@ -65,8 +67,7 @@ def read_linear(path: Path, max_pixels: int, background: float) -> tuple[NDArray
     linear = np.stack([channels[name].pixels.astype(np.float32) for name in names], axis=-1)
     if prefix + "A" in channels and channels[prefix + "A"].pixels.min() < 1:
         opacity = np.clip(channels[prefix + "A"].pixels.astype(np.float32), 0, 1)[..., None]
-        linear += background * (1 - opacity)
-        notes.append("its transparency was filled with grey; flatten it yourself for another background")
+        linear = straight(np.concatenate((linear, opacity), axis=-1))
     if "chromaticities" in header and not np.allclose(header["chromaticities"], REC709, atol=2e-3):
         notes.append("its primaries are not Rec.709, so colours will look wrong; export it as linear Rec.709 (sRGB)")
     return _display_window(linear, header), notes
@@ -113,7 +114,7 @@ def _display_window(linear: NDArray[np.float32], header: dict[str, Any]) -> NDAr
     x, y = int(data_left - left), int(data_top - top)
     if (x, y) == (0, 0) and linear.shape[:2] == (height, width):
         return linear
-    shown = np.zeros((height, width, 3), np.float32)
+    shown = np.zeros((height, width, linear.shape[2]), np.float32)
     data = linear[max(0, -y) : max(0, height - y), max(0, -x) : max(0, width - x)]
     shown[max(0, y) : max(0, y) + data.shape[0], max(0, x) : max(0, x) + data.shape[1]] = data
     return shown

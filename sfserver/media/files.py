@@ -8,14 +8,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..samples import Picture
 
-Picture = NDArray[np.uint8]
-"""[H, W, 3] sRGB, rows top to bottom, as the engines take it."""
+__all__ = ["MediaError", "Picture", "appearing", "claim", "let_go", "make_folder", "remove_folders", "write_error"]
+
 PART_SUFFIX = ".part"
 """Of a file that is still being written. It is renamed when it is whole and removed when that fails."""
 

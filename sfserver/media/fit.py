@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from sfwire import limits
 
-from .files import Picture
+from ..samples import Form, Picture, form_of, from_unit, premultiplied, straight, unit
 
 FitRule = Literal["crop", "pad", "stretch"]
 FIT_RULES: tuple[FitRule, ...] = get_args(FitRule)
@@ -19,15 +19,26 @@ _ASPECT_TOLERANCE = 0.01
 
 
 def fit(image: Picture, width: int, height: int, rule: FitRule) -> Picture:
-    """`image` at [height, width, 3]; the very same bytes where it has that size already.
+    """`image` at [height, width, C]; the very same bytes where it has that size already.
 
-    `crop` fills the frame and cuts what sticks out at both sides, `pad` shows everything between black bars,
-    `stretch` ignores the aspect. Filter: Lanczos.
+    `crop` fills the frame and cuts what sticks out at both sides, `pad` shows everything between black bars, which are
+    transparent where there is alpha; `stretch` ignores the aspect. Filter: Lanczos.
     """
     from_height, from_width = image.shape[:2]
     if (from_width, from_height) == (width, height):
         return image
-    picture = Image.fromarray(image)
+    form = form_of(image)
+    if form != Form():  # Pillow scales floats as well, a plane at a time
+        planes = np.moveaxis(premultiplied(unit(image)) if form.has_alpha else unit(image), 2, 0)
+        scaled = np.stack([_scaled(Image.fromarray(np.ascontiguousarray(p)), width, height, rule) for p in planes], -1)
+        if form.has_alpha:
+            scaled = straight(np.concatenate((scaled[..., :3], np.clip(scaled[..., 3:], 0, 1)), axis=-1))
+        return from_unit(np.maximum(scaled, 0), form)
+    return _scaled(Image.fromarray(image), width, height, rule)
+
+
+def _scaled(picture: Image.Image, width: int, height: int, rule: FitRule) -> Picture:
+    from_width, from_height = picture.size
     if rule == "stretch":
         return np.array(picture.resize((width, height), Image.Resampling.LANCZOS))
     if rule == "crop":
@@ -37,7 +48,7 @@ def fit(image: Picture, width: int, height: int, rule: FitRule) -> Picture:
         return np.array(picture.resize((width, height), Image.Resampling.LANCZOS, box=box))
     scale = min(width / from_width, height / from_height)
     inner = (max(1, round(from_width * scale)), max(1, round(from_height * scale)))
-    padded = Image.new("RGB", (width, height))
+    padded = Image.new(picture.mode, (width, height))
     padded.paste(picture.resize(inner, Image.Resampling.LANCZOS), ((width - inner[0]) // 2, (height - inner[1]) // 2))
     return np.array(padded)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from attrs import frozen
 from filelock import FileLock
 
+from ..samples import RGB8, Form, Picture
 from . import codecs
 from .clip import ClipWriter
 from .codecs import codec_for, codec_named
-from .files import MediaError, Picture, claim, let_go, make_folder, remove_folders
+from .files import MediaError, claim, let_go, make_folder, remove_folders
 from .sequence import Numbering, SequenceWriter, is_pattern, numbering_of
 from .sheet import ContactSheet
 from .stills import DEPTHS
@@ -34,6 +35,8 @@ class ClipShape:
     num_frames: int
     keyframes: Collection[int]
     fps: Fraction
+    form: Form = RGB8
+    """Of its pictures."""
 
 
 @frozen
@@ -42,8 +45,8 @@ class Keeping:
 
     codec: str = ""
     """Of the movie; see `codecs.CODECS`."""
-    depth: int = 8
-    """Bits a sample of PNG and TIFF. An EXR has half floats."""
+    depth: int | None = None
+    """Bits a sample of PNG and TIFF; None for those of the pictures, at most 16. An EXR has half floats."""
     start_number: int = 0
     """Of the first frame's file."""
     timecode: str = ""
@@ -75,7 +78,7 @@ def check_name(out: Path, keeping: Keeping = USUAL, fps: Fraction | None = None)
         )
     elif keeping.codec:
         codec_named(keeping.codec)
-    if keeping.depth not in DEPTHS:
+    if keeping.depth not in (None, *DEPTHS):
         raise MediaError(f"--depth {keeping.depth}: a sample has 8 or 16 bits; an EXR has half floats by itself")
     if keeping.timecode and not _TIMECODE.fullmatch(keeping.timecode):
         raise MediaError(f"--timecode {keeping.timecode}: is none, as in 01:00:00:00")
@@ -117,14 +120,16 @@ class Outputs:
             suffix = codec_named(keeping.codec).suffixes[0] if keeping.codec else ".mp4"
             path = out if is_clip else out / f"clip{suffix}"
             codec = codec_for(path, keeping.codec)
-            self._clip = ClipWriter(path, shape.width, shape.height, shape.fps, text, codec, keeping.timecode)
+            self._clip = ClipWriter(
+                path, shape.width, shape.height, shape.fps, text, codec, keeping.timecode, shape.form
+            )
         except MediaError:
             let_go(self._claim)
             self._remove_empty_folders()
             raise
 
     def write(self, index: int, image: Picture) -> None:
-        """The frame at `index` of the clip, [H, W, 3] uint8."""
+        """The frame at `index` of the clip."""
         if self._sequence:
             self._sequence.write(index, image)
         if self._sheet:

@@ -1,8 +1,7 @@
-"""A keyframe from a file: PNG, JPEG, WebP, TIFF or EXR in, 8-bit sRGB out.
+"""A keyframe from a file: PNG, JPEG, WebP, TIFF or EXR in, sRGB out, with the alpha and the depth that it has.
 
-What happens on the way, in this order: turned as EXIF says, 16 bits brought down to 8, an embedded colour profile
-converted to sRGB, transparency composited on mid-grey. Grey, because drawn keyframes are often black ink on nothing and
-rendered ones often highlights on nothing: on black or white one of them would vanish.
+What happens on the way: turned as EXIF says, an embedded colour profile converted to sRGB, the light of an EXR brought
+to sRGB as floats. Alpha that hides nothing is left out.
 """
 
 from __future__ import annotations
@@ -11,20 +10,21 @@ import contextlib
 import io
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 from attrs import field, frozen
-from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from sfwire import limits
 
+from ..samples import Picture, from_linear, hides, unit
 from . import exr
-from .files import MediaError, Picture
+from .files import MediaError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 """Decoders that Pillow may choose from. What phones save with a second picture inside (MPO) is a JPEG to it."""
@@ -32,26 +32,28 @@ MAX_SOURCE_PIXELS = 8192 * 8192
 """An 8K square render and every camera in common use; 201 MB as RGB8. A clip is smaller: see `sfwire.limits`."""
 MAX_FILE_BYTES = 1024**3
 """WebP is read as a whole before anything is decoded. An EXR of MAX_SOURCE_PIXELS in half floats is 400 MB."""
-BACKGROUND = 128
-"""sRGB value of the grey behind transparency."""
+_ORIENTATION = 274
+"""Tag of EXIF."""
+_DEEP_PNG, _DEEP_TIFF = 16, (16, 16, 16)
 _KINDS = "PNG, JPEG, WebP, TIFF or EXR"
 
 
 @frozen(eq=False)
 class Loaded:
-    """A picture as the engines take it, and what its owner should know about how it was read."""
+    """A picture, and what its owner should know about how it was read."""
 
     image: Picture
     notes: tuple[str, ...] = field(default=())
 
 
 def read_picture(path: Path) -> Loaded:
-    """Read one keyframe, [H, W, 3] uint8 sRGB. Raises MediaError; size and kind are checked before decoding."""
+    """Read one keyframe, [H, W, 3 or 4] sRGB. Raises MediaError; size and kind are checked before decoding."""
     check_file(path)
     if exr.is_exr(path):
         with _decoding(path):
-            linear, notes = exr.read_linear(path, MAX_SOURCE_PIXELS, _linear_from_srgb(np.float32(BACKGROUND / 255)))
-            image = _srgb8_from_linear(linear)
+            linear, notes = exr.read_linear(path, MAX_SOURCE_PIXELS)
+            light = unit(linear)
+            image = np.concatenate((from_linear(light[..., :3]), light[..., 3:]), axis=-1)
     else:
         image, notes = _read_still(path)
     height, width = image.shape[:2]
@@ -118,29 +120,63 @@ def _read_still(path: Path) -> tuple[Picture, list[str]]:
                 raise MediaError(f"{picture.width}x{picture.height} {_too_large()}")
             if isinstance(picture, PngImageFile | WebPImageFile | TiffImageFile) and picture.n_frames > 1:
                 raise MediaError(f"holds {picture.n_frames} pictures; export the one that is the keyframe as PNG")
-            return _rgb8_from_pillow(ImageOps.exif_transpose(picture))
+            if _is_deep(path, picture):
+                return _deep(path, picture)
+            return _from_pillow(ImageOps.exif_transpose(picture))
 
 
-def _rgb8_from_pillow(picture: Image.Image) -> tuple[Picture, list[str]]:
+def _is_deep(path: Path, picture: Image.Image) -> bool:
+    """Colours of 16 bits a sample, of which Pillow would read eight. A profile is applied to eight alone."""
+    if picture.mode not in ("RGB", "RGBA") or "icc_profile" in picture.info:
+        return False
+    if isinstance(picture, TiffImageFile):
+        return tuple(picture.tag_v2.get(258, ()))[:3] == _DEEP_TIFF
+    with path.open("rb") as file:
+        return isinstance(picture, PngImageFile) and file.read(25)[24] == _DEEP_PNG
+
+
+def _deep(path: Path, picture: Image.Image) -> tuple[Picture, list[str]]:
+    """By FFmpeg's decoders: [H, W, 3 or 4] uint16."""
+    decoder = av.VideoCodecContext.create("png" if picture.format == "PNG" else "tiff", "r")
+    packet = av.Packet(path.read_bytes())
+    (frame,) = [*decoder.decode(packet), *decoder.decode(None)]
+    image: Picture = frame.to_ndarray(format="rgba64le" if picture.mode == "RGBA" else "rgb48le")
+    turned = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+    return _opaque_as_rgb(turned(image) if turned else image), []
+
+
+_TURNS: dict[int, Callable[[Picture], Picture]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a),
+}
+"""What makes a picture upright, by what EXIF says of it."""
+
+
+def _opaque_as_rgb(image: Picture) -> Picture:
+    return np.ascontiguousarray(image if hides(image) else image[..., :3])
+
+
+def _from_pillow(picture: Image.Image) -> tuple[Picture, list[str]]:
     if picture.mode in ("I", "F"):
         raise MediaError("has 32-bit samples; save it as EXR, or with 8 or 16 bits")
     notes: list[str] = []
     profile = picture.info.get("icc_profile")
-    alpha: NDArray[np.uint8] | None = None
     if picture.mode.startswith("I;16"):
-        picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
-    elif picture.has_transparency_data:
+        return np.repeat(np.asarray(picture).astype("<u2")[..., None], 3, axis=2), notes
+    alpha: Picture | None = None
+    if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         alpha = np.array(picture.getchannel("A"))
     colours = picture if picture.mode in ("L", "CMYK", "LAB") else picture.convert("RGB")
     if profile:
         colours = _srgb_from_profile(colours, profile, notes)
-    image = np.array(colours.convert("RGB"))
-    if alpha is not None and alpha.min() < 255:
-        notes.append("its transparency was filled with grey; flatten it yourself for another background")
-        opacity = alpha[..., None].astype(np.float32) / 255
-        image = np.round(image * opacity + BACKGROUND * (1 - opacity)).astype(np.uint8)
-    return image, notes
+    image: Picture = np.array(colours.convert("RGB"))
+    return image if alpha is None else _opaque_as_rgb(np.dstack((image, alpha))), notes
 
 
 def _srgb_from_profile(picture: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
@@ -155,15 +191,3 @@ def _srgb_from_profile(picture: Image.Image, profile: bytes, notes: list[str]) -
         return picture
     assert converted is not None  # None is the answer to inPlace=True alone
     return converted
-
-
-def _linear_from_srgb(value: np.float32) -> float:
-    """IEC 61966-2-1, 0..1 to 0..1."""
-    return float(value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
-
-
-def _srgb8_from_linear(linear: NDArray[np.float32]) -> Picture:
-    """IEC 61966-2-1; what is brighter than 1 is clipped, as a sequencer with the view transform Standard shows it."""
-    linear = np.clip(np.nan_to_num(linear, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
-    encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
-    return np.round(encoded * 255).astype(np.uint8)

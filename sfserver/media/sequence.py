@@ -7,8 +7,9 @@ from pathlib import Path
 
 from attrs import frozen
 
+from ..samples import Picture
 from .files import MediaError, appearing, make_folder, remove_folders
-from .stills import SUFFIXES, Samples, write_still
+from .stills import SUFFIXES, write_still
 
 _PLACE = re.compile(r"%(?:0(\d{1,2}))?d")
 
@@ -62,11 +63,12 @@ class SequenceWriter:
         folder: Path,
         text: str = "",
         numbering: Numbering | None = None,
-        depth: int = 8,
+        depth: int | None = None,
         *,
         goes_on: bool = False,
     ) -> None:
-        """`text` goes into each file; `depth` is bits a sample, of PNG and TIFF. Raises MediaError."""
+        """`text` goes into each file; `depth` is bits a sample of PNG and TIFF, None as pictures have. Raises
+        MediaError."""
         self._numbering = numbering or Numbering()
         if not goes_on and folder.is_dir() and any(self._is_one(path.name) for path in folder.iterdir()):
             raise MediaError(f"{folder}: already holds pictures; remove it or choose another place with --out")
@@ -79,7 +81,7 @@ class SequenceWriter:
         inner = name.removeprefix(numbering.before)
         return name.startswith(numbering.before) and inner.lower().endswith(numbering.after.lower())
 
-    def write(self, index: int, image: Samples) -> Path:
+    def write(self, index: int, image: Picture) -> Path:
         """Raises MediaError."""
         path = self.folder / self._numbering.name(index)
         with appearing(path) as part:

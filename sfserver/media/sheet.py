@@ -9,7 +9,8 @@ from pathlib import Path
 from attrs import frozen
 from PIL import Image, ImageDraw, ImageFont
 
-from .files import Picture, appearing
+from ..samples import RGB8, Picture, conformed
+from .files import appearing
 
 MAX_PICTURES = 48
 """A longer clip is shown by frames at even distances, and all its keyframes."""
@@ -58,9 +59,11 @@ class ContactSheet:
         self._thumb_size = (thumb_width, max(1, round(thumb_width * height / width)))
 
     def add(self, index: int, image: Picture) -> None:
-        """`image` [H, W, 3] uint8 is the frame at `index` of the clip."""
+        """`image` is the frame at `index` of the clip."""
         if index in self._shown:
-            self._thumbs[index] = Image.fromarray(image).resize(self._thumb_size, Image.Resampling.LANCZOS)
+            self._thumbs[index] = Image.fromarray(conformed(image, RGB8)).resize(
+                self._thumb_size, Image.Resampling.LANCZOS
+            )
 
     def draw(self, title: str, subtitle: str, columns: int | None = None) -> Image.Image:
         """The sheet of the frames that came so far, in so many columns, or as they fit a screen best."""

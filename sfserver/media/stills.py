@@ -13,37 +13,40 @@ from pathlib import Path
 import av
 import numpy as np
 import OpenEXR
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ..samples import Form, Picture, conformed, form_of, premultiplied, to_linear, unit
 from .exr import REC709, quiet
 
 TEXT_KEY = "sfserver"
 """Keyword of a text chunk (PNG, 11.3.3), and name of an EXR attribute."""
 SUFFIXES = (".png", ".tif", ".tiff", ".exr")
 DEPTHS = (8, 16)
+_MOST_HALF = 65504
+"""The largest number that a half can be."""
 _COMPRESS_LEVEL = 3
 """zlib: half the time of the default 6 for files a few percent larger."""
 TIFF_DESCRIPTION = 270
 _BEFORE_CHUNKS = 33
 """Bytes of a PNG: its signature and the header chunk, which is the first."""
 
-Samples = NDArray[np.uint8] | NDArray[np.uint16]
-"""[H, W, 3] sRGB."""
 
+def write_still(path: Path, image: Picture, suffix: str, depth: int | None = None, text: str = "") -> None:
+    """Write `image` to `path`, whose own suffix does not count. `text` is kept in the file. Raises OSError.
 
-def write_still(path: Path, image: Samples, suffix: str, depth: int = 8, text: str = "") -> None:
-    """Write `image` to `path`, whose own suffix does not count. `text` is kept in the file. Raises OSError."""
+    `depth` is bits a sample of PNG and TIFF; None is as many as the picture has, at most 16.
+    """
+    form = form_of(image)
     if suffix == ".exr":
         _write_exr(path, image, text)
-    elif depth == 16:
-        _write_16(path, _to_16(image), suffix, text)
+    elif (depth or form.depth) > 8:
+        _write_16(path, conformed(image, Form(form.channels, 16)), suffix, text)
     else:
-        _write_8(path, np.asarray(image, np.uint8), suffix, text)
+        _write_8(path, conformed(image, Form(form.channels, 8)), suffix, text)
 
 
-def _write_8(path: Path, image: NDArray[np.uint8], suffix: str, text: str) -> None:
+def _write_8(path: Path, image: Picture, suffix: str, text: str) -> None:
     picture = Image.fromarray(image)
     if suffix == ".png":
         info = PngInfo()
@@ -55,9 +58,10 @@ def _write_8(path: Path, image: NDArray[np.uint8], suffix: str, text: str) -> No
         picture.save(path, format="TIFF", compression="tiff_adobe_deflate", tiffinfo=tags)
 
 
-def _write_16(path: Path, image: NDArray[np.uint16], suffix: str, text: str) -> None:
+def _write_16(path: Path, image: Picture, suffix: str, text: str) -> None:
     """By FFmpeg's encoders: Pillow writes no colours of 16 bits."""
-    name, pixels = ("png", "rgb48be") if suffix == ".png" else ("tiff", "rgb48le")
+    colours = "rgba64" if form_of(image).has_alpha else "rgb48"
+    name, pixels = ("png", f"{colours}be") if suffix == ".png" else ("tiff", f"{colours}le")
     encoder = av.VideoCodecContext.create(name, "w")
     encoder.height, encoder.width = image.shape[:2]
     encoder.pix_fmt, encoder.time_base = pixels, Fraction(1)
@@ -73,12 +77,14 @@ def _text_chunk(text: str) -> bytes:
     return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
 
-def _write_exr(path: Path, image: Samples, text: str) -> None:
-    linear = linear_from_srgb(image).astype(np.float16)
+def _write_exr(path: Path, image: Picture, text: str) -> None:
+    """Alpha is associated there: the light is multiplied by it."""
+    linear = linear_from_srgb(image)
+    linear = (premultiplied(linear) if form_of(image).has_alpha else linear).clip(max=_MOST_HALF).astype(np.float16)
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage, "chromaticities": REC709}
     if text:
         header[TEXT_KEY] = text
-    channels = {name: np.ascontiguousarray(linear[..., i]) for i, name in enumerate("RGB")}
+    channels = {name: np.ascontiguousarray(linear[..., i]) for i, name in enumerate("RGBA"[: linear.shape[2]])}
     try:
         with quiet():
             OpenEXR.File(header, channels).write(str(path))
@@ -86,12 +92,7 @@ def _write_exr(path: Path, image: Samples, text: str) -> None:
         raise OSError(f"{error}") from error
 
 
-def linear_from_srgb(image: Samples) -> NDArray[np.float32]:
-    """IEC 61966-2-1: samples of 8 or 16 bits as linear light, 0..1."""
-    most = np.iinfo(image.dtype).max
-    value = image.astype(np.float32) / most
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def _to_16(image: Samples) -> NDArray[np.uint16]:
-    return image.astype(np.uint16) * 257 if image.dtype == np.uint8 else image.astype(np.uint16)
+def linear_from_srgb(image: Picture) -> Picture:
+    """A picture as linear light, 0..1 and above; alpha as it is."""
+    of_unit = unit(image)
+    return np.concatenate((to_linear(of_unit[..., :3]), of_unit[..., 3:]), axis=-1)

@@ -288,10 +288,11 @@ def _blame(error: BaseException, path: str = "") -> tuple[str, str]:
 
 def _without_what_protocol_1_has_not(converter: Converter) -> Converter:
     """Fields that it does not know are left out where they say nothing new, so that it can read the message."""
+    make = cast("Callable[..., Callable[[Any], dict[str, Any]]]", make_dict_unstructure_fn)
     later = {m.Keyframe: ("channels", "depth"), m.Frame: ("channels", "depth")}
     for kind, names in {**later, m.EngineInfo: ("max_channels", "max_depth")}.items():
         leave_out = {name: override(omit_if_default=True) for name in names}
-        converter.register_unstructure_hook(kind, make_dict_unstructure_fn(kind, converter, **leave_out))
+        converter.register_unstructure_hook(kind, make(kind, converter, **leave_out))
     return converter
 
 

@@ -62,7 +62,8 @@ def test_values_of_the_wrong_kind_fall_back_to_the_engines_defaults(scene, fake,
     values["fake.strength"], values["fake.passes"], values["fake.style"] = "text", 10**6, -3
     values["fake.smooth"] = {"a": 1}
     pump = b.connect()
-    chosen = b.module("settings").chosen_parameters(scene, pump.engine("auto"))
+    scene.inbetween.engine_id = "fake"
+    chosen = b.module("settings").chosen_parameters(scene, pump.engine("fake"))
     assert chosen == {"strength": 0.5, "passes": 8, "smooth": True, "style": "plain"}
 
 

@@ -214,3 +214,9 @@ def test_progress_that_nobody_watches_is_a_line_at_each_hundredth() -> None:
     lines = log.getvalue().splitlines()
     assert len(lines) == 101
     assert (lines[0], lines[-1]) == ("vae.safetensors: 0 of 1000000", "vae.safetensors: 1000000 of 1000000")
+
+
+def test_what_nobody_has_seen_a_device_do_is_said() -> None:
+    assert "ROCm" in doctor._unverified(is_rocm=True, is_mps=False)
+    assert "MPS" in doctor._unverified(is_rocm=False, is_mps=True)
+    assert doctor._unverified(is_rocm=False, is_mps=False) == "", "the control: a device that is known"

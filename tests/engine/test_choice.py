@@ -52,6 +52,11 @@ def test_before_a_model_is_given_up_the_small_decoder_is_taken_and_a_size_that_f
     assert re.search(r"the GPU has 8 GB; \d+x\d+ would fit", on_8.reason)
 
 
+def test_with_its_large_matrices_in_8_bits_a_model_gives_up_less() -> None:
+    whole, half = (choose(complete("self-forcing"), 12 * 10**9, CLIP, eight_bit=is_half) for is_half in (False, True))
+    assert int(half.settings.get("window", 21)) > int(whole.settings.get("window", 21))
+
+
 def test_a_clip_beyond_81_frames_is_for_a_model_that_rolls_on() -> None:
     long = attrs.evolve(CLIP, num_frames=161)
     chosen = choose(complete("self-forcing", "longlive"), 80 * 10**9, long)

@@ -21,6 +21,7 @@ from sfserver.media.outputs import ClipShape, Keeping, Outputs, check_name
 from sfserver.media.read import read_picture
 from sfserver.media.sequence import numbering_of
 from sfserver.media.stills import linear_from_srgb, write_still
+from sfserver.samples import RGB8, Form, conformed
 
 PAIRS = [(codec, suffix) for codec in CODECS.values() for suffix in codec.suffixes]
 WORST = {"h264": 60, "prores": 3, "ffv1": 0, "png": 0}
@@ -50,6 +51,48 @@ def test_a_movie_errs_by_no_more_than_its_codec(codec, suffix: str, tmp_path: Pa
     assert len(frames) == 3
     for frame in frames:
         assert np.abs(frame.astype(int) - image).max() <= WORST[codec.name]
+
+
+KEPT = [(codec, form) for codec in CODECS.values() for form in codec.pixels if form != RGB8]
+MOST_OFF = {"prores": (0.012, 0.0013), "ffv1": (0, 0), "png": (0, 0)}
+"""Of all that a sample can be: colours, alpha."""
+
+
+def deep(form: Form) -> np.ndarray:
+    """The picture with a soft alpha, and with more than its own eight bits where that is asked for."""
+    image = detail()
+    alpha = np.linspace(40, 255, image.shape[1])[None, :, None].repeat(image.shape[0], 0)
+    image = np.concatenate((image, np.rint(alpha)), 2).astype(np.uint8)[..., : form.channels]
+    if form.depth == 8:
+        return np.ascontiguousarray(image)
+    more = np.random.default_rng(1).integers(0, 257, image.shape)
+    return np.clip(image.astype(np.int64) * 257 + more, 0, 65535).astype(np.uint16)
+
+
+@pytest.mark.parametrize(("codec", "form"), KEPT, ids=lambda value: getattr(value, "name", str(value)))
+def test_a_movie_keeps_alpha_and_depth_as_far_as_its_codec_can(codec, form: Form, tmp_path: Path) -> None:
+    image, path = deep(form), tmp_path / f"clip{codec.suffixes[0]}"
+    clip = ClipWriter(path, image.shape[1], image.shape[0], Fraction(24), codec=codec, form=form)
+    clip.write(image)
+    clip.close()
+    with av.open(str(path)) as container:
+        (frame,) = container.decode(video=0)
+    assert ("a" in frame.format.name.replace("gray", "").replace("bgra", "a")) == form.has_alpha
+    read = {24: "rgb24", 32: "rgba", 48: "rgb48le", 64: "rgba64le"}[form.channels * form.depth]
+    off = np.abs(frame.to_ndarray(format=read).astype(int) - image) / form.most
+    colours, alpha = MOST_OFF[codec.name]
+    assert off[..., :3].max() <= colours
+    assert off[..., 3:].max(initial=0) <= alpha
+
+
+def test_what_has_no_alpha_shows_transparency_over_grey(tmp_path: Path) -> None:
+    image = np.zeros((96, 128, 4), np.uint8)
+    clip = ClipWriter(tmp_path / "clip.mp4", 128, 96, Fraction(24), form=Form(4, 8))
+    clip.write(image)
+    clip.close()
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        (frame,) = container.decode(video=0)
+    assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - 128).max() <= 2
 
 
 @pytest.mark.skipif(shutil.which("ffprobe") is None, reason="there is no ffprobe on this machine")
@@ -125,19 +168,22 @@ def every_value(depth: int) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_pictures_are_exact_to_their_depth(suffix: str, depth: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("channels", [3, 4])
+def test_pictures_are_exact_to_their_depth(suffix: str, depth: int, channels: int, tmp_path: Path) -> None:
     image = every_value(depth)
+    image = np.concatenate((image, image[:, ::-1, :1]), 2)[..., :channels].copy()
     write_still(tmp_path / "x.part", image, suffix, depth, "how it was made")
     with av.open(str(tmp_path / "x.part"), format="png_pipe" if suffix == ".png" else "tiff_pipe") as container:
         (frame,) = container.decode(video=0)
-        back = frame.to_ndarray(format="rgb24" if depth == 8 else "rgb48le")
+        colours = "rgb" if channels == 3 else "rgba"
+        back = frame.to_ndarray(format={24: "rgb24", 32: "rgba"}.get(channels * depth, f"{colours}{16 * channels}le"))
     assert np.array_equal(back, image)
 
 
 def test_eight_bits_in_a_file_of_sixteen_are_the_same_colours(tmp_path: Path) -> None:
     image = every_value(8)
     write_still(tmp_path / "x.png", np.tile(image, (4, 4, 1)), ".png", 16)
-    assert np.array_equal(read_picture(tmp_path / "x.png").image, np.tile(image, (4, 4, 1)))
+    assert np.array_equal(conformed(read_picture(tmp_path / "x.png").image, RGB8), np.tile(image, (4, 4, 1)))
 
 
 def test_an_exr_is_linear_half_and_comes_back_to_the_same_eight_bits(tmp_path: Path) -> None:
@@ -149,7 +195,7 @@ def test_an_exr_is_linear_half_and_comes_back_to_the_same_eight_bits(tmp_path: P
     assert np.array_equal(linear, linear_from_srgb(image).astype(np.float16))
     assert np.allclose(file.header()["chromaticities"], (0.64, 0.33, 0.3, 0.6, 0.15, 0.06, 0.3127, 0.329))
     assert file.header()["sfserver"] == "how it was made"
-    assert np.array_equal(read_picture(tmp_path / "x.exr").image, image)
+    assert np.array_equal(conformed(read_picture(tmp_path / "x.exr").image, RGB8), image)
 
 
 def test_sixteen_bits_in_an_exr_err_by_half_a_half(tmp_path: Path) -> None:

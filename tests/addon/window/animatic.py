@@ -1,10 +1,11 @@
-"""What a stranger does with an animatic, in a real window: five panels, text strips as prompts, all gaps, another take,
-closed and opened again, its folder moved, and the film rendered. With pictures.
+"""What a stranger does with an animatic, in a real window with the zip alone: the server installed by its button, five
+panels, text strips as prompts, all gaps, another take, closed and opened again, its folder moved, and the film
+rendered. With pictures.
 
     VENV/bin/python BLENDER_WINDOW.py tests/addon/window/animatic.py
 
-As show.py, but nothing is said about a server unless INBETWEEN_COMMAND is set: it is the one that a walk of install.py
-has left in the same INBETWEEN_HOME. What the film holds is printed.
+As install.py, whose INBETWEEN_SOURCE it takes too; with INBETWEEN_COMMAND, as show.py, nothing is installed. What the
+film holds is printed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import install
 import window as w
 from window import b, bpy  # by way of the page that sets the folders which Blender reads when it is imported
 
@@ -56,6 +58,8 @@ def scenario() -> Iterator[float]:
     w.frame_all()
     yield 1.0
     w.shot("animatic-1-panels")
+    if "INBETWEEN_COMMAND" not in os.environ:
+        yield from install.walk(bpy.ops.inbetween.fill_all_gaps)
     assert bpy.ops.inbetween.fill_all_gaps() == {"FINISHED"}  # no server runs: it comes
     while runtime.wishes:
         yield 0.2

@@ -102,16 +102,18 @@ def put_timeline(scene: bpy.types.Scene) -> Iterator[float]:
     yield 1.0
 
 
-def draw_panel(path: Path, x: float, colour: tuple[float, float, float]) -> Path:
+def draw_panel(
+    path: Path, x: float, colour: tuple[float, float, float], width: int = WIDTH, height: int = HEIGHT
+) -> Path:
     """A drawn panel: paper, a horizon, a ball at x (0 to 1)."""
-    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
-    pixels = np.ones((HEIGHT, WIDTH, 4), dtype=np.float32)
+    rows, columns = np.mgrid[0:height, 0:width]
+    pixels = np.ones((height, width, 4), dtype=np.float32)
     pixels[..., :3] = (0.96, 0.93, 0.86)
-    pixels[rows < HEIGHT * 0.3, :3] = (0.80, 0.74, 0.62)
-    distance = np.hypot(columns - x * WIDTH, rows - HEIGHT * 0.48)
-    pixels[distance < 110, :3] = (0.12, 0.11, 0.10)
-    pixels[distance < 102, :3] = colour
-    image = bpy.data.images.new("panel", WIDTH, HEIGHT)
+    pixels[rows < height * 0.3, :3] = (0.80, 0.74, 0.62)
+    distance = np.hypot(columns - x * width, rows - height * 0.48)
+    pixels[distance < 0.204 * height, :3] = (0.12, 0.11, 0.10)
+    pixels[distance < 0.189 * height, :3] = colour
+    image = bpy.data.images.new("panel", width, height)
     image.pixels.foreach_set(pixels.ravel())
     image.filepath_raw, image.file_format = str(path), "PNG"
     image.save()
