@@ -43,7 +43,7 @@ class House:
 @contextmanager
 def standing(*node_cpus: int, **variables: str) -> Iterator[House]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | variables
-    command = [sys.executable, str(HERE / "on_loopback.py"), *map(str, node_cpus)]
+    command = [sys.executable, str(HERE.parents[1] / "examples" / "cluster" / "on_loopback.py"), *map(str, node_cpus)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, start_new_session=True)
     assert process.stdin is not None
