@@ -2,7 +2,7 @@
 
 Rendered by Blender itself without the scene's view, so that what comes back goes through it once and not twice, and
 without what lies above the channel in which the result will lie, which is seen over the result too. Everything that is
-set for it is set back. `render`, `fit` and `read` are steps of their own, since at 4K each of them is felt.
+set for it is set back. `render`, `write`, `fit` and `read` are steps of their own, since at 4K each of them is felt.
 """
 
 from __future__ import annotations
@@ -45,6 +45,16 @@ _TARGA_HEAD = struct.Struct("<BBB5xHHHHBB")
 _UNCOMPRESSED, _TOP_FIRST = 2, 0x20
 
 
+_rendered_for: Path | None = None
+"""The file that is to hold what Blender's render result shows, None where that is another render's."""
+
+
+def forget_rendered() -> None:
+    """Another render begins."""
+    global _rendered_for
+    _rendered_for = None
+
+
 def frame_size(scene: bpy.types.Scene) -> tuple[int, int]:
     """(width, height) of the scene's picture in pixels, at 100 %."""
     return scene.render.resolution_x, scene.render.resolution_y
@@ -80,20 +90,38 @@ def render(
     height: int,
     keep_as: Path,
     channel: int = sequencer.LAST_CHANNEL,
-) -> None:
-    """Leave the timeline's picture at `frame` up to `channel` as a Targa at `keep_as`, in a size from which `fit` goes
-    down to `width` x `height`.
+) -> bool:
+    """Render the timeline's picture at `frame` up to `channel`, for `write` to leave as a Targa at `keep_as`; in a size
+    from which `fit` goes down to `width` x `height`. Whether it was written already, as Blender 5 does at once.
 
     Raises OSError where the file cannot be written, RuntimeError where Blender cannot render.
     """
+    global _rendered_for
     keep_as.touch()  # the render would only print that it cannot write
     with _neutral(scene, channel):
+        if sequencer.RENDERS_APART:  # half as long so; the alpha is there all the same when it is written
+            scene.render.image_settings.color_mode = "RGB"
         full_width, full_height = frame_size(scene)
         scene.render.resolution_percentage = _percentage(max(width / full_width, height / full_height))
         scene.render.filepath = str(keep_as)
         scene.frame_set(frame)
         with bpy.context.temp_override(scene=scene):
-            bpy.ops.render.render(write_still=True)
+            bpy.ops.render.render(write_still=not sequencer.RENDERS_APART)
+    _rendered_for = keep_as if sequencer.RENDERS_APART else None
+    return not sequencer.RENDERS_APART
+
+
+def write(scene: bpy.types.Scene, keep_as: Path) -> bool:
+    """Leave what `render` rendered for a file there; False where it did not, or another render came after it.
+
+    Raises RuntimeError where it cannot be written.
+    """
+    if _rendered_for != keep_as:
+        return False
+    forget_rendered()
+    with _neutral(scene, sequencer.LAST_CHANNEL):
+        bpy.data.images["Render Result"].save_render(str(keep_as), scene=scene)
+    return True
 
 
 def fit(path: Path, width: int, height: int) -> None:

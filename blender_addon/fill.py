@@ -46,7 +46,7 @@ class Fill:
     saved: bool = False
     """A file was saved that shows pictures of the draft."""
     _rendered: int | None = None
-    """Index in the clip of the keyframe that was rendered last."""
+    """Index in the clip of the keyframe that was rendered and written last."""
 
     def __post_init__(self) -> None:
         self._given = {index for index, _ in self.sheet.keys}
@@ -101,8 +101,9 @@ class Fill:
             picture = capture.read(path, *size)
             if picture is None and self._rendered == index:
                 capture.fit(path, *size)
-            elif picture is None:
-                capture.render(scene, frame, *size, path, channel=there[2])
+            elif picture is None and (
+                capture.write(scene, path) or capture.render(scene, frame, *size, path, channel=there[2])
+            ):
                 self._rendered = index
         except (OSError, RuntimeError) as error:
             self.to_look_at.clear()

@@ -93,7 +93,7 @@ class INBETWEEN_PT_fill(_Tab):
             _say(self.layout, context, str(error), "ERROR")
             return gap
         if reason := begin.why(scene, engine):
-            _say(self.layout, context, iface_("Automatic: {}").format(reason), "AUTO")
+            _say(self.layout, context, iface_("Automatic: {}").format(reason), "INFO")
         return gap
 
     def _draw_messages(self, context: bpy.types.Context, scene: bpy.types.Scene, engine: EngineInfo | None) -> None:
@@ -186,7 +186,7 @@ class INBETWEEN_PT_strip(_Tab):
         for line in self._lines(strip, engine):
             layout.label(text=line, translate=False)
         if chosen := strips.note(strip, "chosen"):
-            _say(layout, context, iface_("Automatic: {}").format(chosen), "AUTO")
+            _say(layout, context, iface_("Automatic: {}").format(chosen), "INFO")
         if found := strips.note(strip, "found"):
             _say(layout, context, iface_("Seen in the keyframes: {}").format(found), "VIEWZOOM")
         number, count = takes.number_of(scene, name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 from bpy.app.handlers import persistent
 
-from . import frames, installing, keep, sequencer, strips
+from . import capture, frames, installing, keep, sequencer, strips
 from .chosen import preferences
 from .server import Server
 
@@ -202,6 +202,7 @@ def _redraw_if_changed() -> None:
 @persistent
 def _on_render_begin(*_: object) -> None:
     _occupied.add("render")
+    capture.forget_rendered()
 
 
 @persistent

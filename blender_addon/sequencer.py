@@ -73,6 +73,10 @@ OUTPUT_PROPERTIES = (*_MEDIA_TYPE, "file_format", "color_mode", "color_depth", "
 """What `make_targa` may change, in the order in which it can be set back."""
 
 
+RENDERS_APART = bpy.app.version < (5, 0)
+"""Whether a picture can be rendered in one step and written in another. Blender 5 renders only to write."""
+
+
 def make_targa(settings: bpy.types.ImageFormatSettings) -> None:
     """Set a scene's output to uncompressed Targa, 8-bit RGBA: of all formats the fastest to write and to read."""
     if _MEDIA_TYPE:

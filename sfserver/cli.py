@@ -24,6 +24,7 @@ from .bars import Bar, bytes_bar
 from .benching import bench
 from .config import ConfigError, load_config
 from .errors import CANCELLED, USER_ERROR, UserError
+from .queueing import queue
 from .running import run as run_folder
 from .running import saved
 from .terminal import safe, say, tell
@@ -259,6 +260,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="0 takes a free one; clients find it by themselves")] = None,
     workers: Annotated[int | None, typer.Option(help="Requests that are worked on at the same time")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Go on when the program that started it has ended")] = False,
+    no_journal: Annotated[bool, typer.Option("--no-journal", help="A restart forgets the queue")] = False,
     connection_file: Annotated[Path | None, typer.Option(help="Where clients look for this server")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, bf16, fp32; or fp8, int8 for large matrices")] = None,
@@ -273,6 +275,7 @@ def serve(
         "port": port,
         "workers": workers,
         "keep": keep or None,
+        "journal": False if no_journal else None,
         "connection_file": connection_file,
         "device": device,
         "precision": precision,
@@ -400,6 +403,7 @@ def _preset(preset: str) -> Preset | None:
 
 app.command()(animatic)
 app.command("run")(run_folder)
+app.command()(queue)
 app.add_typer(train, name="train")
 
 

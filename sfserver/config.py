@@ -47,6 +47,8 @@ class ServerConfig:
     log_level: Literal["debug", "info", "warning"] = "info"
     """Prompts are logged at debug alone."""
     device: Device = "auto"
+    journal: bool = True
+    """Write the queue down beside the connection file, so that it outlives the server. No prompt and no picture."""
     precision: Precision = "auto"
     """bf16 on CUDA, fp32 elsewhere, unless said otherwise; fp8 and int8 are of the large matrices alone."""
     compile: Compile = "asked"
@@ -106,7 +108,7 @@ _RANGES = {"port": (0, 65535), "workers": (1, 64), "beat_timeout_s": (0.0, 86400
 def _convert(name: str, value: Any, origin: str) -> Any:
     if name in ("models_dir", "cache_dir", "log_dir", "connection_file"):
         return Path(str(value)).expanduser()
-    if name == "keep":
+    if name in ("keep", "journal"):
         word = str(value).lower()
         if word not in _WORDS:
             raise ConfigError(f"{origin}: {value!r} is neither true nor false")

@@ -118,7 +118,7 @@ def _source(ready: Prepared, start: int, client: Client | None) -> Generator[Eve
     if start == ready.order.num_frames:
         return _nothing()
     if client is not None:
-        return frames_from_server(client, evolve(ready.plan.request, start_from=start))
+        return frames_from_server(client, evolve(ready.plan.request, start_from=start, priority="batch"))
     return frames_from_here(ready.choice, evolve(ready.plan.job, resume_from=start))
 
 

@@ -121,7 +121,7 @@ class There:
 
 class _Streamed:
     def __init__(self, client: Client, plan: Plan) -> None:
-        self._stream = client.submit(plan.request)
+        self._stream = client.submit(evolve(plan.request, priority="batch"))
 
     def poll(self) -> list[Event] | None:
         if self._stream.ended:

@@ -11,17 +11,19 @@ from collections.abc import Mapping
 from heapq import heappop, heappush
 
 import structlog
-from attrs import define, evolve, frozen
+from attrs import define, evolve
 from sfwire import limits as L
 from sfwire import messages as m
 from sfwire.codec import Buffer
 from sfwire.errors import BadMessage, ErrorCode, RequestError
 
-from ..engine.base import Place, check
-from . import credit
+from . import credit, steering
+from .actions import Action, Note, Replace, ToClient, ToWorker
 from .answers import failed, field_of_ours, welcome_in
+from .asked import require_possible
 from .ends import pause_s
 from .jobs import Job, Jobs, State, Terminal
+from .kept import Claimed, Entered, Entry, Fact, Kept, Left, Past, Paused, Taken, content_of
 
 START_TIMEOUT_S = 180.0
 """A cold worker imports torch from a slow disk within this."""
@@ -30,34 +32,12 @@ MAX_FAILED_STARTS = 3
 DEAD_PAUSE_S = 30.0
 PROCESS_PATIENCE_S = 60.0
 """A worker beats every two seconds (`pulse.py`), whatever its engine does: one that is silent was stopped."""
+NOTED_EVERY_S = 1.0
+"""How far frames were taken is written down this often."""
 CANCEL_TIMEOUT_S = 15.0
 """A worker stops within one forward pass of the request that it was told to stop; then nobody waits for it any more."""
 
 log = structlog.get_logger("broker")
-
-
-@frozen(eq=False)
-class ToClient:
-    peer: bytes
-    message: m.ToClient
-    buffers: tuple[Buffer, ...] = ()
-
-
-@frozen(eq=False)
-class ToWorker:
-    worker: int
-    message: m.Generate | m.Credit | m.Cancel
-    buffers: tuple[Buffer, ...] = ()
-
-
-@frozen
-class Replace:
-    """Kill the worker if it still lives, and start another in its place."""
-
-    worker: int
-
-
-Action = ToClient | ToWorker | Replace
 
 
 @define(eq=False)
@@ -67,6 +47,7 @@ class _Client:
     peer: bytes
     session: str
     name: str
+    protocol: int
     heard_at: float
 
 
@@ -91,15 +72,34 @@ class Broker:
     """One run of the server. `now` is an argument everywhere: seconds of any monotonic clock."""
 
     def __init__(
-        self, boot: str, server: str, workers: int, beat_timeout_s: float, now: float, *, counts: bool = False
+        self,
+        boot: str,
+        server: str,
+        workers: int,
+        beat_timeout_s: float,
+        now: float,
+        *,
+        counts: bool = False,
+        operator: str = "",
+        past: Past | None = None,
     ) -> None:
-        """`counts`: `on_waiting` will say what is on its way to each client."""
+        """`counts`: `on_waiting` will say what is on its way to each client. `operator`: what who steers must know.
+        `past`: what a journal holds; there is one, and what happens is to be written into it."""
         self.boot = boot
         self._counts = counts
         self._server = server
         self._beat_timeout_s = beat_timeout_s or PROCESS_PATIENCE_S
         self._started_at = now
         self._jobs = Jobs()
+        self._operator = operator
+        self._notes = past is not None
+        self._noted_at = now
+        self._kept = Kept()
+        self._paused = past is not None and past.is_paused
+        for number, entry in enumerate(past.entries if past else ()):
+            self._kept.keep(evolve(entry, key=f"past{number + 1}"), now)
+        for owner, how in past.ends if past else ():
+            self._jobs.remember(owner, how)
         self._clients: dict[bytes, _Client] = {}
         """Who was silent longest comes first."""
         self._peers: dict[str, bytes] = {}
@@ -132,7 +132,9 @@ class Broker:
             case m.Status():
                 return [ToClient(peer, self._report(now))]
             case m.Bye():
-                return self.on_client_gone(peer, now)
+                return self._forget_client(peer, now, keeps=False)
+            case m.Steer():
+                return self._on_steer(peer, message, now)
             case m.Generate():
                 if client is None:
                     error = RequestError(ErrorCode.HELLO_FIRST, "say Hello before Generate")
@@ -167,14 +169,17 @@ class Broker:
         return client
 
     def on_client_gone(self, peer: bytes, now: float) -> list[Action]:
-        """The connection is dead: forget it and stop its requests."""
+        """The connection is dead: forget it and stop its requests. Who comes back finds their places kept."""
+        return self._forget_client(peer, now, keeps=True)
+
+    def _forget_client(self, peer: bytes, now: float, keeps: bool) -> list[Action]:
         self._waiting_hellos.pop(peer, None)
         client = self._clients.pop(peer, None)
         if client is None:
             return []
         del self._peers[client.session]
         log.info("client gone", client=client.name)
-        return [a for job in self._jobs.of(client.session) for a in self._stop(job, now)]
+        return [a for job in self._jobs.of(client.session) for a in self._stop(job, now, keeps)]
 
     def on_waiting(self, peer: bytes, waiting_bytes: int) -> list[Action]:
         """So much of what was sent to this connection is still on its way: frames may follow what has arrived."""
@@ -197,7 +202,7 @@ class Broker:
         if peer not in self._clients and len(self._clients) >= L.MAX_CLIENTS:
             return [*actions, _refusal(peer, ErrorCode.QUEUE_FULL, f"{L.MAX_CLIENTS} clients are connected already")]
         self._clients.pop(peer, None)  # so that it comes last
-        self._clients[peer] = _Client(peer, hello.session, hello.client, now)
+        self._clients[peer] = _Client(peer, hello.session, hello.client, hello.protocol, now)
         self._peers[hello.session] = peer
         log.info("client", client=hello.client)
         if self._ready is not None:
@@ -217,43 +222,45 @@ class Broker:
         if ended is not None:
             return [ToClient(client.peer, ended)]
         try:
-            self._check(request)
-            job = self._jobs.admit(client.session, request, buffers, now)
+            if why := self._why_no_worker():
+                raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)
+            require_possible(request, self._engines, self._ready.default_engine if self._ready else "")
+            content = content_of(request, buffers)
+            stood = self._kept.find(content, client.session)
+            job = self._jobs.admit(client.session, request, buffers, now, stood.round if stood else None)
         except RequestError as error:
             return [ToClient(client.peer, failed(request.id, error))]
+        job.content, job.client = content, client.name
+        notes = [*self._drop(stood.key if stood else ""), *self._note(Entered(_entry(job)))]
         log.info("request", job=job.key, engine=request.engine, frames=request.num_frames, resume=request.resume_from)
         log.debug("prompt", job=job.key, prompt=request.prompt, negative=request.negative_prompt)
         dispatched = self._dispatch(now)
-        return [ToClient(client.peer, m.Accepted(request.id, job.position)), *dispatched]
+        return [*notes, ToClient(client.peer, m.Accepted(request.id, job.position)), *dispatched]
 
-    def _check(self, request: m.Generate) -> None:
-        """Raises RequestError for what is well-formed and cannot be done."""
-        if why := self._why_no_worker():
-            raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)
-        if request.engine != L.AUTO:
-            return self._check_of(request.engine, request)
-        refused: list[RequestError] = []
-        for engine in sorted(self._engines, key=lambda engine: engine != self._default):
-            try:
-                return self._check_of(engine, request)  # the worker, which knows the device's memory, chooses
-            except RequestError as error:
-                refused.append(error)
-        raise refused[0] if refused else RequestError(ErrorCode.ENGINE_UNAVAILABLE, "there is no engine here", "engine")
+    def _on_steer(self, peer: bytes, wish: m.Steer, now: float) -> list[Action]:
+        """Show the queue, after it was changed as somebody who may do so wished."""
+        refused = steering.refusal_of(wish, self._operator, self._jobs, self._kept)
+        actions = [] if refused else self._steer(wish, now)
+        return [*actions, ToClient(peer, steering.queue(self._jobs, self._kept, self._paused, refused))]
 
-    @property
-    def _default(self) -> str:
-        return self._ready.default_engine if self._ready else ""
-
-    def _check_of(self, engine: str, request: m.Generate) -> None:
-        info = self._engines.get(engine)
-        if info is None:
-            known = ", ".join(self._engines) or "none yet, the server is starting"
-            message = f"there is no engine {engine!r}; there are: {known}"
-            raise RequestError(ErrorCode.UNKNOWN_ENGINE, message, "engine")
-        places = [Place(k.at, k.width, k.height) for k in request.keyframes]
-        switches = [prompt.at for prompt in request.prompts]
-        size, params = (request.width, request.height), request.params
-        check(info, *size, request.num_frames, places, params, request.resume_from, switches)
+    def _steer(self, wish: m.Steer, now: float) -> list[Action]:
+        job = self._jobs.get(wish.job)
+        match wish.action:
+            case "pause" | "resume":
+                self._paused = wish.action == "pause"
+                stopped = [a for j in self._jobs.in_hand() if self._paused for a in self._stop(j, now, keeps=True)]
+                return [*self._note(Paused(self._paused)), *stopped, *self._dispatch(now)]
+            case "cancel" if job is not None:
+                owner = self._owner(job)
+                job.verdict = steering.taken_out(job, owner.protocol if owner else L.PROTOCOL)
+                return self._stop(job, now)
+            case "cancel":
+                return self._drop(wish.job)
+            case "move" if job is not None:
+                self._jobs.move(job, wish.to)
+                return [*self._note(Entered(_entry(job))), *self._dispatch(now)]
+            case _:
+                return []
 
     def _on_credit(self, job: Job, message: m.Credit) -> list[Action]:
         job.credit = max(job.credit, message.total)
@@ -386,6 +393,18 @@ class Broker:
             if self._holds_up_others(job, now):
                 log.info("no frame taken", job=job.key, frames=job.sent)
                 actions += self._stop(job, now)
+        return [*actions, *self._notice(now)]
+
+    def _notice(self, now: float) -> list[Action]:
+        """Once in a while: how far those in hand were taken, and which places were kept for long enough."""
+        if now - self._noted_at < NOTED_EVERY_S:
+            return []
+        self._noted_at = now
+        actions = self._given_up(self._kept.expire(now))
+        for job in self._jobs.in_hand():
+            if job.taken != job.noted:
+                job.noted = job.taken
+                actions += self._note(Taken(job.owner, job.request.id, job.first_untaken))
         return actions
 
     def _holds_up_others(self, job: Job, now: float) -> bool:
@@ -400,6 +419,8 @@ class Broker:
     def shut_down(self, now: float) -> list[Action]:
         """Tell everybody whose request will not be finished."""
         error = RequestError(ErrorCode.SHUTTING_DOWN, "the server is shutting down")
+        for job in self._jobs:
+            job.keeps = job.state is not State.STOPPING
         return [a for job in self._jobs for a in self._end(job, failed(job.key, error), now)]
 
     # Steps that the above share
@@ -412,7 +433,7 @@ class Broker:
     def _dispatch(self, now: float) -> list[Action]:
         """Hand waiting requests to idle workers, and tell the others how many come before them now."""
         actions: list[Action] = []
-        while self._idle:
+        while self._idle and not self._paused:
             index = self._idle[0]
             worker = self._workers[index]
             if worker.state != "idle":
@@ -430,22 +451,40 @@ class Broker:
             actions += self._to_owner(job, m.Accepted(job.request.id, job.position))
         return actions
 
-    def _stop(self, job: Job, now: float) -> list[Action]:
+    def _stop(self, job: Job, now: float, keeps: bool = False) -> list[Action]:
+        """`keeps`: whoever asks for the same again takes its place."""
+        if job.state is State.STOPPING:
+            return []
+        job.keeps = keeps
+        kept = self._given_up(self._kept.keep(_entry(job), now)) if keeps else []
         if job.state is State.QUEUED:
-            return [*self._end(job, self._cancelled(job), now), *self._dispatch(now)]
-        if job.state is State.RUNNING and job.worker is not None:
-            job.move(State.STOPPING, now)
-            return [ToWorker(job.worker, m.Cancel(job.key))]
-        return []
+            return [*kept, *self._end(job, self._cancelled(job), now), *self._dispatch(now)]
+        assert job.worker is not None
+        job.move(State.STOPPING, now)
+        return [*kept, ToWorker(job.worker, m.Cancel(job.key))]
 
     def _end(self, job: Job, how: Terminal, now: float) -> list[Action]:
         """The one terminal message. A job that was being cancelled ends as cancelled, whatever happened to it then."""
-        if job.state is State.STOPPING:
+        if job.verdict is not None:
+            how = job.verdict
+        elif job.state is State.STOPPING:
             how = self._cancelled(job)
         log.info("ended", job=job.key, how=how.outcome if isinstance(how, m.Done) else how.code, frames=job.sent)
         if isinstance(how, m.Done):
             how = evolve(how, frames=job.sent)
-        return self._to_owner(job, self._jobs.end(job, how, now))
+        terminal = self._jobs.end(job, how, now)
+        return [*self._note(Left(job.owner, job.request.id, terminal, job.keeps)), *self._to_owner(job, terminal)]
+
+    def _note(self, fact: Fact) -> list[Action]:
+        return [Note(fact)] if self._notes else []
+
+    def _given_up(self, entries: list[Entry]) -> list[Action]:
+        """Places that are not kept any more."""
+        return [a for entry in entries for a in self._note(Claimed(entry.owner, entry.id))]
+
+    def _drop(self, key: str) -> list[Action]:
+        dropped = self._kept.drop(key)
+        return self._given_up([dropped] if dropped else [])
 
     def _cancelled(self, job: Job) -> m.Done:
         version = self._engines[job.request.engine].version if job.request.engine in self._engines else ""
@@ -485,6 +524,12 @@ class Broker:
             ),
             workers=tuple(m.WorkerStatus(i, w.pid, w.state, w.restarts) for i, w in enumerate(self._workers)),
         )
+
+
+def _entry(job: Job) -> Entry:
+    request = job.request
+    facts = (request.engine, request.num_frames, job.first_untaken, job.round, request.priority)
+    return Entry(job.key, job.owner, request.id, job.content, job.client, *facts)
 
 
 def _refusal(peer: bytes, code: ErrorCode, why: str) -> ToClient:

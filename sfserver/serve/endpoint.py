@@ -25,6 +25,17 @@ def connection_path(config: ServerConfig) -> Path:
     return config.connection_file or connections.default_path()
 
 
+def journal_path(config: ServerConfig) -> Path:
+    """The queue, written down."""
+    path = connection_path(config)
+    return path.with_name(f"{path.name}.journal")
+
+
+def operator_path(path: Path) -> Path:
+    """What who steers the queue must know, beside the connection file in `path`."""
+    return path.with_name(f"{path.name}.operator")
+
+
 def claim(path: Path) -> BaseFileLock:
     """Make the connection file this process's own until it ends, however it ends: the system lets go of the lock.
 
@@ -99,10 +110,20 @@ def publish(path: Path, endpoint: str, keys: ServerKeys, client_secret: str) -> 
     connections.write(found, path)
 
 
+def publish_operator(path: Path, operator: str) -> None:
+    """For who may read what is this user's alone. Raises OSError."""
+    part = operator_path(path).with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(operator)
+    os.replace(part, operator_path(path))
+
+
 def withdraw(path: Path) -> None:
     """Take the file away if it is still ours."""
     try:
         if connections.read(path).pid == os.getpid():
             path.unlink()
+            operator_path(path).unlink(missing_ok=True)
     except (NoConnectionFile, OSError):
         pass

@@ -28,7 +28,10 @@ from sfwire.errors import BadMessage
 
 from .. import __version__
 from ..config import ServerConfig, load_config
-from .broker import Action, Broker, Replace, ToClient, ToWorker
+from .actions import Action, Note, Replace, ToClient, ToWorker
+from .broker import Broker
+from .endpoint import journal_path
+from .journal import Journal
 from .leash import hold_to_parent, take_children_along
 from .lines import Lines
 from .logs import log_to_file
@@ -58,6 +61,8 @@ class Setup:
     keys: ServerKeys
     port: int
     worker_command: tuple[str, ...]
+    operator: str = ""
+    """What who steers the queue must know."""
 
     def pack(self) -> bytes:
         body = {
@@ -65,6 +70,7 @@ class Setup:
             "keys": [self.keys.public, self.keys.secret, self.keys.client_public],
             "port": self.port,
             "worker_command": self.worker_command,
+            "operator": self.operator,
         }
         return json.dumps(body).encode() + b"\n"
 
@@ -72,17 +78,20 @@ class Setup:
     def unpack(line: bytes) -> Setup:
         body: dict[str, Any] = json.loads(line)
         config = load_config(flags=body["config"], environment={})
-        return Setup(config, ServerKeys(*body["keys"]), body["port"], tuple(body["worker_command"]))
+        return Setup(config, ServerKeys(*body["keys"]), body["port"], tuple(body["worker_command"]), body["operator"])
 
 
 class Front:
     """One run of the server, from the first worker's start to the last one's end."""
 
-    def __init__(self, socket: Socket, lines: Lines, pool: Pool, broker: Broker, workers: int) -> None:
+    def __init__(
+        self, socket: Socket, lines: Lines, pool: Pool, broker: Broker, journal: Journal, workers: int
+    ) -> None:
         self._socket = socket
         self._lines = lines
         self._pool = pool
         self._broker = broker
+        self._journal = journal
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(pool.wake_reader.fileno(), zmq.POLLIN)
@@ -152,6 +161,8 @@ class Front:
                 self._pool.send(action.worker, action.message, action.buffers)
             case Replace():
                 return self._start(action.worker)
+            case Note():
+                self._journal.write(action.fact)
         return ()
 
     def _blame(self, action: Action) -> Sequence[Action]:
@@ -159,6 +170,8 @@ class Front:
         now = time.monotonic()
         if isinstance(action, ToClient):
             return self._broker.on_client_gone(action.peer, now)
+        if isinstance(action, Note):
+            return ()
         return self._broker.on_worker_gone(action.worker, "the server could not talk to it", now)
 
     def _send(self, action: ToClient) -> Sequence[Action]:
@@ -211,14 +224,24 @@ def serve(setup: Setup) -> None:
     boot = uuid4().hex
     context: Context = zmq.Context()
     pool = Pool(setup.worker_command, config)
+    journal = Journal(journal_path(config) if config.journal else None)
     try:
         with listen(context, setup.keys, config.host, setup.port) as (socket, endpoint):
             lines = Lines(context, socket)
             name, now = f"sfserver {__version__}", time.monotonic()
-            broker = Broker(boot, name, config.workers, config.beat_timeout_s, now, counts=lines.counts)
+            broker = Broker(
+                boot,
+                name,
+                config.workers,
+                config.beat_timeout_s,
+                now,
+                counts=lines.counts,
+                operator=setup.operator,
+                past=journal.past if journal.is_kept else None,
+            )
             tell(endpoint=endpoint)
             log.info("listening", endpoint=endpoint, boot=boot, workers=config.workers)
-            front = Front(socket, lines, pool, broker, config.workers)
+            front = Front(socket, lines, pool, broker, journal, config.workers)
             threading.Thread(target=_wait_for_end, args=(front,), name="leash", daemon=True).start()
             front.run()
             lines.close()
@@ -226,6 +249,7 @@ def serve(setup: Setup) -> None:
         log.info("stopped")
     finally:
         pool.close()
+        journal.close()
         context.term()
 
 

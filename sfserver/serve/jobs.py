@@ -64,6 +64,30 @@ class Job:
     """When it was last handed out or had a frame sent."""
     since: float = 0.0
     """When it came into its state."""
+    client: str = ""
+    """What its client calls itself."""
+    content: str = ""
+    """See `kept.py`."""
+    round: int = 0
+    """See `turns.py`."""
+    keeps: bool = False
+    """It is being stopped through no fault of its client's, and its place is kept."""
+    verdict: m.Failed | None = None
+    """What its client is told when it has stopped, in place of `cancelled`."""
+    noted: int = 0
+    """Frames that its client has taken, as the journal knows."""
+
+    @property
+    def taken(self) -> int:
+        """Frames that its client has taken, as it says: credit is a running total of what it has taken and may take."""
+        return max(0, min(self.sent, self.credit - self.request.credit))
+
+    @property
+    def first_untaken(self) -> int:
+        """Position of the first frame that its client has not taken."""
+        held = {keyframe.at for keyframe in self.request.keyframes}
+        wanted = (at for at in range(self.request.resume_from, self.request.num_frames) if at not in held)
+        return next(islice(wanted, self.taken, None), self.request.num_frames)
 
     def move(self, state: State, now: float) -> None:
         assert state in LEGAL[self.state], f"{self.key}: {self.state.name} -> {state.name}"
@@ -118,14 +142,26 @@ class Jobs:
     def running(self) -> int:
         return len(self._live) - len(self._queue)
 
-    def admit(self, owner: str, request: m.Generate, buffers: tuple[Buffer, ...], now: float) -> Job:
-        """Let a request wait for its turn. Raises RequestError where there is no room for it."""
+    def admit(
+        self, owner: str, request: m.Generate, buffers: tuple[Buffer, ...], now: float, round: int | None = None
+    ) -> Job:
+        """Let it wait for its turn; `round`: where it stood before. Raises RequestError where there is no room."""
         key = f"job{self._count + 1}"
-        before = self._queue.add(key, owner, sum(map(len, buffers)))
+        before = self._queue.add(key, owner, sum(map(len, buffers)), request.priority, round)
         self._count += 1
         job = Job(key, owner, request, buffers, position=before + 1, credit=request.credit, since=now)
+        job.round = self._queue.round_of(key)
         self._live[key] = self._by_owner.setdefault(owner, {})[request.id] = job
         return job
+
+    def move(self, job: Job, to: int) -> None:
+        """Let a waiting request stand behind so many others."""
+        self._queue.move(job.key, to)
+        job.round = self._queue.round_of(job.key)
+
+    def remember(self, owner: str, how: Terminal) -> None:
+        """How a request of an earlier server ended."""
+        self._ends[owner, how.id or ""] = how
 
     def start_next(self, worker: int, now: float) -> Job | None:
         """Give the request whose turn it is to a worker."""

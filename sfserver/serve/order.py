@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from .broker import Action
+from .actions import Action
 
 Ask = Callable[[], Sequence[Action]]
 """Something that may fail and says what is to be done then."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -98,6 +99,7 @@ class Supervisor:
     path: Path
     worker_command: tuple[str, ...]
     _stopping: threading.Event = field(factory=threading.Event)
+    _operator: str = ""
     _front: subprocess.Popen[bytes] | None = None
     _port: int = 0
     _published: bool = False
@@ -122,6 +124,7 @@ class Supervisor:
 
     def run(self) -> int:
         keys, client_secret = ServerKeys.generate()
+        self._operator = secrets.token_hex(16)
         self._port = self.config.port
         attempts = crashes = 0  # fronts in a row that ended before they were ready; those that did so by themselves
         while not self._stopping.is_set():
@@ -149,7 +152,7 @@ class Supervisor:
         self._front = front
         stdin, stdout = cast("IO[bytes]", front.stdin), cast("IO[bytes]", front.stdout)
         with suppress(OSError):
-            stdin.write(Setup(self.config, keys, self._port, self.worker_command).pack())
+            stdin.write(Setup(self.config, keys, self._port, self.worker_command, self._operator).pack())
             stdin.flush()
         if self._stopping.is_set():
             self.stop()  # it was asked for between the check and the start
@@ -167,6 +170,7 @@ class Supervisor:
         """What the front says of itself."""
         if "endpoint" in fact:
             self._port = int(fact["endpoint"].rsplit(":", 1)[1])
+            endpoint.publish_operator(self.path, self._operator)
             endpoint.publish(self.path, fact["endpoint"], keys, client_secret)
             self._published = True
         elif "failed" in fact:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import zmq
 
@@ -35,6 +36,7 @@ from .request import Ended, Request
 from .session import Action, Notify, Phase, Reopen, Send, Session
 from .stream import Stream
 
+_T = TypeVar("_T")
 TICK_S = 0.05
 """How late a repeat or a time-out may be noticed."""
 _RETRY_S = 0.5
@@ -73,6 +75,7 @@ class Client:
         self._session = Session(name, window=window, give_up_after_s=give_up_after_s)
         self._streams: dict[str, Stream] = {}
         self._reports: queue.SimpleQueue[m.Report] = queue.SimpleQueue()
+        self._queues: queue.SimpleQueue[m.Queue] = queue.SimpleQueue()
         self._wishes: deque[Callable[[], list[Action]]] = deque()
         self._problem: str | None = None
         self._closing = threading.Event()
@@ -152,10 +155,17 @@ class Client:
 
     def status(self, timeout_s: float = 5.0) -> m.Report:
         """Ask what the server is doing. Raises ServerUnavailable."""
+        return self._asked(m.Status(), self._reports, timeout_s)
+
+    def steer(self, wish: m.Steer, timeout_s: float = 5.0) -> m.Queue:
+        """Show the server's queue, or change it. Raises ServerUnavailable; what was refused is in the answer."""
+        return self._asked(wish, self._queues, timeout_s)
+
+    def _asked(self, message: m.ToServer, answers: queue.SimpleQueue[_T], timeout_s: float) -> _T:
         self.wait_ready(timeout_s)
-        self._wish(lambda: [Send(m.Status())])
+        self._wish(lambda: [Send(message)])
         try:
-            return self._reports.get(timeout=timeout_s)
+            return answers.get(timeout=timeout_s)
         except queue.Empty:
             raise ServerSilent(f"the server did not answer within {timeout_s:g} s") from None
 
@@ -226,6 +236,8 @@ class Client:
         for message, buffers in line.messages(most):
             if isinstance(message, m.Report):
                 self._reports.put(message)
+            elif isinstance(message, m.Queue):
+                self._queues.put(message)
             self._perform(self._session.receive(message, buffers, time.monotonic()))
         self._session.nowhere = self._problem if line.socket is None else None
         self._perform(self._session.tick(time.monotonic()))  # without a socket too: time-outs are promised

@@ -37,6 +37,8 @@ class ErrorCode(StrEnum):
     """The model produced NaN or infinity: weights and precision do not fit together."""
     WORKER_DIED = "worker_died"
     WORKER_HUNG = "worker_hung"
+    TAKEN_OUT = "taken_out"
+    """Somebody who runs the server took it out of the queue."""
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
     """A mistake of ours; the server's log has the details."""

@@ -22,6 +22,9 @@ Value = bool | int | float | str
 ParameterKind = Literal["bool", "int", "float", "choice"]
 Encoding = Literal["raw", "png"]
 Outcome = Literal["finished", "cancelled"]
+Priority = Literal["interactive", "batch"]
+"""Somebody waits for it, or nobody does: a batch lets others go first."""
+Steering = Literal["list", "pause", "resume", "cancel", "move"]
 WorkerState = Literal["starting", "idle", "busy", "dead"]
 
 Check = Callable[[Any], str | None]
@@ -259,6 +262,7 @@ class Generate:
     encoding: Encoding = "raw"
     prompts: tuple[PromptAt, ...] = field(default=(), validator=_checks(_count(0, L.MAX_PROMPTS), _rising))
     """What takes the place of `prompt` later in the clip, in order of time."""
+    priority: Priority = "interactive"
 
 
 @frozen
@@ -411,6 +415,46 @@ class Report:
     workers: tuple[WorkerStatus, ...] = field(validator=_checks(_count(0, L.MAX_WORKERS)))
 
 
-ToServer = Hello | Generate | Credit | Cancel | Ping | Status | Bye
-ToClient = Welcome | Accepted | Progress | Frame | Done | Failed | Pong | Report
+@frozen
+class Steer:
+    """Client to server: show the queue, or change it. Answered by Queue. Only who can read the server's operator file
+    may change it."""
+
+    action: Steering
+    operator: str = field(default="", validator=_checks(_text(L.MAX_NAME_CHARS)))
+    """What that file says."""
+    job: str = field(default="", validator=_checks(_text(L.MAX_NAME_CHARS)))
+    """For `cancel` and `move`: as Queue names it."""
+    to: int = field(default=0, validator=_checks(_between(0, L.MAX_QUEUED)))
+    """For `move`: how many shall come before it."""
+
+
+@frozen
+class QueuedJob:
+    job: str = field(validator=_checks(_text(L.MAX_NAME_CHARS)))
+    client: str = field(validator=_checks(_text(L.MAX_NAME_CHARS)))
+    engine: str = field(validator=_checks(_identifier))
+    state: str = field(validator=_checks(_text(L.MAX_NAME_CHARS)))
+    """`queued`, `running`, `stopping`; or `away`: its place is kept until its client asks for it again."""
+    priority: Priority
+    position: int = field(validator=_checks(_between(0)))
+    """As in Accepted."""
+    first: int = field(validator=_checks(_between(0, L.MAX_FRAMES)))
+    """Position of the first frame that its client has not taken."""
+    num_frames: int = field(validator=_checks(_between(0, L.MAX_FRAMES)))
+
+
+@frozen
+class Queue:
+    """Server's answer to Steer: how things are now."""
+
+    paused: bool
+    jobs: tuple[QueuedJob, ...] = field(validator=_checks(_count(0, L.MAX_ARRAY_LENGTH)))
+    """In the order in which they will be started."""
+    refused: str = field(default="", validator=_checks(_text(L.MAX_SENTENCE_CHARS)))
+    """Why nothing was changed; empty where it was."""
+
+
+ToServer = Hello | Generate | Credit | Cancel | Ping | Status | Bye | Steer
+ToClient = Welcome | Accepted | Progress | Frame | Done | Failed | Pong | Report | Queue
 Message = ToServer | ToClient

@@ -37,6 +37,8 @@ class Request:
     """Of all keyframes: 3 is RGB, 4 is RGBA with straight alpha."""
     depth: int = L.DEPTH
     """Bits a sample: 8, 16, or 32 for floats; little-endian."""
+    priority: m.Priority = "interactive"
+    """`batch` lets requests go first for which somebody waits."""
 
     def wanted(self) -> list[int]:
         """Positions that will be delivered, in order: all that hold no keyframe, from `start_from` on."""
@@ -63,6 +65,7 @@ class Request:
             credit=credit,
             encoding=self.encoding,
             prompts=tuple(m.PromptAt(at, text) for at, text in self.prompts),
+            priority=self.priority,
         )
 
 

@@ -155,7 +155,7 @@ class Session:
             case m.Failed(id=None):
                 self.complaint = message.message
                 return []
-            case m.Report():
+            case m.Report() | m.Queue():
                 return []
             case _:
                 return self._on_request_message(message, buffers, now)

@@ -135,6 +135,7 @@ def captured(scene: bpy.types.Scene, frame: int, width: int, height: int, keep_a
     """RGB8 of the timeline's picture, by the steps that a fill takes."""
     capture = module("capture")
     capture.render(scene, frame, width, height, keep_as)
+    capture.write(scene, keep_as)
     picture = capture.read(keep_as, width, height)
     if picture is None:
         capture.fit(keep_as, width, height)

@@ -53,6 +53,43 @@ def test_capturing_changes_no_setting(scene, pump, fake, tmp_path):
     assert settings_of(scene) == before
 
 
+def apart():
+    if not b.module("sequencer").RENDERS_APART:
+        pytest.skip("Blender 5 renders and writes in one step")
+    return b.module("capture")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_render_that_comes_between_two_steps_is_not_taken_for_a_keyframe(scene, pump, tmp_path, monkeypatch, told):
+    """The control: where nobody tells of it, it is."""
+    capture = apart()
+    if not told:
+        monkeypatch.setattr(capture, "forget_rendered", lambda: None)
+    first, _ = b.two_pictures(scene, tmp_path)
+    fill = b.fill()
+    while capture._rendered_for is None:
+        b.turn()
+    scene.frame_set(b.right(first) + 12)
+    bpy.ops.render.render()
+    assert keyframes_of(fill)[0] == ((200, 60, 40) if told else (30, 180, 90))
+
+
+def test_rendered_and_written_in_two_steps_it_is_the_same_file(scene, tmp_path, monkeypatch):
+    apart()
+    scene.view_settings.view_transform = "AgX"
+    image = bpy.data.images.new("drawn", 64, 36, alpha=True)
+    image.pixels.foreach_set([i % 97 / 96 for i in range(64 * 36 * 4)])
+    image.filepath_raw, image.file_format = str(tmp_path / "veil.png"), "PNG"
+    image.save()
+    b.put_image(scene, tmp_path / "veil.png", 1, 5)
+    of_two, of_one = tmp_path / "two.tga", tmp_path / "one.tga"
+    b.captured(scene, 2, 64, 36, of_two)
+    monkeypatch.setattr(b.module("sequencer"), "RENDERS_APART", False)
+    b.captured(scene, 2, 64, 36, of_one)
+    assert of_two.read_bytes() == of_one.read_bytes()
+    assert len(set(of_one.read_bytes()[18 + 3 :: 4])) > 50, "its alpha is there"
+
+
 def settings_of(scene):
     owners = (scene.render, scene.render.image_settings, scene.view_settings, scene.display_settings)
     found = {}

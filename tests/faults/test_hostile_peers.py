@@ -220,6 +220,9 @@ def test_the_server_writes_its_log_and_its_connection_file_and_nothing_else(tmp_
     assert written == {
         "run/connection.json",
         "run/connection.json.lock",
+        "run/connection.json.journal",
+        "run/connection.json.journal-wal",
+        "run/connection.json.operator",
         "log/server.log",
         "log/front.log",
         "log/worker-0.log",
@@ -237,4 +240,5 @@ def test_no_message_has_a_field_for_a_path_an_address_or_a_command() -> None:
     assert texts == {
         "Hello.client", "Hello.session", "Generate.id", "Generate.engine", "Generate.prompt",
         "Generate.negative_prompt", "Generate.params", "Credit.id", "Cancel.id",
+        "Steer.operator", "Steer.job",
     }  # fmt: skip

@@ -247,3 +247,84 @@ def test_a_full_house_is_asked_again_for_as_long_as_a_silent_server_is() -> None
         ended = any(isinstance(a, Notify) and isinstance(a.event, Ended) for a in sent)
     assert 55 < now < 70
     assert 20 < asks < 60
+
+
+# What waits for somebody, and what does not
+
+
+def test_interactive_comes_before_batch_and_batch_is_not_kept_waiting_for_ever() -> None:
+    turns = Turns()
+    for number in range(3):
+        turns.add(f"b{number}", "b", 0, "batch")
+    for number in range(9):
+        turns.add(f"i{number}", "i", 0)
+    started = order(turns)
+    assert started[:5] == ["i0", "i1", "i2", "b0", "i3"]
+    assert [started.index(f"b{number}") for number in range(3)] == [3, 8, 11]
+
+
+def test_ones_own_batch_does_not_keep_ones_own_wish_waiting() -> None:
+    turns = Turns()
+    for number in range(30):
+        turns.add(f"b{number}", "a", 0, "batch")
+    assert turns.add("now", "a", 0) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), max_size=12))
+def test_what_was_moved_stands_where_it_was_told_to(moves: list[tuple[int, int]]) -> None:
+    turns = Turns()
+    expected = [f"{owner}{number}" for number in range(4) for owner in "abc"]
+    for key in sorted(expected):
+        turns.add(key, key[0], 0)
+    assert list(turns) == expected
+    for which, to in moves:
+        key = expected.pop(which)
+        expected.insert(to, key)
+        turns.move(key, to)
+        assert list(turns) == expected
+    assert order(turns) == expected
+
+
+def animatic_and_colleague(priority: m.Priority, first: int) -> int:
+    """Jobs that end between a colleague's asking for one gap, while job `first` of 200 runs, and its being started."""
+    broker = broker_with(b"animatic", b"colleague")
+    asked = ended = 0
+
+    def ask_for_more() -> None:
+        nonlocal asked
+        while asked < 200 and broker._jobs.queued < L.MAX_QUEUED_OF_ONE - 1:
+            asked += 1
+            request = m.Generate(f"a{asked}", "fake", 16, 16, 9, KEYFRAME, asked, priority=priority)
+            broker.on_client(b"animatic", request, [PICTURE], 0.0)
+
+    def end_one() -> str:
+        (job,) = broker._jobs.in_hand()
+        broker.on_worker(0, m.Done(job.key, "finished", 8, 1, "fake", "1"), [], 0.0)
+        (job,) = broker._jobs.in_hand()
+        return job.owner
+
+    for _ in range(first):
+        ask_for_more()
+        end_one()
+    ask_for_more()
+    ask(broker, b"colleague", "c")
+    while True:
+        ended += 1
+        if end_one() == "colleague":
+            return ended
+        ask_for_more()
+
+
+@pytest.mark.parametrize("priority", ["batch", "interactive"])
+@pytest.mark.parametrize("first", [0, 1, 7, 60, 150])
+def test_an_animatic_of_200_gaps_keeps_a_colleagues_one_gap_waiting_for_one_job(
+    priority: m.Priority, first: int
+) -> None:
+    """Counted in jobs that end, not by a clock: the one that runs when the colleague asks."""
+    assert animatic_and_colleague(priority, first) == 1
+
+
+def test_the_control_in_order_of_arrival_it_waits_for_all_that_was_asked_before(monkeypatch) -> None:
+    add = Turns.add
+    monkeypatch.setattr(Turns, "add", lambda self, key, owner, num_bytes, *_: add(self, key, "everybody", num_bytes))
+    assert animatic_and_colleague("interactive", 7) > 20

@@ -71,6 +71,7 @@ def generates(draw: st.DrawFn) -> tuple[m.Generate, list[bytes]]:
         draw(st.integers(0, L.MAX_CREDIT_AHEAD)),
         draw(st.sampled_from(["raw", "png"])),
         tuple(m.PromptAt(at, draw(texts)) for at in sorted(draw(st.sets(places, max_size=3)))),
+        draw(st.sampled_from(["interactive", "batch"])),
     )
     return message, [picture for _, _, picture in each]
 
@@ -93,6 +94,7 @@ to_server = st.one_of(
     alone(st.builds(m.Ping, nonces)),
     alone(st.just(m.Status())),
     alone(st.just(m.Bye())),
+    alone(st.builds(m.Steer, st.sampled_from(["list", "move"]), texts, texts, st.integers(0, L.MAX_QUEUED))),
 )
 to_client = st.one_of(
     alone(st.builds(m.Welcome, counts, ids, texts, st.lists(engines, max_size=2).map(tuple), ids, texts)),
@@ -101,6 +103,9 @@ to_client = st.one_of(
     frames(),
     alone(st.builds(m.Done, ids, st.sampled_from(["finished", "cancelled"]), counts, seeds, ids, texts)),
     alone(st.builds(m.Failed, st.none() | ids, st.sampled_from(list(ErrorCode)), texts, texts, st.booleans())),
+    alone(
+        st.builds(m.Queue, st.booleans(), st.just((m.QueuedJob("j", "c", "e", "away", "batch", 1, 2, 3),)), texts),
+    ),
     alone(st.builds(m.Pong, nonces, ids, counts, counts, st.just(("idle", "dead")), st.just((m.LiveRequest("a", 1),)))),
 )
 

@@ -4,7 +4,8 @@ window stands still, what 22 fills leave in memory. Printed as a table beside wh
     VENV/bin/python BLENDER_WINDOW.py tests/addon/window/bench.py
 
 As in show.py; the server is the draft engine's, warm. Each turn of the event loop is noted: between two of them the
-window could not be used.
+window could not be used. Beside what the clock says stands how much of it this thread had the processor, which is what
+is left on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -24,11 +26,40 @@ LOOP_S = 0.001
 """Between two looks at the clock."""
 FPS = 24
 GAP, PANEL, FILLS = 12, 6, 22
+STILL_MS = 100
 SETTLED_AFTER = 4
 """Fills until what is loaded and kept once is there."""
 
-turns_ms: list[float] = []
-gaps_ms: list[float] = []
+
+@dataclass(frozen=True)
+class Span:
+    """Of the clock, and of the processor that this thread had meanwhile."""
+
+    wall_ms: float
+    busy_ms: float
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    unit: str
+    value: float
+    limit: float
+    busy: float | None = None
+
+
+turns: list[Span] = []
+still: list[Span] = []
+"""Between two turns of the event loop."""
+
+
+def stopwatch() -> Callable[[], Span]:
+    wall, busy = time.perf_counter(), time.thread_time()
+    return lambda: Span((time.perf_counter() - wall) * 1e3, (time.thread_time() - busy) * 1e3)
+
+
+def longest(what: str, spans: list[Span]) -> Row:
+    return Row(what, "ms", max(s.wall_ms for s in spans), STILL_MS, max(s.busy_ms for s in spans))
 
 
 def watch_turns() -> None:
@@ -39,12 +70,12 @@ def watch_turns() -> None:
     def measured(now: float) -> float | None:
         pump = runtime.running_pump()
         looks = pump is not None and any(fill.to_look_at for fill in pump.fills)
-        began = time.perf_counter()
+        took = stopwatch()
         try:
             return turn(now)
         finally:
             if not looks:
-                turns_ms.append((time.perf_counter() - began) * 1e3)
+                turns.append(took())
 
     runtime.turn = measured
 
@@ -53,13 +84,12 @@ class Beat:
     """Looks at the clock in every turn of the event loop, and notes how long the window stood still in between."""
 
     def __init__(self) -> None:
-        self._last = time.perf_counter()
+        self._since = stopwatch()
         bpy.app.timers.register(self._look, persistent=True)
 
     def _look(self) -> float:
-        now = time.perf_counter()
-        gaps_ms.append((now - self._last) * 1e3)
-        self._last = now
+        still.append(self._since())
+        self._since = stopwatch()
         return LOOP_S
 
 
@@ -86,25 +116,22 @@ def until(condition: Callable[[], object]) -> Iterator[float]:
 
 
 def pressed(scene: bpy.types.Scene, press: Callable[[], object]) -> Iterator[float]:
-    """Press, and wait for the end; returns (ms to the strip, ms to its first frame, ms that the window stood still at
-    most)."""
+    """Press, and wait for the end; returns how long it took to the strip, and to its first frame."""
     pump = b.module("runtime").pump()
-    gaps_ms.clear()
-    began = time.perf_counter()
+    still.clear()
+    took = stopwatch()
     with bpy.context.temp_override(scene=scene):
         assert press() == {"FINISHED"}
-    shown = (time.perf_counter() - began) * 1e3
-    first = pump.fills[0]
+    shown, first = took(), pump.fills[0]
     yield from until(lambda: first.names)
-    framed = (time.perf_counter() - began) * 1e3
+    framed = took()
     yield from until(lambda: not pump.fills)
     assert pump.message == "", pump.message
-    yield 0.5
-    return shown, framed, max(gaps_ms)
+    return shown, framed
 
 
 def scenario() -> Iterator[float]:
-    scene, rows = bpy.context.scene, []
+    scene, fill_gap = bpy.context.scene, bpy.ops.inbetween.fill_gap
     watch_turns()
     yield from w.open_file(scene, w.HOME / "animatic.blend")
     w.show_tab()
@@ -117,33 +144,28 @@ def scenario() -> Iterator[float]:
     put(scene, 2, (w.WIDTH, w.HEIGHT))
     yield 1.0
     w.frame_all()
-    yield from pressed(scene, bpy.ops.inbetween.fill_gap)  # warms the server
+    yield from pressed(scene, fill_gap)  # warms the server
     put(scene, 2, (w.WIDTH, w.HEIGHT))
     yield 1.0
-    turns_ms.clear()
-    shown, framed, still = yield from pressed(scene, bpy.ops.inbetween.fill_gap)
-    rows.append(("press to the strip", "ms", shown, 100))
-    rows.append(("press to its first frame", "ms", framed, 2e3 / FPS + 500))
-    rows.append(("window stands still, 540p", "ms", still, 100))
+    shown, framed = yield from pressed(scene, fill_gap)
+    say(Row("press to the strip", "ms", shown.wall_ms, STILL_MS, shown.busy_ms))
+    say(Row("press to its first frame", "ms", framed.wall_ms, 2e3 / FPS + 500))
+    say(longest("window stands still, 540p", still))
     put(scene, 2, (3840, 2160))
     yield 3.0
-    scene.inbetween.scale = 25  # what is looked at is the capture, not this machine's draft of 4K
-    shown, _, still = yield from pressed(scene, bpy.ops.inbetween.fill_gap)
-    rows.append(("press to the strip, 4K", "ms", shown, 100))
-    rows.append(("window stands still, 4K made at 25 %", "ms", still, 100))
-    scene.inbetween.scale = 100
-    put(scene, 2, (3840, 2160))
-    yield 3.0
+    still.clear()
+    took = stopwatch()
     with bpy.context.temp_override(scene=scene):
-        gaps_ms.clear()
-        bpy.ops.inbetween.fill_gap()
+        assert fill_gap() == {"FINISHED"}
+    shown = took()
     yield from until(lambda: not pump.fills[0].to_look_at)
-    rows.append(("window stands still, keyframes of 4K", "ms", max(gaps_ms), 100))
+    say(Row("press to the strip, 4K", "ms", shown.wall_ms, STILL_MS, shown.busy_ms))
+    say(longest("window stands still, keyframes of 4K", still))
     pump.cancel()
     yield from until(lambda: not pump.fills)
     put(scene, FILLS + 1, (320, 180))
     yield 1.0
-    turns_ms.clear()
+    turns.clear()
     memory = []
     with bpy.context.temp_override(scene=scene):
         assert bpy.ops.inbetween.fill_all_gaps() == {"FINISHED"}
@@ -151,17 +173,21 @@ def scenario() -> Iterator[float]:
         yield from until(lambda left=left: len(pump.fills) <= left)
         memory.append(resident_mb())
     assert pump.message == "", pump.message
-    ordered = sorted(turns_ms)
-    rows.append((f"tick, p99 of {len(ordered)}", "ms", ordered[int(len(ordered) * 0.99)], 4))
-    rows.append((f"memory from fill {SETTLED_AFTER} to {FILLS}", "MB", memory[-1] - memory[SETTLED_AFTER - 1], 0))
-    sys.stdout.write(table(rows))
+    p99 = int(len(turns) * 0.99)
+    wall, busy = sorted(s.wall_ms for s in turns)[p99], sorted(s.busy_ms for s in turns)[p99]
+    say(Row(f"tick, p99 of {len(turns)}", "ms", wall, 4, busy))
+    say(Row(f"memory from fill {SETTLED_AFTER} to {FILLS}", "MB", memory[-1] - memory[SETTLED_AFTER - 1], 0))
 
 
-def table(rows: list[tuple[str, str, float, float]]) -> str:
-    loads = " ".join(f"{load:.1f}" for load in os.getloadavg())
-    head = f" Blender {bpy.app.version_string}, {os.cpu_count()} cores, load {loads}\n"
-    lines = (f" {what:40} {value:8.1f} {unit}   at most {limit:.0f}\n" for what, unit, value, limit in rows)
-    return head + "".join(lines)
+def say(row: Row) -> None:
+    """A row of the table, with the machine's load by then."""
+    busy = f"{row.busy:8.1f}" if row.busy is not None else f"{'':8}"
+    load = os.getloadavg()[0]
+    sys.stdout.write(
+        f" Blender {bpy.app.version_string:11} {row.what:38} {row.value:8.1f} {row.unit}, busy {busy}, at most "
+        f"{row.limit:4.0f} (load {load:.1f} on {os.cpu_count()} cores)\n"
+    )
+    sys.stdout.flush()
 
 
 w.run(scenario())
