@@ -24,6 +24,7 @@ from .bars import Bar, bytes_bar
 from .benching import bench
 from .config import ConfigError, load_config
 from .errors import CANCELLED, USER_ERROR, UserError
+from .joining import worker
 from .queueing import queue
 from .running import run as run_folder
 from .running import saved
@@ -258,7 +259,13 @@ def _report(result: Result, out: Path, seed: int) -> int:
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; encrypted wherever it is")] = None,
     port: Annotated[int | None, typer.Option(help="0 takes a free one; clients find it by themselves")] = None,
-    workers: Annotated[int | None, typer.Option(help="Requests that are worked on at the same time")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Requests that are worked on at the same time, or auto: one a device")
+    ] = None,
+    devices: Annotated[str | None, typer.Option(help="GPUs by number, as in 0,1; or all, or cpu")] = None,
+    workers_from: Annotated[
+        str | None, typer.Option(help="Let workers of other machines dial in here", metavar="tcp://ADDRESS:PORT")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Go on when the program that started it has ended")] = False,
     no_journal: Annotated[bool, typer.Option("--no-journal", help="A restart forgets the queue")] = False,
     connection_file: Annotated[Path | None, typer.Option(help="Where clients look for this server")] = None,
@@ -274,6 +281,8 @@ def serve(
         "host": host,
         "port": port,
         "workers": workers,
+        "devices": devices,
+        "workers_from": workers_from,
         "keep": keep or None,
         "journal": False if no_journal else None,
         "connection_file": connection_file,
@@ -404,6 +413,7 @@ def _preset(preset: str) -> Preset | None:
 app.command()(animatic)
 app.command("run")(run_folder)
 app.command()(queue)
+app.command()(worker)
 app.add_typer(train, name="train")
 
 

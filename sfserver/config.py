@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,10 @@ _MAX_FILE_BYTES = 1024 * 1024
 _DIRS = platformdirs.PlatformDirs("sfserver", appauthor=False)
 
 
+AUTO = -1
+"""As many workers as there are devices."""
+
+
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names the setting, its origin, the value and the remedy."""
 
@@ -34,7 +39,11 @@ class ServerConfig:
     port: int = 0
     """0 takes a free one; clients find it in the connection file."""
     workers: int = 1
-    """Processes that hold engines, one job each at a time."""
+    """Processes that hold engines, one job each at a time; AUTO: one a device; 0: only such as dial in."""
+    devices: str = ""
+    """`0,1`: these GPUs, `all` of them, or `cpu`. Without a word one worker takes the first, several take turns."""
+    workers_from: str = ""
+    """`tcp://ADDRESS:PORT` to let workers dial in there, with the join file that is written beside the connection's."""
     keep: bool = False
     """Go on after the process that started the server has ended."""
     connection_file: Path | None = None
@@ -102,10 +111,20 @@ _CHOICES = {
     "compile": get_args(Compile),
     "log_level": ("debug", "info", "warning"),
 }
-_RANGES = {"port": (0, 65535), "workers": (1, 64), "beat_timeout_s": (0.0, 86400.0)}
+_RANGES = {"port": (0, 65535), "workers": (0, 64), "beat_timeout_s": (0.0, 86400.0)}
+_DEVICES = re.compile(r"all|cpu|[0-9]{1,2}(,[0-9]{1,2})*")
+_WORKERS_FROM = re.compile(r"tcp://(\[[0-9A-Fa-f:.%]{2,60}\]|[0-9A-Za-z.\-]{1,253}|\*):([0-9]{1,5})")
 
 
 def _convert(name: str, value: Any, origin: str) -> Any:
+    if name == "workers" and value in ("auto", AUTO, str(AUTO)):
+        return AUTO
+    if name == "devices" and value and not _DEVICES.fullmatch(str(value)):
+        raise ConfigError(f"{origin}: {value!r}; name GPUs by their numbers, as in 0,1; or all, or cpu")
+    if name == "workers_from" and value:
+        address = _WORKERS_FROM.fullmatch(str(value))
+        if not address or int(address[2]) > 65535:
+            raise ConfigError(f"{origin}: {value!r} is no address to listen on, as in tcp://192.168.1.5:5600")
     if name in ("models_dir", "cache_dir", "log_dir", "connection_file"):
         return Path(str(value)).expanduser()
     if name in ("keep", "journal"):

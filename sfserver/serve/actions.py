@@ -31,10 +31,18 @@ class Replace:
 
 
 @frozen
+class Refuse:
+    """A worker that dialled in is told why it cannot serve here, and its place is free."""
+
+    worker: int
+    why: str
+
+
+@frozen
 class Note:
     """Write it into the journal, before what comes after it is done."""
 
     fact: Fact
 
 
-Action = ToClient | ToWorker | Replace | Note
+Action = ToClient | ToWorker | Replace | Refuse | Note

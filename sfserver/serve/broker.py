@@ -8,7 +8,7 @@ request gets exactly one terminal message; nothing one client does reaches anoth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from heapq import heappop, heappush
+from typing import Literal
 
 import structlog
 from attrs import define, evolve
@@ -17,13 +17,13 @@ from sfwire import messages as m
 from sfwire.codec import Buffer
 from sfwire.errors import BadMessage, ErrorCode, RequestError
 
-from . import credit, steering
-from .actions import Action, Note, Replace, ToClient, ToWorker
+from . import credit, placing, steering
+from .actions import Action, Note, Refuse, Replace, ToClient, ToWorker
 from .answers import failed, field_of_ours, welcome_in
-from .asked import require_possible
 from .ends import pause_s
 from .jobs import Job, Jobs, State, Terminal
 from .kept import Claimed, Entered, Entry, Fact, Kept, Left, Past, Paused, Taken, content_of
+from .placing import NO_SKILL, Idle, Skill
 
 START_TIMEOUT_S = 180.0
 """A cold worker imports torch from a slow disk within this."""
@@ -53,7 +53,12 @@ class _Client:
 
 @define(eq=False)
 class _Worker:
-    state: m.WorkerState = "starting"
+    state: m.WorkerState | Literal["absent"] = "starting"
+    """A place for workers that dial in is absent while nobody has it."""
+    dials_in: bool = False
+    device: str = ""
+    skill: Skill = NO_SKILL
+    loaded: frozenset[str] = frozenset()
     since: float = 0.0
     beat_at: float = 0.0
     pid: int = 0
@@ -82,9 +87,11 @@ class Broker:
         counts: bool = False,
         operator: str = "",
         past: Past | None = None,
+        places: int = 0,
     ) -> None:
         """`counts`: `on_waiting` will say what is on its way to each client. `operator`: what who steers must know.
-        `past`: what a journal holds; there is one, and what happens is to be written into it."""
+        `past`: what a journal holds; there is one, and what happens is to be written into it. `places`: for workers
+        that dial in."""
         self.boot = boot
         self._counts = counts
         self._server = server
@@ -108,10 +115,13 @@ class Broker:
         self._waiting_bytes: dict[bytes, int] = {}
         """Sent to a connection and not taken by its computer yet, where that is counted."""
         self._workers = [_Worker(since=now, beat_at=now) for _ in range(workers)]
-        self._idle: list[int] = []
-        """A heap of their indices, in which some may not be idle any more."""
+        self._workers += [_Worker("absent", dials_in=True) for _ in range(places)]
+        self._idle = Idle()
+        self._skills: dict[Skill, Skill] = {}
+        """Of every kind of worker that was here, the first one first: what one could do that is away just now is waited
+        for. Workers that are alike share one."""
         self._ready: m.Welcome | None = None
-        """What the workers last said of their engines."""
+        """What clients are told of all workers' engines."""
         self._engines: Mapping[str, m.EngineInfo] = {}
 
     @property
@@ -130,7 +140,7 @@ class Broker:
             case m.Ping():
                 return [ToClient(peer, self._pong(client, message.nonce))]
             case m.Status():
-                return [ToClient(peer, self._report(now))]
+                return [ToClient(peer, self._report(now, names_devices=not client or client.protocol == L.PROTOCOL))]
             case m.Bye():
                 return self._forget_client(peer, now, keeps=False)
             case m.Steer():
@@ -222,9 +232,7 @@ class Broker:
         if ended is not None:
             return [ToClient(client.peer, ended)]
         try:
-            if why := self._why_no_worker():
-                raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)
-            require_possible(request, self._engines, self._ready.default_engine if self._ready else "")
+            self._check(request)
             content = content_of(request, buffers)
             stood = self._kept.find(content, client.session)
             job = self._jobs.admit(client.session, request, buffers, now, stood.round if stood else None)
@@ -261,6 +269,14 @@ class Broker:
                 return [*self._note(Entered(_entry(job))), *self._dispatch(now)]
             case _:
                 return []
+
+    def _check(self, request: m.Generate) -> None:
+        """Raises RequestError for what is well-formed and cannot be done."""
+        if why := self._why_no_worker():
+            raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)
+        refused = placing.refusal_of_all(self._skills, request)
+        if refused is not None:
+            raise refused
 
     def _on_credit(self, job: Job, message: m.Credit) -> list[Action]:
         job.credit = max(job.credit, message.total)
@@ -302,14 +318,22 @@ class Broker:
                 frame = self._to_owner(job, evolve(message, id=job.request.id), tuple(buffers))
                 return [*frame, *self._grant(job)]
             case m.Done() | m.Failed():
+                if isinstance(message, m.Done):
+                    worker.loaded = placing.loaded_after(worker.loaded, message.engine, worker.skill)
                 self._rest(index, now)
                 return [*self._end(job, message, now), *self._dispatch(now)]
             case _:
                 return []
 
-    def on_worker_started(self, index: int, pid: int) -> None:
+    def on_worker_started(self, index: int, pid: int, device: str = "") -> None:
         """A process runs in this place; it says Welcome once it can work."""
-        self._workers[index].pid = pid
+        self._workers[index].pid, self._workers[index].device = pid, device
+
+    def on_worker_came(self, index: int, pid: int, device: str, now: float) -> None:
+        """A worker has dialled in; it says Welcome next."""
+        worker = self._workers[index]
+        worker.state, worker.since, worker.beat_at = "starting", now, now
+        self.on_worker_started(index, pid, device)
 
     def on_worker_gone(self, index: int, why: str, now: float, was_ended: bool = False) -> list[Action]:
         """The process has ended; `was_ended`: not by itself, which says nothing about the next one."""
@@ -318,28 +342,46 @@ class Broker:
         return self._replace(index, ErrorCode.WORKER_DIED, f"the worker died ({why})", now, was_ended)
 
     def _on_worker_ready(self, index: int, welcome: m.Welcome, now: float) -> list[Action]:
+        worker, skill = self._workers[index], Skill(welcome.engines, welcome.default_engine)
+        others = [w.skill for i, w in enumerate(self._workers) if i != index and w.state != "absent"]
+        if worker.dials_in and (why := placing.other_version(skill, others)):
+            log.warning("worker refused", worker=index, device=worker.device, why=why)
+            worker.state = "absent"
+            return [Refuse(index, why)]
+        if worker.skill != skill and not worker.dials_in and worker.skill not in others:
+            self._skills.pop(worker.skill, None)  # its weights are others than when it was started before
+        worker.skill, worker.starts, worker.failed_starts = self._skills.setdefault(skill, skill), 0, 0
         self._rest(index, now)
-        self._workers[index].starts = self._workers[index].failed_starts = 0
-        self._engines = {info.id: info for info in welcome.engines}
-        self._ready = evolve(welcome, boot=self.boot, server=self._server)
+        ready = self._tell_of_engines(welcome)
         hellos: list[Action] = [
-            ToClient(peer, welcome_in(hello.protocol, self._ready)) for peer, hello in self._waiting_hellos.items()
+            ToClient(peer, welcome_in(hello.protocol, ready)) for peer, hello in self._waiting_hellos.items()
         ]
         self._waiting_hellos.clear()
         return [*hellos, *self._dispatch(now)]
+
+    def _tell_of_engines(self, welcome: m.Welcome) -> m.Welcome:
+        """What clients will hear: the engines of all workers, and for `auto` what the first kind of them says."""
+        engines = placing.all_engines(self._skills)
+        self._engines = {info.id: info for info in engines}
+        is_first = next(iter(self._skills)).default == welcome.default_engine
+        said = welcome if is_first or self._ready is None else self._ready
+        self._ready = evolve(said, engines=engines, boot=self.boot, server=self._server)
+        return self._ready
 
     def _replace(self, index: int, code: ErrorCode, why: str, now: float, was_ended: bool = False) -> list[Action]:
         """Another process for this place; the job it had in hand gets its terminal message now."""
         worker = self._workers[index]
         job = self._jobs.on(index)
+        self._idle.remove(index)
+        worker.loaded = frozenset()
         worker.last_words = m.fit(why)
         worker.starts += worker.state == "starting"
         worker.failed_starts += worker.state == "starting" and not was_ended
         worker.restarts += 1
         worker.beat_at = worker.since = now
-        dead = worker.failed_starts >= MAX_FAILED_STARTS
-        worker.state = "dead" if dead else "starting"
-        worker.due_at = now + pause_s(worker.starts) if worker.starts else now
+        dead = worker.failed_starts >= MAX_FAILED_STARTS and not worker.dials_in
+        worker.state = "absent" if worker.dials_in else "dead" if dead else "starting"
+        worker.due_at = now + pause_s(worker.starts) if worker.starts and not worker.dials_in else now
         actions: list[Action] = [Replace(index)] if worker.due_at == now and not dead else []
         if job is not None:
             actions += self._end(job, failed(job.key, RequestError(code, why)), now)
@@ -349,9 +391,10 @@ class Broker:
 
     def _why_no_worker(self) -> str | None:
         """The sentence for those who ask while all workers are dead for now; None while one is not."""
-        if any(w.state != "dead" for w in self._workers):
+        dead = [w for w in self._workers if w.state == "dead"]
+        if not dead or any(w.state not in ("dead", "absent") for w in self._workers):
             return None
-        words = self._workers[0].last_words or "see the server's log"
+        words = dead[0].last_words or "see the server's log"
         return f"no worker can be started: {words}"
 
     def _refuse_all(self, now: float) -> list[Action]:
@@ -376,6 +419,8 @@ class Broker:
                 break
             actions += self.on_client_gone(client.peer, now)
         for index, worker in enumerate(self._workers):
+            if worker.state == "absent":
+                continue
             silent = now - worker.beat_at
             is_due = worker.state == "starting" and worker.since < worker.due_at <= now
             if is_due or (worker.state == "dead" and now - worker.since > DEAD_PAUSE_S):
@@ -427,23 +472,22 @@ class Broker:
 
     def _rest(self, index: int, now: float) -> None:
         """This worker has nothing in hand."""
-        self._workers[index].state, self._workers[index].since = "idle", now
-        heappush(self._idle, index)
+        worker = self._workers[index]
+        worker.state, worker.since = "idle", now
+        self._idle.add(index, worker.skill, worker.loaded)
 
     def _dispatch(self, now: float) -> list[Action]:
         """Hand waiting requests to idle workers, and tell the others how many come before them now."""
         actions: list[Action] = []
-        while self._idle and not self._paused:
-            index = self._idle[0]
-            worker = self._workers[index]
-            if worker.state != "idle":
-                heappop(self._idle)
+        passed_over = 0
+        while self._idle and not self._paused and (waiting := self._jobs.waiting(passed_over)):
+            index = self._idle.take(waiting.request)
+            if index is None:  # who could do it is at work, and others need not wait for that
+                passed_over += 1
                 continue
-            job = self._jobs.start_next(index, now)
-            if job is None:
-                break
-            heappop(self._idle)
+            worker, job = self._workers[index], self._jobs.start(passed_over, index, now)
             worker.state, worker.since, worker.beat_at = "busy", now, now
+            worker.loaded = placing.loaded_after(worker.loaded, job.request.engine, worker.skill)
             job.given, job.moved_at = self._may_send(job), now
             actions.append(ToWorker(index, evolve(job.request, id=job.key, credit=job.given), job.buffers))
             job.buffers = ()
@@ -509,20 +553,29 @@ class Broker:
             boot=self.boot,
             running=self._jobs.running,
             queued=self._jobs.queued,
-            workers=tuple(w.state for w in self._workers[: L.MAX_WORKERS]),
+            workers=tuple(state for w in self._workers if (state := w.state) != "absent")[: L.MAX_WORKERS],
             yours=tuple(m.LiveRequest(job.request.id, job.sent) for job in jobs if job.state is not State.STOPPING),
         )
 
-    def _report(self, now: float) -> m.Report:
+    def _report(self, now: float, names_devices: bool) -> m.Report:
+        busy = [w.skill for w in self._workers if w.state == "busy"]
+        starting = sum(w.state == "starting" for w in self._workers)
+
+        def state_of(job: Job) -> str:
+            waits = job.state is State.QUEUED
+            return placing.why_it_waits(job.request, busy, starting) if waits else job.state.name.lower()
+
         return m.Report(
             boot=self.boot,
             uptime_s=now - self._started_at,
             clients=len(self._clients),
             served=self._jobs.served,
-            jobs=tuple(
-                m.JobStatus(j.request.id, j.request.engine, j.state.name.lower(), j.sent, j.worker) for j in self._jobs
+            jobs=tuple(m.JobStatus(j.request.id, j.request.engine, state_of(j), j.sent, j.worker) for j in self._jobs),
+            workers=tuple(
+                m.WorkerStatus(i, w.pid, state, w.restarts, w.device if names_devices else "")
+                for i, w in enumerate(self._workers)
+                if (state := w.state) != "absent"
             ),
-            workers=tuple(m.WorkerStatus(i, w.pid, w.state, w.restarts) for i, w in enumerate(self._workers)),
         )
 
 

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
+import attrs
 import structlog
 import zmq
 from attrs import frozen
@@ -28,15 +29,18 @@ from sfwire.errors import BadMessage
 
 from .. import __version__
 from ..config import ServerConfig, load_config
-from .actions import Action, Note, Replace, ToClient, ToWorker
+from .actions import Action, Note, Refuse, Replace, ToClient, ToWorker
 from .broker import Broker
+from .devices import Device
 from .endpoint import journal_path
 from .journal import Journal
 from .leash import hold_to_parent, take_children_along
 from .lines import Lines
 from .logs import log_to_file
 from .order import InOrder
-from .pool import Pool, Said
+from .pool import Came, Died, Pool
+from .pools import Pools
+from .remote import RemotePool
 from .worker import pack_config
 
 CANNOT_LISTEN = 2
@@ -63,6 +67,10 @@ class Setup:
     worker_command: tuple[str, ...]
     operator: str = ""
     """What who steers the queue must know."""
+    devices: tuple[Device, ...] = ()
+    """One for each worker that is started here."""
+    worker_keys: ServerKeys | None = None
+    workers_port: int = 0
 
     def pack(self) -> bytes:
         body = {
@@ -71,6 +79,9 @@ class Setup:
             "port": self.port,
             "worker_command": self.worker_command,
             "operator": self.operator,
+            "devices": [attrs.asdict(device) for device in self.devices],
+            "worker_keys": self.worker_keys and attrs.astuple(self.worker_keys),
+            "workers_port": self.workers_port,
         }
         return json.dumps(body).encode() + b"\n"
 
@@ -78,14 +89,23 @@ class Setup:
     def unpack(line: bytes) -> Setup:
         body: dict[str, Any] = json.loads(line)
         config = load_config(flags=body["config"], environment={})
-        return Setup(config, ServerKeys(*body["keys"]), body["port"], tuple(body["worker_command"]), body["operator"])
+        return Setup(
+            config,
+            ServerKeys(*body["keys"]),
+            body["port"],
+            tuple(body["worker_command"]),
+            body["operator"],
+            tuple(Device(**device) for device in body["devices"]),
+            body["worker_keys"] and ServerKeys(*body["worker_keys"]),
+            body["workers_port"],
+        )
 
 
 class Front:
     """One run of the server, from the first worker's start to the last one's end."""
 
     def __init__(
-        self, socket: Socket, lines: Lines, pool: Pool, broker: Broker, journal: Journal, workers: int
+        self, socket: Socket, lines: Lines, pool: Pools, broker: Broker, journal: Journal, workers: int
     ) -> None:
         self._socket = socket
         self._lines = lines
@@ -147,11 +167,13 @@ class Front:
         for event in self._pool.events():
             now = time.monotonic()
             gone = partial(self._broker.on_worker_gone, event.worker)
-            if isinstance(event, Said):
+            if isinstance(event, Came):
+                self._broker.on_worker_came(event.worker, event.pid, event.device, now)
+            elif isinstance(event, Died):
+                self._in_order.do(partial(gone, event.why, now, event.was_ended))
+            else:
                 hear = partial(self._broker.on_worker, event.worker, event.message, event.buffers, now)
                 self._in_order.do(hear, partial(gone, "the server failed over what it said", now))
-            else:
-                self._in_order.do(partial(gone, event.why, now, event.was_ended))
 
     def _perform(self, action: Action) -> Sequence[Action]:
         match action:
@@ -163,6 +185,8 @@ class Front:
                 return self._start(action.worker)
             case Note():
                 self._journal.write(action.fact)
+            case Refuse():
+                self._pool.refuse(action.worker, action.why)
         return ()
 
     def _blame(self, action: Action) -> Sequence[Action]:
@@ -189,7 +213,9 @@ class Front:
 
     def _start(self, worker: int) -> Sequence[Action]:
         try:
-            self._broker.on_worker_started(worker, self._pool.start(worker))
+            started = self._pool.start(worker)
+            if started is not None:
+                self._broker.on_worker_started(worker, *started)
         except OSError as error:  # no process, no descriptor, no disk: it may be over in a while
             return self._broker.on_worker_gone(worker, f"it could not be started: {error.strerror}", time.monotonic())
         return ()
@@ -223,27 +249,30 @@ def serve(setup: Setup) -> None:
     log_to_file(config, "server.log")
     boot = uuid4().hex
     context: Context = zmq.Context()
-    pool = Pool(setup.worker_command, config)
+    pool = _pools(setup)
     journal = Journal(journal_path(config) if config.journal else None)
     try:
         with listen(context, setup.keys, config.host, setup.port) as (socket, endpoint):
             lines = Lines(context, socket)
             name, now = f"sfserver {__version__}", time.monotonic()
+            here = len(setup.devices)
             broker = Broker(
                 boot,
                 name,
-                config.workers,
+                here,
                 config.beat_timeout_s,
                 now,
                 counts=lines.counts,
                 operator=setup.operator,
                 past=journal.past if journal.is_kept else None,
+                places=len(pool.remote_places),
             )
             tell(endpoint=endpoint)
-            log.info("listening", endpoint=endpoint, boot=boot, workers=config.workers)
-            front = Front(socket, lines, pool, broker, journal, config.workers)
+            log.info("listening", endpoint=endpoint, boot=boot, workers=here)
+            front = Front(socket, lines, pool, broker, journal, here)
             threading.Thread(target=_wait_for_end, args=(front,), name="leash", daemon=True).start()
             front.run()
+            pool.end_all()
             lines.close()
             time.sleep(0.05)  # libzmq's thread sends the last Failed messages before the socket closes
         log.info("stopped")
@@ -251,6 +280,22 @@ def serve(setup: Setup) -> None:
         pool.close()
         journal.close()
         context.term()
+
+
+def _pools(setup: Setup) -> Pools:
+    pool = Pool(setup.worker_command, setup.config, setup.devices)
+    if setup.worker_keys is None:
+        return Pools(pool, None)
+    host, places = setup.config.workers_from.removeprefix("tcp://").rsplit(":", 1)[0], range(pool.size, L.MAX_WORKERS)
+    try:
+        remote = RemotePool(setup.worker_keys, host, setup.workers_port, places, pool.wake)
+    except zmq.ZMQError as error:
+        pool.close()
+        where = f"{host}:{setup.workers_port}"
+        tell(failed=f"cannot listen for workers on {where} ({error.strerror}); choose another --workers-from")
+        sys.exit(CANNOT_LISTEN)
+    tell(workers=remote.endpoint)
+    return Pools(pool, remote)
 
 
 def tell(**facts: object) -> None:

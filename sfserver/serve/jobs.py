@@ -163,11 +163,15 @@ class Jobs:
         """How a request of an earlier server ended."""
         self._ends[owner, how.id or ""] = how
 
-    def start_next(self, worker: int, now: float) -> Job | None:
-        """Give the request whose turn it is to a worker."""
-        key = self._queue.pop()
-        if key is None:
-            return None
+    def waiting(self, others: int) -> Job | None:
+        """The waiting request that so many others come before."""
+        key = self._queue.after(others)
+        return None if key is None else self._live[key]
+
+    def start(self, others: int, worker: int, now: float) -> Job:
+        """Give that request to a worker."""
+        key = self._queue.pop(others)
+        assert key is not None
         job = self._live[key]
         job.move(State.RUNNING, now)
         job.worker, job.position = worker, 0

@@ -1,4 +1,6 @@
-"""The pipe between the front process and a worker: the wire's own messages, framed by their lengths.
+"""What a worker speaks through: the wire's own messages, by the pipe of its parent or by a connection that it made.
+
+`Link` is what a worker knows of either; the other form is `Dealer` in `dialling.py`.
 
 A pipe that only parent and child hold needs no CURVE, no port and no keys, and its end of file is the surest sign of
 death there is, in both directions. Layout: part count (u32), one length (u64) for each part, the parts; little-endian.
@@ -10,7 +12,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from sfwire import limits as L
 from sfwire.codec import Buffer
@@ -19,6 +21,39 @@ _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 _PIPE_BYTES = 1024 * 1024
 """Linux gives a pipe 64 KiB; a frame of 832x480 RGB8 has 1.2 MB and would take twenty turns."""
+
+
+class Link(Protocol):
+    """Messages in order, each once or, with the end of the link, never."""
+
+    def send(self, parts: Sequence[Buffer]) -> None:
+        """Any thread, one at a time. Raises OSError or ValueError where the other side is gone."""
+        ...
+
+    def receive(self) -> list[Buffer]:
+        """The next message, once it is there. Raises EOFError where there will be none."""
+        ...
+
+    def close(self) -> None:
+        """Let go, after what was sent has left."""
+        ...
+
+
+class Pipe:
+    """The link of a worker that the front has started."""
+
+    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+        self._source, self._sink = source, sink
+
+    def send(self, parts: Sequence[Buffer]) -> None:
+        write(self._sink, parts)
+
+    def receive(self) -> list[Buffer]:
+        return list(read(self._source))
+
+    def close(self) -> None:
+        with suppress(OSError, ValueError):
+            self._sink.close()
 
 
 def write(stream: BinaryIO, parts: Sequence[Buffer]) -> None:

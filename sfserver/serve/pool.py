@@ -25,6 +25,7 @@ from sfwire.errors import BadMessage
 
 from ..config import ServerConfig
 from . import link
+from .devices import Device, unpinned
 from .ends import was_ended
 from .private import private_file, private_folder
 from .worker import pack_config
@@ -34,6 +35,15 @@ _EXIT_S = 5.0
 """Between the end of a worker's pipe and its own."""
 
 log = structlog.get_logger("front")
+
+
+@frozen
+class Came:
+    """Somebody dialled in and has this place now."""
+
+    worker: int
+    pid: int
+    device: str
 
 
 @frozen(eq=False)
@@ -52,27 +62,33 @@ class Died:
 
 
 class Pool:
-    """`config.workers` places for processes, each started by `command`."""
+    """A place for each of `devices`, each with a process started by `command`."""
 
-    def __init__(self, command: Sequence[str], config: ServerConfig) -> None:
+    def __init__(self, command: Sequence[str], config: ServerConfig, devices: Sequence[Device] | None = None) -> None:
+        """Without `devices`: `config.workers` places that share whatever there is."""
         self._command = list(command)
         self._config = config
+        self._devices = unpinned(config.workers) if devices is None else tuple(devices)
         self._events: deque[tuple[_Process, Said | Died]] = deque()
-        self._places: list[_Process | None] = [None] * config.workers
+        self._places: list[_Process | None] = [None] * len(self._devices)
         self.wake_reader, self._wake_writer = socket.socketpair()
         self.wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
 
-    def start(self, index: int) -> int:
-        """A new process in this place, after killing the old one; its pid. Raises OSError."""
+    @property
+    def size(self) -> int:
+        return len(self._places)
+
+    def start(self, index: int) -> tuple[int, str]:
+        """A new process in this place, after killing the old one; its pid and device. Raises OSError."""
         self.kill(index)
-        process = self._places[index] = _Process(index, self._command, self._config, self._put)
+        process = self._places[index] = _Process(index, self._command, self._devices[index], self._config, self._put)
         try:
             process.begin()
         except RuntimeError:  # what Python says where the system gives no more threads
             self.kill(index)
             raise OSError(errno.EAGAIN, "no thread can be started") from None
-        return process.pid
+        return process.pid, self._devices[index].name
 
     def send(self, index: int, message: m.ToServer, buffers: Sequence[Buffer]) -> None:
         """Queue a message for a worker; never blocks."""
@@ -117,10 +133,15 @@ class _Process:
     """One worker process and the two threads that keep its pipes moving."""
 
     def __init__(
-        self, index: int, command: Sequence[str], config: ServerConfig, put: Callable[[_Process, Said | Died], None]
+        self,
+        index: int,
+        command: Sequence[str],
+        device: Device,
+        config: ServerConfig,
+        put: Callable[[_Process, Said | Died], None],
     ) -> None:
         self._index = index
-        self._config = config
+        self._config = device.settled(config)
         self._log = config.log_dir / f"worker-{index}.log"
         self._put = put
         self._outbox: SimpleQueue[list[Buffer] | None] = SimpleQueue()
@@ -129,7 +150,11 @@ class _Process:
         fresh = not self._log.exists() or self._log.stat().st_size > _KEEP_LOG_BYTES
         with self._log.open("wb" if fresh else "ab") as stderr:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=_environment(config)
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=device.environment(os.environ),
             )
         self._stdin = cast(BinaryIO, self._process.stdin)
         self._stdout = cast(BinaryIO, self._process.stdout)
@@ -201,14 +226,3 @@ class _Process:
             if lines and code > 0:
                 return f"{how}: {lines[-1][:200]}"
         return how
-
-
-def _environment(config: ServerConfig) -> dict[str, str]:
-    """OpenMP reads these when torch is imported, so they must be there before the process is.
-
-    Waiting threads that spin (the default) take the cores from everybody else: on a busy machine a draft frame took
-    4.5 s with them and 0.55 s without.
-    """
-    threads = max(1, (os.cpu_count() or 1) // config.workers)
-    ours = {"OMP_WAIT_POLICY": "PASSIVE"} | ({"OMP_NUM_THREADS": str(threads)} if config.workers > 1 else {})
-    return ours | dict(os.environ)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import secrets
 import signal
 import subprocess
@@ -25,8 +26,10 @@ from sfwire.channel import ServerKeys
 from sfwire.connection import is_loopback
 from sfwire.messages import fit
 
-from ..config import ServerConfig
+from ..config import ConfigError, ServerConfig
 from . import endpoint
+from . import join as joins
+from .devices import Device, choose
 from .ends import pause_s, was_ended
 from .enough import require_enough
 from .front import BEAT_S, CANNOT_LISTEN, Setup
@@ -57,7 +60,8 @@ def serve(config: ServerConfig, worker_command: Sequence[str] = WORKER_COMMAND) 
     claimed = endpoint.claim(path)
     if not is_loopback(config.host):
         _say(f"listening on {config.host}: whoever holds a copy of {path} can use this server from the network")
-    supervisor = Supervisor(config, path, tuple(worker_command))
+    _require_somebody(config)
+    supervisor = Supervisor(config, path, tuple(worker_command), choose(config))
     for name in {"SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"} & set(signal.Signals.__members__):
         signal.signal(signal.Signals[name], supervisor.on_signal)
     if not config.keep:
@@ -67,7 +71,14 @@ def serve(config: ServerConfig, worker_command: Sequence[str] = WORKER_COMMAND) 
         return supervisor.run()
     finally:
         endpoint.withdraw(path)
+        if config.workers_from:
+            joins.beside(path).unlink(missing_ok=True)
         claimed.release()
+
+
+def _require_somebody(config: ServerConfig) -> None:
+    if config.workers == 0 and not config.workers_from:
+        raise ConfigError("--workers 0: nobody would work; take 1 or more, or let workers dial in with --workers-from")
 
 
 class Beats:
@@ -98,13 +109,18 @@ class Supervisor:
     config: ServerConfig
     path: Path
     worker_command: tuple[str, ...]
+    devices: tuple[Device, ...]
     _stopping: threading.Event = field(factory=threading.Event)
     _operator: str = ""
     _front: subprocess.Popen[bytes] | None = None
     _port: int = 0
+    _workers_port: int = 0
+    _worker_keys: ServerKeys | None = None
+    _worker_secret: str = ""
     _published: bool = False
     """Clients know the port, so it must be this one from now on."""
     _announced: bool = False
+    _invited: bool = False
     _ready: bool = False
     """The front of now has a worker that can work."""
 
@@ -126,6 +142,9 @@ class Supervisor:
         keys, client_secret = ServerKeys.generate()
         self._operator = secrets.token_hex(16)
         self._port = self.config.port
+        if self.config.workers_from:
+            self._worker_keys, self._worker_secret = ServerKeys.generate()
+            self._workers_port = int(self.config.workers_from.rsplit(":", 1)[1])
         attempts = crashes = 0  # fronts in a row that ended before they were ready; those that did so by themselves
         while not self._stopping.is_set():
             self._ready = False
@@ -152,7 +171,9 @@ class Supervisor:
         self._front = front
         stdin, stdout = cast("IO[bytes]", front.stdin), cast("IO[bytes]", front.stdout)
         with suppress(OSError):
-            stdin.write(Setup(self.config, keys, self._port, self.worker_command, self._operator).pack())
+            command, workers = self.worker_command, (self._worker_keys, self._workers_port)
+            setup = Setup(self.config, keys, self._port, command, self._operator, self.devices, *workers)
+            stdin.write(setup.pack())
             stdin.flush()
         if self._stopping.is_set():
             self.stop()  # it was asked for between the check and the start
@@ -173,12 +194,27 @@ class Supervisor:
             endpoint.publish_operator(self.path, self._operator)
             endpoint.publish(self.path, fact["endpoint"], keys, client_secret)
             self._published = True
+        elif "workers" in fact:
+            self._let_join(fact["workers"])
         elif "failed" in fact:
             if not self._published:  # else the port was taken while the front was down, and is waited for
                 _say(fact["failed"])
         elif "ready" in fact:
             self._ready = True
             self._announce()
+
+    def _let_join(self, bound: str) -> None:
+        """The join file, for whoever listens there now."""
+        assert self._worker_keys is not None
+        self._workers_port = int(bound.rsplit(":", 1)[1])
+        host = self.config.workers_from.removeprefix("tcp://").rsplit(":", 1)[0]
+        everywhere = host in ("*", "0.0.0.0", "[::]")
+        known_as = f"tcp://{platform.node() if everywhere else host}:{self._workers_port}"
+        path = joins.beside(self.path)
+        joins.write(joins.made(known_as, self._worker_keys, self._worker_secret), path)
+        if not self._invited:
+            self._invited = True
+            _say(f"workers join at {known_as} with: sfserver worker --join {path}")
 
     def _announce(self) -> None:
         """The one line, once."""

@@ -130,13 +130,17 @@ class Turns:
         insort(self._places, place)
         self._by_key[place.key] = place
 
-    def pop(self) -> str | None:
-        """The next one, which waits no more."""
-        if not self._places:
+    def after(self, others: int) -> str | None:
+        """The one that so many others come before; None where fewer wait."""
+        return self._places[others].key if others < len(self._places) else None
+
+    def pop(self, others: int = 0) -> str | None:
+        """The one that so many others come before, which waits no more: mostly the next one."""
+        if others >= len(self._places):
             return None
-        place = self._places[0]
+        place = self._places[others]
         self.remove(place.key)
-        if place.round > self._round:  # one that stood here before may have an earlier round
+        if not others and place.round > self._round:  # one that stood here before may have an earlier round
             self._round = place.round
             self._forget()
         return place.key

@@ -1,7 +1,8 @@
 """A worker process: one engine at work, one request at a time. The only module of the server that loads torch.
 
-It reads messages from its standard input and writes them to its standard output (`link.py`). It ends when the pipe
-ends, so that none is left behind by a front process that was killed. Iterating `Engine.open` is all it does with an
+It reads messages from its standard input and writes them to its standard output (`link.py`), or dials in where it was
+told a server (`dialling.py`). It ends when the pipe from its parent ends, so that none is left behind by one that was
+killed. Iterating `Engine.open` is all it does with an
 engine; closing that generator is how a request is cancelled.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 import traceback
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 from queue import SimpleQueue
-from typing import BinaryIO, Protocol
+from typing import Protocol, cast
 
 import attrs
 from sfwire import limits as L
@@ -30,6 +32,7 @@ from ..engine.base import CHOSEN, Engine, Frame, Job, Keyframe, Step, checked
 from ..engine.choice import Choice, Wanted
 from . import link
 from .leash import hold_to_parent
+from .link import Link, Pipe
 from .pulse import BEAT_S, LOADING_S, Pulse
 from .road import PNG_DEPTH, Cancelled, Road, encoders
 
@@ -85,16 +88,17 @@ class Request:
 
 
 class Worker:
-    """Runs requests one after the other until the pipe ends."""
+    """Runs requests one after the other until the link ends."""
 
-    def __init__(self, engines: Engines, config: ServerConfig, source: BinaryIO, sink: BinaryIO) -> None:
+    def __init__(self, engines: Engines, config: ServerConfig, link: Link | None = None) -> None:
+        """Without a link it has to be given one with `work_for`, and outlives it."""
         self._engines = engines
         self._config = config
-        self._source = source
-        self._sink = sink
+        self._link = link
+        self._outlives_link = link is None
         self._infos: dict[str, m.EngineInfo] = {}
         self._loaded: dict[str, Engine] = {}
-        self._waiting: SimpleQueue[Request] = SimpleQueue()
+        self._waiting: SimpleQueue[Request | None] = SimpleQueue()
         self._known: dict[str, Request] = {}
         """Requests that Credit and Cancel may be for."""
         self._encoders = encoders()
@@ -105,32 +109,54 @@ class Worker:
         self._pulse = Pulse(self._beat, config.beat_timeout_s)
 
     def run(self) -> None:
+        """Work until the process ends."""
+        self._pulse.start()
+        self._work_on(cast(Link, self._link))
+
+    def work_for(self, link: Link) -> None:
+        """Work until this link ends, and what it had asked for has stopped; then there may be another.
+
+        Raises RequestError where no engine is complete.
+        """
+        if self._link is None:
+            self._pulse.start()
+        self._known, self._waiting, self._link = {}, SimpleQueue(), link
+        self._work_on(link)
+
+    def _work_on(self, link: Link) -> None:
         """Say what there is, then work."""
         infos = self._engines.describe_all(self._config)
         self._infos = {info.id: info for info in infos}
         engine, reason = self._engines.choose(infos, self._config)
         self._send(m.Welcome(L.PROTOCOL, "worker", f"sfserver {__version__}", infos, engine, reason))
-        threading.Thread(target=self._listen, name="listen", daemon=True).start()
-        self._pulse.start()
-        while True:
-            request = self._waiting.get()
+        threading.Thread(target=self._listen, args=(link,), name="listen", daemon=True).start()
+        while (request := self._waiting.get()) is not None:
             outcome = self._outcome(request)
             self._pulse.rest()
             self._now = None
             self._send(outcome)
             self._known.pop(request.message.id, None)
             if self._device_lost:
+                link.close()
                 os._exit(1)  # whoever takes this worker's place has a device context of its own
 
-    def _listen(self) -> None:
+    def _listen(self, link: Link) -> None:
         try:
             while True:
-                self._hear(*decode_to_server(list(link.read(self._source))))
+                self._hear(*decode_to_server(link.receive()))
         except EOFError:
-            os._exit(0)  # the front is gone, and a forward pass in the other thread cannot be interrupted politely
+            self._lose()
         except BaseException:  # the boundary of this thread: a worker that hears nothing could not be cancelled
             traceback.print_exc()
             os._exit(1)
+
+    def _lose(self) -> None:
+        """The link has ended, and nobody wants what is in hand any more."""
+        if not self._outlives_link:
+            os._exit(0)  # the front is gone, and a forward pass in the other thread cannot be interrupted politely
+        for request in list(self._known.values()):
+            request.cancel()
+        self._waiting.put(None)
 
     def _hear(self, message: m.ToServer, buffers: list[Buffer]) -> None:
         match message:
@@ -247,9 +273,10 @@ class Worker:
     def _send(self, message: m.ToClient, *buffers: Buffer) -> None:
         try:
             with self._sending:
-                link.write(self._sink, encode(message, buffers))
+                cast(Link, self._link).send(encode(message, buffers))
         except OSError:
-            os._exit(0)
+            if not self._outlives_link:
+                os._exit(0)  # else the listening thread hears of it
 
 
 def _job(request: Request) -> Job:
@@ -284,13 +311,18 @@ def pack_config(config: ServerConfig) -> bytes:
 
 
 def run(engines: Engines, worker: type[Worker] = Worker) -> None:
-    """Take over standard input and output and work until they end."""
+    """Take over standard input and output and work until they end, or for the server that the parent names."""
     hold_to_parent("SIGKILL")
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the pipe
-    config = load_config(flags=json.loads(bytes(link.read(source)[0])), environment={})
-    worker(engines, config, source, sink).run()
+    told, *server = link.read(source)
+    config = load_config(flags=json.loads(bytes(told)), environment={})
+    if server:
+        from . import dialling
+
+        sys.exit(dialling.serve(worker(engines, config), source, bytes(server[0])))
+    worker(engines, config, Pipe(source, sink)).run()
 
 
 def main() -> None:

@@ -38,23 +38,36 @@ class ServerKeys:
         return keys, client_secret.decode()
 
 
-def connect(context: Context, connection: Connection) -> Socket:
-    """A DEALER that talks to the server of `connection`, connecting and reconnecting in the background."""
+BEAT_S, LOST_AFTER_S = 1.0, 3.0
+"""Of a connection with heartbeats: how often each side says that it is there, and how long the other one waits for it.
+libzmq's own thread does both, so that a busy process is not taken for a dead one."""
+
+
+def connect(context: Context, connection: Connection, *, once: bool = False) -> Socket:
+    """A DEALER that talks to the server of `connection`, connecting and reconnecting in the background.
+
+    `once`: one connection, with heartbeats; when it is lost nothing comes any more, as its monitor tells.
+    """
     socket = _socket(context, zmq.DEALER, connection.endpoint)
+    if once:
+        _beat(socket)
     socket.curve_serverkey = connection.server_public_key.encode()
     socket.curve_publickey = connection.client_public_key.encode()
     socket.curve_secretkey = connection.client_secret_key.encode()
-    socket.reconnect_ivl = 50
-    socket.reconnect_ivl_max = 500
+    socket.reconnect_ivl = -1 if once else 50
+    socket.reconnect_ivl_max = 0 if once else 500
     socket.connect(connection.endpoint)
     return socket
 
 
 @contextmanager
-def listen(context: Context, keys: ServerKeys, host: str, port: int) -> Generator[tuple[Socket, str]]:
+def listen(
+    context: Context, keys: ServerKeys, host: str, port: int, *, beats: bool = False
+) -> Generator[tuple[Socket, str]]:
     """A ROUTER bound to host:port (0 takes a free one), and its endpoint. Raises zmq.ZMQError if it cannot bind.
 
-    Only peers that hold the key pair of `keys.client_public` get through the handshake.
+    Only peers that hold the key pair of `keys.client_public` get through the handshake. With `beats` a peer that shows
+    no sign of life is disconnected.
     """
     authenticator = ThreadAuthenticator(context)
     authenticator.start()
@@ -65,6 +78,8 @@ def listen(context: Context, keys: ServerKeys, host: str, port: int) -> Generato
         socket.curve_secretkey = keys.secret.encode()
         socket.zap_domain = _ZAP_DOMAIN.encode()
         socket.router_mandatory = True  # a peer that is gone is an error, not a frame lost in silence
+        if beats:
+            _beat(socket)
         socket.handshake_ivl = 5000  # a stranger that never finishes the handshake does not stay
         socket.bind(f"tcp://{host}:{port}")
         yield socket, socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -81,6 +96,11 @@ class _OneKey:
 
     def callback(self, domain: str, key: bytes) -> bool:
         return key == self._allowed  # Z85, as it came from the handshake
+
+
+def _beat(socket: Socket) -> None:
+    socket.heartbeat_ivl = round(BEAT_S * 1000)
+    socket.heartbeat_timeout = round(LOST_AFTER_S * 1000)
 
 
 def _socket(context: Context, kind: int, address: str) -> Socket:

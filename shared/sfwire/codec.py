@@ -290,6 +290,7 @@ def _without_what_protocol_1_has_not(converter: Converter) -> Converter:
     """Fields that it does not know are left out where they say nothing new, so that it can read the message."""
     make = cast("Callable[..., Callable[[Any], dict[str, Any]]]", make_dict_unstructure_fn)
     later = {m.Keyframe: ("channels", "depth"), m.Frame: ("channels", "depth")}
+    later |= {m.WorkerStatus: ("device",)}
     for kind, names in {**later, m.EngineInfo: ("max_channels", "max_depth")}.items():
         leave_out = {name: override(omit_if_default=True) for name in names}
         converter.register_unstructure_hook(kind, make(kind, converter, **leave_out))

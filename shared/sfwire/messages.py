@@ -400,6 +400,8 @@ class WorkerStatus:
     pid: int = field(validator=_checks(_between(0, 2**32)))
     state: WorkerState
     restarts: int = field(validator=_checks(_between(0)))
+    device: str = field(default="", validator=_checks(_text(L.MAX_NAME_CHARS)))
+    """What it works with, and on which machine if it dialled in."""
 
 
 @frozen

@@ -166,7 +166,7 @@ def test_notes_say_what_the_user_should_know(engine: DissolvingEngine, pair, tmp
     for part in (
         "ignores the prompt",
         "different aspects",
-        "transparency was filled with grey",
+        "what is transparent was filled with grey",
         "3 of 3 frames are uncertain",
     ):
         assert part in err

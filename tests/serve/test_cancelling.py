@@ -44,7 +44,7 @@ class Cancelling:
         self.made = 0
         source, self.to_worker = (os.fdopen(fd, mode) for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
         self.from_worker, sink = (os.fdopen(fd, mode) for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
-        self.worker = Worker(self, load_config({}, {}), source, sink)
+        self.worker = Worker(self, load_config({}, {}), link.Pipe(source, sink))
 
     def describe_all(self, config: ServerConfig) -> tuple[m.EngineInfo, ...]:
         return (INFO,)
