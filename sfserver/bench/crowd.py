@@ -132,7 +132,7 @@ class Crowd:
         for client in range(self.house.clients):
             self._later(START_S + self._random.random(), self._greet, client)
         self._later(TICK_S, self._tick)
-        self.run(START_S + 1.5 * JOB_S)
+        self.run(START_S + JOB_S)
         self.costs.clear()
         self.waits_s.clear()
         self.ends.clear()

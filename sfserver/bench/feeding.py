@@ -43,7 +43,7 @@ def measure() -> Feeding:
         rounds = [_costs(served.client, front, request) for _ in range(PAIRS)]
         before = _cpu_s(front)
         for _ in range(ASKED):
-            served.client.status()
+            served.client.status(timeout_s=60.0)
         question_cpu_s = (_cpu_s(front) - before) / ASKED
     cpu_s = statistics.median(cpu for cpu, _ in rounds)
     return Feeding(width * height * 3, cpu_s, statistics.median(rate for _, rate in rounds), question_cpu_s)

@@ -13,7 +13,7 @@ import structlog
 from . import feeding
 from .crowd import JOB_S, Cost, Crowd, House, no_limits
 
-HOUSES = House(10, 100), House(100, 1000), House(1000, 1000), House(100, 10_000), House(1000, 10_000)
+HOUSES = House(100, 1000), House(1000, 1000), House(100, 10_000), House(1000, 10_000)
 EVENTS = {
     "a client's ping": "Ping",
     "a client's credit": "Credit",
@@ -24,7 +24,8 @@ EVENTS = {
 TICK = "tick"
 """Ten times a second, whatever happens: not an event, and not flat: it looks at each worker."""
 FEWEST_CALLS = 100
-MOST_S = 120.0
+MOST_S = 30.0
+STEP_S = 2.0
 GPU_FRAMES_PER_S = 12 / 0.344
 """Of the 1.3B model at 832x480 on an H100: a block of twelve frames in 344 ms (docs/figures.md)."""
 
@@ -38,8 +39,8 @@ def lived(house: House) -> tuple[Crowd, float]:
         gc.freeze()  # Python would look through the virtual crowd, which no server has in memory
         seconds = 0.0
         while seconds < MOST_S and min(crowd.costs[kind].seen for kind in EVENTS.values()) < FEWEST_CALLS:
-            crowd.run(10.0)
-            seconds += 10.0
+            crowd.run(STEP_S)
+            seconds += STEP_S
         gc.unfreeze()
     return crowd, seconds
 
@@ -97,13 +98,13 @@ def _waits(waits_s: list[float]) -> str:
 
 
 def fairness() -> list[str]:
-    """With the house's limits as they are: one asks for 200 gaps at once, the others again and again for one."""
+    """With the house's limits as they are: one asks for sixty gaps at once, the others again and again for one."""
     rows = [["workers", "colleagues", "a colleague's gap waits, at most", "its own gaps wait, in the middle"]]
     for workers, colleagues in ((1, 1), (2, 1), (2, 5), (8, 5)):
-        crowd = Crowd(House(workers, 1 + colleagues, 1 + colleagues, 200, load=1e9))
+        crowd = Crowd(House(workers, 1 + colleagues, 1 + colleagues, 60, load=1e9))
         crowd.settle()
-        crowd.run(100 * JOB_S)
-        one, many = crowd.waits_s[1], crowd.waits_s[200]
+        crowd.run(50 * JOB_S)
+        one, many = crowd.waits_s[1], crowd.waits_s[60]
         rows.append(
             [
                 str(workers),

@@ -154,8 +154,8 @@ def join(command: Sequence[str], content: bytes) -> str:
     return f"a worker ended with exit code {process.returncode}{last and f': {last[:200]}'}"
 
 
-def require_ray(address: str, environment: Mapping[str, str] = os.environ) -> Any:
-    """The library, connected to nothing yet. Raises UserError, one sentence, where workers cannot be placed."""
+def require_ray(address: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Raises UserError, one sentence, where workers cannot be placed. Nothing is loaded, nobody is let in."""
     if not importlib.util.find_spec("ray"):
         raise UserError("Ray is not installed; pip install 'sfserver[ray]', here and on the cluster's machines")
     if environment.get("RAY_AUTH_MODE") != "token":
@@ -178,12 +178,12 @@ def require_ray(address: str, environment: Mapping[str, str] = os.environ) -> An
             f"the Ray cluster at {address} answers without a token, so anybody who reaches it runs programs on it; "
             "start it anew with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN set on every machine"
         )
-    return importlib.import_module("ray")
 
 
 def connect(address: str) -> Any:
     """Ray, connected. Raises UserError."""
-    ray = require_ray(address)
+    require_ray(address)
+    ray = importlib.import_module("ray")
     try:
         ray.init(address, log_to_driver=False, include_dashboard=False, namespace="sfserver")
     except Exception as error:  # Ray raises whatever it likes: RuntimeError, ConnectionError, errors of its own

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from attrs import define
-from conftest import TOKENS, House, standing
+from houses import TOKENS, House, standing
 from servers import Server, eventually, request, running
 
 from sfserver.errors import UserError

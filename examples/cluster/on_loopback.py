@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
+from typing import Any
 
-HEALTH = {"period_ms": 1000, "timeout_ms": 1000, "failure_threshold": 3, "initial_delay_ms": 1000}
-"""Ray's own would believe in a node for half a minute after its end."""
+HEALTH = {"period_ms": 1000, "timeout_ms": 1000, "failure_threshold": 10, "initial_delay_ms": 1000}
+"""Ray by itself believes in a silent node for longer; on a machine that does much else these may be slow to answer."""
+
+TRIES = 4
 
 
 def main() -> None:
@@ -21,11 +25,19 @@ def main() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    house = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [house.add_node(num_cpus=int(count)) for count in sys.argv[1:]]
+    def node(**arguments: object) -> Any:
+        """Ray gives up on a node after 30 s, which on a machine that does much else says nothing of it."""
+        for _ in range(TRIES - 1):
+            with suppress(Exception):
+                return house.add_node(**arguments)
+        return house.add_node(**arguments)
+
+    house = Cluster()
+    node(num_cpus=0, include_dashboard=False)
+    nodes = [node(num_cpus=int(count)) for count in sys.argv[1:]]
 
     def tell() -> None:
-        raylets = [node.all_processes["raylet"][0].process.pid for node in nodes if node.all_processes.get("raylet")]
+        raylets = [one.all_processes["raylet"][0].process.pid for one in nodes if one.all_processes.get("raylet")]
         print(json.dumps({"address": house.address, "raylets": raylets}), file=said, flush=True)
 
     try:
@@ -33,7 +45,7 @@ def main() -> None:
         for line in sys.stdin:
             match line.split():
                 case ["node", count]:
-                    nodes.append(house.add_node(num_cpus=int(count)))
+                    nodes.append(node(num_cpus=int(count)))
                 case ["fall", index]:
                     house.remove_node(nodes.pop(int(index)), allow_graceful=False)
                 case _:
