@@ -23,7 +23,7 @@ from attrs import evolve, field, frozen
 from sfwire import messages as m
 from sfwire.client import Client
 from sfwire.errors import ErrorCode, RequestError, ServerUnavailable, WireError
-from sfwire.limits import AUTO
+from sfwire.limits import AUTO, MAX_FRAMES, MAX_KEYFRAMES
 from sfwire.request import Ended, Interrupted, Picture, Request
 
 from . import recipe as recipes
@@ -168,6 +168,10 @@ def _check_order(order: Order) -> None:
         raise OrderError(
             f"--frames {order.num_frames}: START and END count, so there is nothing between; 3 is the least"
         )
+    if order.num_frames > MAX_FRAMES:
+        raise OrderError(f"--frames {order.num_frames}: at most {MAX_FRAMES} are made at once; make it in parts")
+    if len(order.further) > MAX_KEYFRAMES - 2:
+        raise OrderError(f"--at: {len(order.further)} pictures between START and END; at most {MAX_KEYFRAMES - 2}")
     taken = {0: "START", order.num_frames - 1: "END"}
     for at, path in order.further:
         if at in taken:
