@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,9 @@ from attrs import evolve
 from . import recipe as recipes
 from .order import Order
 from .recipe import Recipe, RecipeError
+
+_RATE = re.compile(r"[0-9]{1,9}(/[0-9]{1,9})?")
+"""As a Fraction is written. One in scientific notation could be worked out for hours."""
 
 
 def order_of(path: Path, out: Path, start: Path | None, end: Path | None, connect: bool, keeps_recipe: bool) -> Order:
@@ -59,8 +63,8 @@ def _found(file: str, recipe: Path) -> Path:
 
 def _fps(recipe: Recipe, path: Path) -> Fraction:
     try:
-        fps = Fraction(recipe.fps)
-    except (ValueError, ZeroDivisionError):
+        fps = Fraction(recipe.fps if _RATE.fullmatch(recipe.fps) else 0)
+    except ZeroDivisionError:
         fps = Fraction(0)
     if not 1 <= fps <= 240:
         raise RecipeError(f"{path}: {recipe.fps!r} is no rate from 1 to 240; it was changed by hand")

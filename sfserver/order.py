@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
+from sfwire.limits import MAX_FRAMES, MAX_KEYFRAMES
 
 from .errors import UserError
 from .media import FitRule, check_name
@@ -62,6 +63,10 @@ def check(order: Order) -> None:
         raise OrderError(
             f"--frames {order.num_frames}: START and END count, so there is nothing between; 3 is the least"
         )
+    if order.num_frames > MAX_FRAMES:
+        raise OrderError(f"--frames {order.num_frames}: at most {MAX_FRAMES} are made at once; make it in parts")
+    if len(order.further) > MAX_KEYFRAMES - 2:
+        raise OrderError(f"--at: {len(order.further)} pictures between START and END; at most {MAX_KEYFRAMES - 2}")
     taken = {0: "START", order.num_frames - 1: "END"}
     for at, path in order.further:
         if at in taken:

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
-import av
 import cattrs
 import numpy as np
 from attrs import field, frozen
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 from sfwire.messages import Value
+from sfwire.regular import open_regular
 
 from . import __version__
 from .errors import UserError
+from .media.container import open_film
 from .media.exr import is_exr, text_of
 from .media.files import Picture, appearing
 from .media.outputs import USUAL, Keeping
@@ -196,7 +197,7 @@ def write(recipe: Recipe, path: Path) -> None:
 def read(path: Path) -> Recipe:
     """From recipe.json, or from a picture or movie that carries one. Raises RecipeError."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             beginning = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
@@ -208,7 +209,7 @@ def read(path: Path) -> Recipe:
         text = beginning.decode("utf-8", "replace") if len(beginning) <= _MAX_BYTES else None
     else:
         text = _of_movie(path)
-    if not text:
+    if not text or len(text) > _MAX_BYTES:
         raise RecipeError(f"{path}: carries no recipe; name a recipe.json, or a picture or movie made with one")
     return _parsed(text, path)
 
@@ -226,7 +227,7 @@ def _of_picture(path: Path) -> str | None:
 
 def _of_movie(path: Path) -> str | None:
     try:
-        with av.open(str(path)) as container:
+        with open_film(path) as container:
             return next((container.metadata[k] for k in (TAG, TAG.upper(), MOVIE_TAG) if k in container.metadata), None)
     except Exception:  # as above
         return None
@@ -272,9 +273,7 @@ def same(wanted: Recipe, here: Recipe) -> Recipe:
     """`wanted`, where `here` gives the same bytes. Raises RecipeError that says what is another."""
     found = differences(wanted, here)
     if found:
-        remedy = (
-            f"the same without a promise: {wanted.command} --out …" if wanted.command else "choose settings yourself"
-        )
+        remedy = f"the same without a promise: {here.command} --out …"  # what `wanted` has there may be anything
         raise RecipeError(f"the recipe cannot be followed here: {'; '.join(found)}; {remedy}")
     return wanted
 

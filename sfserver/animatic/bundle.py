@@ -46,13 +46,15 @@ def unpack(path: Path, folder: Path, max_timeline_bytes: int) -> bytes:
             for entry in media:
                 packed.extract(entry, folder)
             return packed.read(content)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (OSError, NoBundle):
+        raise
+    except Exception as error:  # a boundary: what unpacking raises about damaged bytes is not a documented set
         raise NoBundle(f"is no zip file that can be read ({str(error).lower()}); export it again as .otioz") from None
 
 
 def _is_media(entry: zipfile.ZipInfo) -> bool:
     parts = PurePosixPath(entry.filename).parts
-    return not entry.is_dir() and parts[:1] == (_MEDIA,) and ".." not in parts
+    return parts[:1] == (_MEDIA,) and ".." not in parts and not entry.is_dir()  # which fails where there is no name
 
 
 def pack(timeline: schema.Timeline, folder: Path, out: Path, within: tuple[Path, ...] | None = None) -> list[str]:

@@ -141,11 +141,11 @@ def _gap(context: _Context, children: list[Composable], at: int, end: int) -> It
         before = _neighbour(children, at - 1, "before")
         after = _neighbour(children, end, "after")
         ends = _ends(before, after, exact, context.folder)
+        markers, said = _marked(context, items, lengths, at, rate)
+        of_gap = words.of_gap([*said, *_above(context, at, total)], exact, before)
     except (OddTime, NoPicture, OTIOError) as error:
         yield Unfilled(name, str(error))
         return
-    markers, said = _marked(context, items, lengths, at, rate)
-    of_gap = words.of_gap([*said, *_above(context, at, total)], exact, before)
     yield Hole(
         f"{name}, {num_frames} frames", context.track, at, items, before, num_frames, rate, *ends, of_gap, markers
     )

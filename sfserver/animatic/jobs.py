@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import av
 import cattrs
 from attrs import evolve, field, frozen
 
@@ -17,6 +16,7 @@ from .. import recipe as recipes
 from ..engine import base
 from ..media import ClipWriter, FitRule, Loaded, MediaError, read_picture
 from ..media.codecs import H264, Codec
+from ..media.container import open_film
 from ..media.movie import read_movie
 from ..media.outputs import Keeping
 from ..order import Order
@@ -143,7 +143,7 @@ def made_already(task: Task, folder: Path, suffix: str) -> Path | None:
 
 def _is_whole(path: Path, num_frames: int) -> bool:
     try:
-        with av.open(str(path)) as container:
+        with open_film(path) as container:
             video = container.streams.video[0]
             return (video.frames or sum(1 for _ in container.demux(video)) - 1) == num_frames
     except (OSError, ValueError, IndexError):  # av's errors are among the first two

@@ -10,9 +10,11 @@ from fractions import Fraction
 
 from opentimelineio.opentime import RationalTime, to_timecode
 
-MAX_RATE = 1000
+MIN_RATE, MAX_RATE = 0.01, 1000
 _NEAR = 1e-3
 """Relative. 23.98 is 1.7e-4 from 24000/1001, and 24 is 1e-3 from it: the nearer one wins."""
+_MAX_COUNT = 1e15
+"""Of frames or samples: beyond it a double has no whole numbers, and its products may be none at all."""
 _A_FRAME_LESS = Fraction(1, 100)
 """Of a frame: what rounding in doubles may add to or take from a whole number of them."""
 
@@ -23,8 +25,8 @@ class OddTime(ValueError):
 
 def exact(rate: float) -> Fraction:
     """The fraction that is meant by a double: n or n * 1000/1001 where one is near. Raises OddTime."""
-    if not math.isfinite(rate) or not 0 < rate <= MAX_RATE:
-        raise OddTime(f"has a rate of {rate:g} frames a second; more than 0 and at most {MAX_RATE} are understood")
+    if not math.isfinite(rate) or not MIN_RATE <= rate <= MAX_RATE:
+        raise OddTime(f"has a rate of {rate:g} frames a second; {MIN_RATE} to {MAX_RATE} are understood")
     whole = max(1, math.ceil(rate - _NEAR * rate))
     near = min((Fraction(whole), Fraction(whole * 1000, 1001)), key=lambda f: abs(float(f) - rate))
     if abs(float(near) - rate) <= _NEAR * rate:
@@ -34,8 +36,8 @@ def exact(rate: float) -> Fraction:
 
 def seconds(time: RationalTime) -> Fraction:
     """Raises OddTime."""
-    if not math.isfinite(time.value):
-        raise OddTime("has a time that is no number")
+    if not math.isfinite(time.value) or abs(time.value) > _MAX_COUNT:
+        raise OddTime("has a time that no film has")
     return Fraction(time.value) / exact(time.rate)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 
+from .container import open_film
 from .files import MediaError, Picture
 from .fit import fit
 
@@ -20,7 +20,7 @@ def read_frames(path: Path, width: int, height: int) -> Iterator[Picture]:
     This is a boundary: what a decoder raises about damaged bytes is not a documented set, so every Exception is caught.
     """
     try:
-        with av.open(str(path)) as container:
+        with open_film(path) as container:
             if not container.streams.video:
                 raise MediaError(f"{path}: holds no pictures; take a film")
             for frame in container.decode(video=0):

@@ -16,6 +16,7 @@ from av.container import InputContainer
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
+from .container import open_film
 from .files import MediaError, Picture
 from .read import MAX_SOURCE_PIXELS, Loaded, check_file
 
@@ -48,7 +49,7 @@ def read_movie(path: Path, time: Fraction, rate: Fraction | None = None) -> Load
     """
     check_file(path)
     try:
-        with av.open(str(path)) as container:
+        with open_film(path) as container:
             if not container.streams.video:
                 raise MediaError(f"{path}: has no pictures in it")
             stream = container.streams.video[0]

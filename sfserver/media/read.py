@@ -79,12 +79,16 @@ def check_file(path: Path) -> None:
                 f"{path}: is {found.st_size} bytes, at most {MAX_FILE_BYTES} are read; scale it down first"
             )
         path.open("rb").close()
+    except MediaError:
+        raise
     except FileNotFoundError:
         raise MediaError(f"{path}: there is no such file; check the name") from None
     except PermissionError:
         raise MediaError(f"{path}: may not be read; change its permissions or copy it elsewhere") from None
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); check the name") from None
+    except ValueError:  # a zero in it, or half a character
+        raise MediaError(f"{str(path)!a}: is no name of a file; check the name") from None
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ and only here, for `sfserver convert`; the engine opens safetensors alone.
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from sfwire.regular import open_regular
 from torch import Tensor
 
 from ..errors import quoted
@@ -214,8 +216,8 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
 def _check_archive(path: Path) -> None:
     """Sizes before anything is unpacked: a checkpoint's archive is not compressed, one that swells is none."""
     try:
-        size = path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            size = os.fstat(file.fileno()).st_size
             entries = archive.infolist()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the path") from None

@@ -35,12 +35,18 @@ def panels(tmp_path: Path) -> Path:
 # Files
 
 
-def zipped(entries: dict[str, str]) -> bytes:
+def zipped(entries: dict[str, str], method: int = zipfile.ZIP_STORED) -> bytes:
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as packed:
+    with zipfile.ZipFile(made, "w", method) as packed:
         for name, text in entries.items():
             packed.writestr(name, text)
     return made.getvalue()
+
+
+def damaged(packed: bytes) -> bytes:
+    """Its first entry holds nothing that can be unpacked."""
+    at = packed.index(b"content.otio") + len("content.otio")
+    return packed[:at] + b"\xff" * 4 + packed[at + 4 :]
 
 
 FILES: dict[str, tuple[str, bytes, str]] = {
@@ -59,6 +65,16 @@ FILES: dict[str, tuple[str, bytes, str]] = {
         "holds 2 timelines",
     ),
     "no zip": ("b.otioz", b'{"OTIO_SCHEMA": "Timeline.1"}', "is no zip file"),
+    "a zip of damaged bytes": (
+        "b.otioz",
+        damaged(zipped({"content.otio": "{}" * 99}, zipfile.ZIP_DEFLATED)),
+        "no zip file",
+    ),
+    "a zip of something without a name": (
+        "b.otioz",
+        zipped({"content.otio": "{}", "xxxxxxxxx": ""}).replace(b"x" * 9, b"\0" * 9),
+        "instead of a timeline",
+    ),
     "a zip without a timeline": ("b.otioz", zipped({"media/x.png": "x"}), "holds no content.otio"),
 }
 
@@ -183,6 +199,12 @@ NOT_FILLED: dict[str, tuple[Callable[[], list], str]] = {
         lambda: spaced(gap(3, -24.0)),
         "has a rate of -24",
     ),
+    "a rate of almost nothing": (lambda: spaced(gap(3, 1e-300)), "has a rate of 1e-300"),
+    "a beginning that is nowhere": (
+        lambda: spaced(t.Gap(source_range=t.TimeRange(t.RationalTime(0, -1e308), t.RationalTime(3, 24)))),
+        "has a rate of -1e+308",
+    ),
+    "a beginning beyond all films": (lambda: before(clip("movie.mp4", 1e300, 5, 24)), "has a time that no film has"),
     "an absurd rate": (lambda: spaced(gap(3, 1e9)), "has a rate of 1e+09"),
     "half a frame": (lambda: spaced(gap(3.5, 24)), "is 3.50 frames long"),
     "less than nothing": (lambda: spaced(gap(-3, 24)), "is -3 frames long"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import signal
 import socket as sockets
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 from attrs import evolve
 from fake_engines import picture
@@ -23,6 +26,7 @@ from sfserver.serve.jobs import Jobs
 
 sys.path.append(str(Path(__file__).parents[1]))
 from torture import house as houses
+from torture import phase_soak
 from torture.figures import BAD, Figures, Plan, Store
 from torture.frames import Followed, follow
 from torture.house import MARK, House
@@ -266,3 +270,31 @@ def test_a_stream_is_followed_with_every_frame_checked(tmp_path: Path) -> None:
     assert figures.counts["frames"] == 7
     assert bad(figures) == {}
     assert house.members() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "found"),
+    [
+        (-signal.SIGABRT, "Resource temporarily unavailable (src/session_base.cpp:233)", {}),
+        (-signal.SIGABRT, "Fatal Python error", {"exceptions": 1}),
+        (-signal.SIGSEGV, "", {"exceptions": 1}),
+    ],
+)
+def test_a_user_of_the_soak_that_dies_is_counted_by_its_reason(
+    code: int, said: str, found: dict[str, int], tmp_path: Path
+) -> None:
+    figures = Figures("soak", 1, 1)
+    phase_soak.User(Plan(figures, 1, tmp_path, True, 0), House(tmp_path), 0)._died(code, said)
+    assert bad(figures) == found
+    assert sum(figures.counts.values()) == 1
+
+
+def test_what_a_user_says_is_added_to_the_figures() -> None:
+    said, figures = Figures("soak", 0, 0), Figures("soak", 1, 1)
+    said.counts["frames"] += 3
+    said.find("lost", "clip of 9", 2)
+    for _ in range(2):
+        figures.add(json.dumps(attrs.asdict(said)))
+    assert figures.counts["frames"] == 6
+    assert bad(figures) == {"lost": 4}
+    assert list(figures.findings.values()) == [4]

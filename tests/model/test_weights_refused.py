@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import pickle
 import struct
 import warnings
@@ -130,6 +131,13 @@ def test_old_pickle_without_an_archive_is_refused_unread(tmp_path: Path) -> None
     source.write_bytes(pickle.dumps(Bomb(mark)))
     assert "is no torch checkpoint of version 1.6 or later, or was cut off" in refusal(source, tmp_path)
     assert not mark.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes with names")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match="not a plain file"):
+        open_source(tmp_path / "model.pt")
 
 
 def test_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -96,6 +96,30 @@ def test_it_is_refused_and_the_field_is_named(name: str) -> None:
     assert refused.value.field == path
 
 
+BEYOND = {
+    "a seed of 64 bits": {"seed": 2**63},
+    "a picture 1 pixel wide": {"width": 1},
+    "an id with a path in it": {"id": "../x"},
+    "a prompt without end": {"prompt": "x" * (L.MAX_PROMPT_CHARS + 1)},
+    "codes for a terminal": {"prompt": "\x1b[2J"},
+    "a parameter that is no number": {"params": {"a": float("nan")}},
+    "more credit than there is": {"credit": 65},
+}
+
+
+@pytest.mark.parametrize("case", BEYOND)
+def test_a_message_cannot_be_made_and_the_control_without_its_validators_it_can(case: str) -> None:
+    good, _ = request()
+    assert isinstance(good, m.Generate)
+    with pytest.raises(m.Refused):
+        attrs.evolve(good, **BEYOND[case])
+    with attrs.validators.disabled():
+        made = attrs.evolve(good, **BEYOND[case])
+    assert all(
+        getattr(made, name) == value or value != value for name, value in BEYOND[case].items() if name != "params"
+    )
+
+
 def test_the_message_that_all_those_were_made_from_is_good() -> None:
     message, buffers = decode_to_server(changed(lambda b: None))
     assert isinstance(message, m.Generate)
