@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from attrs import frozen
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model.motion import blurred
@@ -89,28 +91,34 @@ def _regions(small: Tensor, side: int, known: list[Tensor]) -> list[_Region]:
 
 
 def _connected(picture: Tensor) -> Tensor:
-    """[3, h, w] -> [h, w]: a number that all pixels of a region share.
+    """[3, h, w] -> [h, w]: a number that all pixels of a region share, the smallest of theirs.
 
-    Each takes the smallest number around it, then the number of whom it points to, until nothing changes.
+    Each takes the smallest number of its run in the row, of its run in the column, then the number of whom it points
+    to, until nothing changes.
     """
     height, width = picture.shape[-2:]
     right = (picture[:, :, 1:] - picture[:, :, :-1]).abs().amax(0) < STEP
     below = (picture[:, 1:] - picture[:, :-1]).abs().amax(0) < STEP
-    labels = torch.arange(height * width).view(height, width)
+    in_rows, in_columns = _runs(right.numpy()), _runs(below.T.numpy())
+    labels = np.arange(height * width).reshape(height, width)
     while True:
         before = labels
-        labels = labels.clone()
-        for linked, here, there in (
-            (right, labels[:, :-1], labels[:, 1:]),
-            (below, labels[:-1], labels[1:]),
-        ):
-            least = torch.where(linked, torch.minimum(here, there), height * width)
-            here.copy_(torch.minimum(here, least))
-            there.copy_(torch.minimum(there, least))
-        for _ in range(3):
-            labels = labels.flatten()[labels]
-        if torch.equal(labels, before):
-            return labels
+        labels = _least_of_runs(labels, in_rows)
+        labels = _least_of_runs(labels.T, in_columns).T
+        labels = labels.ravel()[labels]
+        if np.array_equal(labels, before):
+            return torch.from_numpy(labels)
+
+
+def _runs(linked: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """[h, w - 1], whether a pixel is linked to the next in its row -> where runs begin, row after row."""
+    return np.flatnonzero(np.pad(~linked, ((0, 0), (1, 0)), constant_values=True))
+
+
+def _least_of_runs(labels: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """[h, w] -> the same, each the smallest of its run."""
+    lengths = np.diff(starts, append=labels.size)
+    return np.repeat(np.minimum.reduceat(labels.ravel(), starts), lengths).reshape(labels.shape)
 
 
 def _pairs(a: list[_Region], b: list[_Region], size: Size) -> list[tuple[_Region, _Region, Tensor]]:

@@ -17,10 +17,11 @@ from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 from torch import Tensor
 
-from ..model.rife import COLOURS, PAD_MULTIPLE_PX, IFNet
+from ..model.rife import COLOURS, IFNet
 from ..samples import Form, Picture, form_of, mixed
 from . import looks
 from .base import FOUND, Chunk, Event, Frame, Job, Keyframe, Step
+from .capacity import draft_bytes
 from .ends import MOST_AFTER, MOST_BEFORE, Runs, going_on
 from .picture import Stage, between, staged
 from .plan import PLANNED_PIXELS, at_most, plan
@@ -29,12 +30,6 @@ HOPELESS = 0.45
 """1 - SSIM of two keyframes, both moved to the middle, from which on no motion is believed: it is a cut."""
 HELD_CONFIDENCE = 0.0
 """Of frames before the first and after the last keyframe: nothing is known about them, the keyframe just stays."""
-BYTES_PER_PIXEL = 620
-"""Working memory of a frame beyond that of planning. Measured on a CPU, a cut-out in front of the ground: 419 at
-4096x2160 (251 where the keyframes explain all and RIFE is not asked), 493 at 1920x1080 with a camera and both ways."""
-PLANNING_BYTES = 170_000_000
-"""Of looking at two keyframes, whatever their size: 168 MB measured."""
-
 EASES: dict[str, Callable[[float], float]] = {
     "linear": lambda t: t,
     "in": lambda t: t * t,
@@ -114,7 +109,7 @@ class FlowEngine:
     @contextmanager
     def _at_work(self, height: int, width: int) -> Generator[None]:
         """Asks for memory first, because Linux hands out what it has not got and kills the process later."""
-        if _working_bytes(width, height) > self._free_bytes():
+        if draft_bytes(width, height) > self._free_bytes():
             raise self._too_large(width, height)
         try:
             yield
@@ -129,10 +124,10 @@ class FlowEngine:
     def _too_large(self, width: int, height: int) -> RequestError:
         free = self._free_bytes()
         smaller = ((int(width * k) // 16 * 16, int(height * k) // 16 * 16) for k in np.arange(0.95, 0, -0.05))
-        fits = next((f"{w}x{h} would fit" for w, h in smaller if w and h and _working_bytes(w, h) < free), "")
+        fits = next((f"{w}x{h} would fit" for w, h in smaller if w and h and draft_bytes(w, h) < free), "")
         return RequestError(
             ErrorCode.OUT_OF_MEMORY,
-            f"frames of {width}x{height} take about {_working_bytes(width, height) / 1e6:.0f} MB of working memory and "
+            f"frames of {width}x{height} take about {draft_bytes(width, height) / 1e6:.0f} MB of working memory and "
             f"{free / 1e6:.0f} MB are free on {self._device}; {fits or 'free some memory'}",
             "width",
         )
@@ -175,8 +170,3 @@ def _runs(job: Job, before: Keyframe | None, after: Keyframe | None) -> Runs | N
 def _share(before: Keyframe | None, after: Keyframe | None, at: int) -> float:
     """How much of the time between the keyframes has passed; 0 where there is only one."""
     return (at - before.at) / (after.at - before.at) if before and after else 0.0
-
-
-def _working_bytes(width: int, height: int) -> int:
-    pixels = (width + -width % PAD_MULTIPLE_PX) * (height + -height % PAD_MULTIPLE_PX)
-    return pixels * BYTES_PER_PIXEL + PLANNING_BYTES

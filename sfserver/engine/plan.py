@@ -62,7 +62,7 @@ def plan(net: IFNet, pair: Pair) -> Plan:
     Raises FloatingPointError where the network makes values that are not finite.
     """
     small = at_most(pair.looks[:, :3, : pair.height, : pair.width], PLANNED_PIXELS)
-    judge = Judge(net, small)
+    judge = Judge(net, pair if size_of(small) == (pair.height, pair.width) else net.pair(small))
     on_cpu = small.cpu()
     found = motions(match(on_cpu))
     best = judge(_standing(on_cpu, found))
@@ -87,9 +87,10 @@ def at_most(pictures: Tensor, pixels: int) -> Tensor:
 class Judge:
     """Says how alike the two keyframes are when both are brought to the middle: by all of RIFE, on a small copy."""
 
-    def __init__(self, net: IFNet, pictures: Tensor) -> None:
+    def __init__(self, net: IFNet, planned: Pair) -> None:
         self.net = net
-        self.planned = net.pair(pictures)
+        self.planned = planned
+        pictures = planned.looks[:, :3, : planned.height, : planned.width]
         self.pair = net.pair(at_most(pictures, JUDGED_PIXELS))
 
     def __call__(self, layers: Layers) -> Plan:

@@ -144,7 +144,7 @@ class WanEngine:
 
     def _around_keyframes(self, job: Job, strategy: Strategy) -> Generator[Step, None, Mapping[int, Keyframe]]:
         """Frames that are not given but shown to the model all the same, beside keyframes that are anchored."""
-        if not strategy.anchor or job.params.get("anchor_shows") != "draft":
+        if not _is_drafted(job, strategy):
             return conditioning.NOTHING
         assert self._weights.draft
         return (yield from drafted(self._weights.draft(), job.keyframes))
@@ -286,6 +286,7 @@ class WanEngine:
             eight_bit=self._weights.eight_bit,
             decoder="tae" if self._weights.tae and job.params.get("decoder") == "tae" else "wan",
             raw=caches * pinned if memory and is_turned else 0,
+            drafted=_is_drafted(job, strategy),
             encoder_states=int(strategy.vace and conditioning.is_encoded_in_parts(strategy, geometry, job.keyframes)),
         )
 
@@ -314,6 +315,10 @@ class WanEngine:
         kind = (geometry.width, geometry.height, lengths, strategy, policy, bool(guide.known), is_guided)
         self._rehearsals.begin(kind, rehearsal(networks, geometry, sampling, prompts, guide, memory, self._device))
         return evolve(networks, how=self._rehearsals.how(kind))
+
+
+def _is_drafted(job: Job, strategy: Strategy) -> bool:
+    return strategy.anchor and job.params.get("anchor_shows") == "draft"
 
 
 def _learn(seam: Seam, still: Still, decoder: WanVae | Tae) -> None:

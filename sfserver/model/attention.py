@@ -65,7 +65,7 @@ def attend_in_groups(q: Tensor, k: Tensor, v: Tensor, groups: Sequence[Group]) -
     for group in groups[1:]:
         other, its_own = _attend_to_group(q, k, v, group)
         weight = (its_own - normaliser).sigmoid().transpose(-1, -2)[..., None]  # [B, L, N, 1]
-        answer = torch.lerp(answer, other, weight.to(q.dtype))
+        answer = answer.lerp_(other, weight.to(q.dtype))  # in place: it is ours, and as large as the whole stream
         normaliser = torch.logaddexp(normaliser, its_own)
     return answer
 

@@ -76,8 +76,10 @@ class KvCache:
         self._read_rotation: Rotation | None = None
         self._raw: dict[int, dict[int, Tensor]] = {}
         """Keys of pinned latents as they came, by position and layer, where they are turned anew for each block."""
-        self._turns: list[tuple[int, slice, Rotation]] = []
-        """Those of the present pass: position, place in the buffers, and by what."""
+        self._turns: list[tuple[int, slice, int, Rotation]] = []
+        """Those of the present pass: position, place in the buffers, where they seem to lie, and by what that turns."""
+        self._turned: dict[tuple[int, int], int] = {}
+        """Where they seem to lie by now, by position and layer: the passes over one block turn them once."""
 
     def _allocate(self, size: tuple[int, ...], device: device | str, dtype: dtype | None) -> None:
         self._keys = [empty(size, device=device, dtype=dtype) for _ in range(self.shape.layers)]
@@ -166,7 +168,7 @@ class KvCache:
         self.relative = turning
         if turning:
             self._raw |= {position: {} for position in range(start, start + count)}
-        self._turns = [(p, self._place(p), self._table.at(seems[p], 1)) for p in self._raw]
+        self._turns = [(p, self._place(p), seems[p], self._table.at(seems[p], 1)) for p in self._raw]
 
     def _place(self, position: int) -> slice:
         tokens = self.shape.tokens_per_latent
@@ -191,10 +193,13 @@ class KvCache:
 
     def _turn(self, layer: int) -> None:
         """Keys of pinned latents, to where they seem to lie for the present block."""
-        for position, place, rotation in self._turns:
+        for position, place, seems, rotation in self._turns:
             if layer not in self._raw[position]:  # it was pinned just now
                 self._raw[position][layer] = self._keys[layer][:, place].clone()
+            elif self._turned[position, layer] == seems:
+                continue
             self._keys[layer][:, place] = rotate(self._raw[position][layer], rotation)
+            self._turned[position, layer] = seems
 
     def _held(self, layer: int) -> tuple[Tensor, Tensor]:
         held = slice(0, len(self._seats) * self.shape.tokens_per_latent)

@@ -90,11 +90,13 @@ def match(pictures: Tensor) -> Matches:
     alike = a.looks @ b.looks.T
     best, in_b = alike.max(1)
     mutual = alike.argmax(0)[in_b] == torch.arange(len(in_b))
-    elsewhere = torch.cdist(b.places, b.places, p=torch.inf)[in_b] > RIVAL_PX
-    second = torch.where(elsewhere, alike, -1.0).amax(1)
-    lead = (2 - 2 * best).clamp(min=0) / (2 - 2 * second).clamp(min=1e-4)  # squared distances
-    (i,) = torch.nonzero(mutual & (best > LEAST_ALIKE) & (lead < LEAST_LEAD**2), as_tuple=True)
+    (i,) = torch.nonzero(mutual & (best > LEAST_ALIKE), as_tuple=True)  # few: only they are asked for their rivals
     j = in_b[i]
+    elsewhere = torch.cdist(b.places[j], b.places, p=torch.inf) > RIVAL_PX
+    second = torch.where(elsewhere, alike[i], -1.0).amax(1)
+    lead = (2 - 2 * best[i]).clamp(min=0) / (2 - 2 * second).clamp(min=1e-4)  # squared distances
+    leads = lead < LEAST_LEAD**2
+    i, j = i[leads], j[leads]
     return Matches(a.places[i], b.places[j], _wrapped(b.turns[j] - a.turns[i]), b.scales[j] / a.scales[i])
 
 

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from attrs import evolve
 from sfwire.limits import MAX_FRAMES
 
 from sfserver.config import ServerConfig
 from sfserver.engine import capacity, presets, wan
+from sfserver.engine.draft import WEIGHTS
 from sfserver.engine.geometry import plan
 from sfserver.engine.noise import make_schedule
 from sfserver.engine.presets import LONGLIVE, PRESETS, SELF_FORCING, SGF, SGF_PLUS, TRAINED_LATENTS, Preset, find
 from sfserver.engine.rollout import Memory, cache_shape
 from sfserver.model.config import TOY_VACE, WAN_1_3B, WAN_1_3B_VACE, WAN_14B, DitConfig
 from sfserver.model.dit import Dit
+from sfserver.model.rife import PAD_MULTIPLE_PX
 from sfserver.model.vace import Vace
 from sfserver.model.vae import VaeConfig, WanVae
 
@@ -111,6 +114,19 @@ def test_counted_states_of_the_vae_are_its_states() -> None:
         vae.decode(torch.zeros(1, 3, 16, 6, 8), decoder)
     assert encoder.nbytes == 4 * 48 * 64 * capacity.ENCODER_STATE_ELEMENTS
     assert decoder.nbytes == pytest.approx(4 * 48 * 64 * capacity.VAE_STATE_ELEMENTS, rel=1e-3)
+
+
+def test_what_the_draft_engine_needs_beside_the_model_is_counted() -> None:
+    plain = capacity.Need(WAN_1_3B, 3, 21, 0, element_bytes=2)
+    drafted = evolve(plain, drafted=True)
+    assert drafted.at(832, 480) - plain.at(832, 480) == capacity.DRAFT_WEIGHT_BYTES, "its work is over before the cache"
+    shallow = capacity.Need(evolve(WAN_1_3B, layers=1), 1, 2, 0, element_bytes=2, decoder="tae", drafted=True)
+    text = 2 * WAN_1_3B.text_len * WAN_1_3B.dim * 2
+    its_own = capacity.DRAFT_WEIGHT_BYTES + capacity.draft_bytes(64, 64)
+    assert shallow.beyond_weights(64, 64) == text + its_own, "it is the most where the model has little to hold"
+    size = WEIGHTS.stat().st_size
+    assert size <= capacity.DRAFT_WEIGHT_BYTES < 1.3 * size
+    assert capacity.DRAFT_PAD_PX == PAD_MULTIPLE_PX
 
 
 def test_a_shorter_window_needs_less_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -161,6 +162,27 @@ def test_a_pinned_key_that_may_seem_nearer_is_turned_anew_for_each_block() -> No
     put(cache, 18, 3, final=True)
     assert torch.equal(cache.read(0)[0][:, -TOKENS:], keys_of(18, 3)[:, -TOKENS:])
     assert cache.nbytes == cache.shape.nbytes(4), "once it is past, it is a latent like any other"
+
+
+def test_passes_over_one_block_turn_a_pinned_key_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = KvCache(
+        CacheShape(2, HEADS, HEAD_DIM, TOKENS, 9, 0, 1), RopeTable(HEAD_DIM, LATENTS, 1, TOKENS), Positions(reach=2)
+    )
+    key, turns = keys_of(20, 1), []
+    cache.seat(20, 1, pin=True)
+    for layer in (0, 1):
+        cache.extend(layer, key, -key)
+    monkeypatch.setattr("sfserver.model.cache.rotate", lambda x, by: turns.append(1) or rotate(x, by))
+    for start, passes in ((0, 3), (3, 2)):
+        turns.clear()
+        seen = []
+        for _ in range(passes):
+            cache.seat(start, 3)
+            seen += [cache.extend(layer, keys_of(start, 3), keys_of(start, 3))[0].clone() for layer in (0, 1)]
+        assert len(turns) == 2, "once a layer"
+        assert all(torch.equal(one, seen[0]) for one in seen)
+        table = RopeTable(HEAD_DIM, LATENTS, 1, TOKENS)
+        assert torch.equal(seen[0][:, :TOKENS], rotate(key, table.at(start + 4, 1))), "anew for each block"
 
 
 def test_groups_are_runs_of_seats_with_one_bias() -> None:
