@@ -13,9 +13,10 @@ from torch import Generator, Tensor, nn
 
 from ..model.tae import MemBlock, Tae, TaeConfig, run_layers
 from ..model.vae import StreamState
-from .world import CLIP_FRAMES, Clips, clips, covering, track
+from .world import CLIP_FRAMES, Clips, clips, covering, grounds, track
 
-SMALL_TAE = TaeConfig(decoder_widths=(64, 48, 24, 16), encoder_width=20)
+SMALL_TAE = TaeConfig(decoder_widths=(64, 64, 32, 16), encoder_width=40)
+"""Keyframes alone are encoded in use, so the encoder may be the wider one."""
 WINDOW_FRAMES = 9
 """Frames of a clip that one training step sees: three latents."""
 _LEAD_IN = 3
@@ -90,7 +91,14 @@ def _window(batch: Clips, frames: int, random: Generator) -> tuple[Tensor, Tenso
     there = slice(start, start + WINDOW_FRAMES)
     seen = (cover[:, there] > 0.02).float()
     near = F.max_pool2d(seen.flatten(0, 1), 5, 1, 2).unflatten(0, seen.shape[:2])
-    return pixels[:, there], 0.35 + 3 * near
+    return pixels[:, there], 0.35 + 3 * near + (1 - near) * _outlines(grounds(batch.scenes)[:, 0])[:, None]
+
+
+def _outlines(still: Tensor) -> Tensor:
+    """Where in a picture [B, 3, H, W] one colour meets another, [B, 1, H, W] of 0 and 1: bystanders, post, horizon."""
+    padded = F.pad(still, (1, 1, 1, 1), mode="replicate")
+    span = F.max_pool2d(padded, 3, 1) + F.max_pool2d(-padded, 3, 1)
+    return (span.amax(1, keepdim=True) > 0.08).float()
 
 
 def _off_normal(latents: Tensor) -> Tensor:

@@ -58,16 +58,20 @@ def observe(pixels: Tensor, scenes: Scenes) -> Sighting:
 
 
 def distances(seen: Sighting, scenes: Scenes, num_frames: int) -> Tensor:
-    """How far the clip is from each verb's exact one between the same keyframes, [B, verbs]."""
-    columns: list[Tensor] = []
+    """How far the clip is from each verb's exact one between the same keyframes, [B, verbs]; infinitely far from what
+    cannot be seen in its scene."""
+    can = allowed(scenes)
+    apart = torch.full(can.shape, torch.inf)
     for verb in range(len(VERBS)):
-        exact = observe(of_verbs(scenes, torch.full((len(scenes),), verb), num_frames).pixels, scenes)
-        step = (seen.traits - exact.traits) / _UNITS
-        both = (seen.found & exact.found).float()[..., None]
+        rows = can[:, verb].nonzero()[:, 0]
+        there = scenes.pick(rows)
+        exact = observe(of_verbs(there, torch.full((len(rows),), verb), num_frames).pixels, there)
+        step = (seen.traits[rows] - exact.traits) / _UNITS
+        both = (seen.found[rows] & exact.found).float()[..., None]
         step = torch.cat((step[..., :3] * both, step[..., 3:]), -1)  # what was not found has no place, only no solidity
-        apart = (step**2).sum(-1) + 0.01 * ((seen.cover - exact.cover) ** 2).sum((-1, -2))
-        columns.append(apart[:, 1:-1].mean(1))
-    return torch.stack(columns, 1)
+        of_frame = (step**2).sum(-1) + 0.01 * ((seen.cover[rows] - exact.cover) ** 2).sum((-1, -2))
+        apart[rows, verb] = of_frame[:, 1:-1].mean(1)
+    return apart
 
 
 AT_ONCE = 24
@@ -82,6 +86,5 @@ def name_verbs(pixels: Tensor, scenes: Scenes) -> Tensor:
     named: list[Tensor] = []
     for some in torch.arange(len(scenes)).split(AT_ONCE):
         there = scenes.pick(some)
-        apart = distances(observe(pixels[some], there), there, pixels.shape[1])
-        named.append(apart.masked_fill(~allowed(there), torch.inf).argmin(1))
+        named.append(distances(observe(pixels[some], there), there, pixels.shape[1]).argmin(1))
     return torch.cat(named)

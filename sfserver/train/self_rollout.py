@@ -142,29 +142,50 @@ class Rolling:
 
 @frozen(eq=False)
 class SelfRolloutStage:
-    """Rollouts against the truth."""
+    """Rollouts against the truth. What leaves something open is rolled out twice, see `error_of`."""
 
     network: Dit
     rolling: Rolling
     near_weight: float = 4.0
 
     def loss(self, random: Generator) -> Tensor:
-        drawn = self.rolling.draw(random, device_of(self.network))
+        drawn, twins = with_twins(self.rolling.draw(random, device_of(self.network)))
         made = self.rolling.made(self.network, drawn, random, self.rolling.graph)
-        return nearest_error(made, drawn, self.near_weight)
+        return error_of(made, drawn, twins, self.near_weight)
 
 
-def nearest_error(made: Tensor, drawn: Drawn, near_weight: float) -> Tensor:
-    """Squared error of what lies between the keyframes, of each clip against the nearer of what its sentence allows.
-
-    The mean of what is allowed is not allowed itself; against the nearest, the noise may decide which one it becomes.
-    """
+def with_twins(drawn: Drawn) -> tuple[Drawn, Tensor]:
+    """The batch, at its end once more every clip whose sentence leaves something open, and those clips' rows [P]."""
     latents = drawn.latents
+    if latents.other is None:
+        return drawn, torch.empty(0, dtype=torch.long)
+    opened = (latents.other != latents.clean).flatten(1).any(1).nonzero()[:, 0].cpu()  # sentences are on the CPU
+    return evolve(drawn, latents=latents.pick(torch.cat((torch.arange(len(latents)), opened)))), opened
+
+
+def error_of(made: Tensor, drawn: Drawn, twins: Tensor, near_weight: float) -> Tensor:
+    """Squared error of what lies between the keyframes, [B + P, F - 2, C, H, W] made for a batch `with_twins`.
+
+    Two clips satisfy an open sentence. Their mean does not, and the nearer of them is always the same one once the
+    model leans to it. So twins, told the same and with noise of their own, are compared with both: one with each,
+    whichever way round is less. The noise must then decide, and evenly. It is the squared 2-Wasserstein distance
+    between two samples and the two clips that the sentence means.
+    """
+    latents, there = drawn.latents, [position - 1 for position in drawn.made]
     weights = near_weights(latents, near_weight)
-    there = [position - 1 for position in drawn.made]
-    allowed = (latents.clean,) if latents.other is None else (latents.clean, latents.other)
-    apart = [((made - clip[:, 1:-1]) ** 2 * weights)[:, there].flatten(1).mean(1) for clip in allowed]
-    return torch.stack(apart).amin(0).mean()
+
+    def apart(clip: Tensor) -> Tensor:
+        return ((made - clip[:, 1:-1]) ** 2 * weights)[:, there].flatten(1).mean(1)
+
+    error = apart(latents.clean)
+    if not len(twins):
+        return error.mean()
+    assert latents.other is not None
+    other = apart(latents.other)
+    clips, again = len(error) - len(twins), slice(len(error) - len(twins), None)
+    both = torch.minimum(error[twins] + other[again], other[twins] + error[again])
+    closed = torch.ones(clips, dtype=torch.bool, device=error.device).index_fill(0, twins.to(error.device), False)
+    return (error[:clips][closed].sum() + both.sum()) / len(error)
 
 
 def ends_after(schedule: Schedule, passes: int) -> Schedule:

@@ -291,7 +291,7 @@ def caption(scenes: Scenes, row: int, verb: str, phrase: int = 0) -> str:
     return f"{subject(scenes, row)} {VERBS[verb].phrases[phrase]}"
 
 
-OPEN_SHARE = 0.2
+OPEN_SHARE = 0.4
 """Of the clips whose verb has an open sentence, those that are captioned by one."""
 
 
