@@ -6,7 +6,6 @@
 # make bench-blender  what the extension takes of a window's time, in Blender 4.2 and 5.2, beside what was promised
 # make walk-blender   what a stranger does with the zip alone, in windows of both, with pictures
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
-# make test-ray       workers that Ray places, on a cluster on this machine
 # make scale          the figures of docs/scale.md
 # make lint, make bench, make bench-world
 # make node-client    the libraries of the client in JavaScript, so that its test runs
@@ -27,7 +26,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: scale test-ray demo animatic-demo node-client test test-server test-blender libraries lint bench bench-blender walk-blender speed bench-draft bench-files bench-world torture extension clean
+.PHONY: scale demo animatic-demo node-client test test-server test-blender libraries lint bench bench-blender walk-blender speed bench-draft bench-files bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -45,9 +44,6 @@ test: libraries test-server test-blender-50
 
 test-server: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/addon
-
-test-ray: $(VENV)/.ray
-	timeout 900 $(BIN)/python -m pytest tests/cluster -m ray
 
 test-blender: test-blender-42 test-blender-45 test-blender-50 test-blender-52
 
@@ -109,10 +105,6 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install $(PIP_FLAGS) -e '.[test,lint,editors]'
 	touch $(VENV)/.run $@
-
-$(VENV)/.ray: pyproject.toml constraints.txt | $(VENV)/.dev
-	$(BIN)/pip install $(PIP_FLAGS) -e '.[ray]'
-	touch $@
 
 $(VENV)/.torture: pyproject.toml constraints.txt | $(VENV)/.dev
 	$(BIN)/pip install $(PIP_FLAGS) -e '.[torture]' || echo "no atheris for this Python: messages are mutated by chance alone"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -111,12 +112,17 @@ def publish(path: Path, endpoint: str, keys: ServerKeys, client_secret: str) -> 
 
 
 def publish_operator(path: Path, operator: str) -> None:
-    """For who may read what is this user's alone. Raises OSError."""
+    """For who may read what is this user's alone. Raises OSError, with the name of the file that it goes with."""
     part = operator_path(path).with_suffix(".part")
-    part.unlink(missing_ok=True)
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(operator)
-    os.replace(part, operator_path(path))
+    try:
+        part.unlink(missing_ok=True)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(operator)
+        os.replace(part, operator_path(path))
+    except OSError as error:  # a full disk says so when the file is closed, and names none
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def withdraw(path: Path) -> None:

@@ -204,7 +204,7 @@ BAD = {
     "folder": (["{start}", "{folder}"], "is a folder"),
     "no frames": (["{start}", "{end}", "--frames", "-5"], "--frames -5: START and END count"),
     "two frames": (["{start}", "{end}", "--frames", "2"], "--frames 2: START and END count"),
-    "over the protocol": (["{start}", "{end}", "--frames", "1001"], "1001 frames: engine fake makes clips of 2 to 300"),
+    "over the protocol": (["{start}", "{end}", "--frames", "1001"], "--frames 1001: at most 1000 are made at once"),
     "over the engine": (["{start}", "{end}", "--frames", "301"], "makes clips of 2 to 300"),
     "no number": (["{start}", "{end}", "--frames", "many"], "valid integer"),
     "size": (["{start}", "{end}", "--size", "big"], "neither auto nor a size"),
@@ -237,7 +237,7 @@ BAD = {
     "at missing": (["{start}", "{end}", "--at", "5:{nowhere}"], "there is no such file"),
     "25 keyframes": (
         ["{start}", "{end}", *[word for i in range(1, 24) for word in ("--at", f"{i}:{{end}}")]],
-        "takes 1 to 24",
+        "23 pictures between START and END; at most 22",
     ),
     "long prompt": (["{start}", "{end}", "--prompt", "x" * 4001], "prompt: 4001 characters"),
     "control characters": (["{start}", "{end}", "--prompt", "a\x1bb"], "control characters"),

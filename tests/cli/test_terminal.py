@@ -20,6 +20,9 @@ APART = {
     "terminal.py": "this is the place",
     "serve/supervise.py": "loads neither typer nor rich, and fits what it says itself",
     "benching.py": "a table of our own figures",
+    "queueing.py": "a table: its cells are made safe",
+    "serve/dialling.py": "loads neither typer nor rich, and fits what it says itself",
+    "serve/keeper.py": "the same; names of devices alone are not its own words",
     "cli.py": "two tables: their cells are made safe, their figures are ours",
 }
 
