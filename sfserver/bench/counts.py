@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from attrs import evolve
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ..engine.capacity import USUAL_SIZE
 from ..engine.geometry import plan
@@ -54,7 +54,7 @@ class Calls(TorchDispatchMode):
         """What would be a kernel on CUDA, and is taken apart elsewhere."""
         self.calls[name] += 1
         self.kernels[name] += 1
-        with torch.utils._python_dispatch._disable_current_modes():
+        with _disable_current_modes():
             return torch.empty_like(like)
 
 

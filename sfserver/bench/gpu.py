@@ -298,7 +298,7 @@ class Bench:
     def _rounded(self) -> Dit | None:
         """The transformer with its large matrices in 8 bits, as the card likes them best; None where it cannot."""
         kinds: tuple[Kind, ...] = ("fp8", "int8")
-        kind = next((kind for kind in kinds if why_not(kind, self._device) is None), None)
+        kind: Kind | None = next((one for one in kinds if why_not(one, self._device) is None), None)
         if kind is None:
             return None
         dit = deepcopy(self._dit)
@@ -333,7 +333,9 @@ class Bench:
             for _ in self._block_times(decoder, width, height, dit=dit):
                 pass
 
-        ours = {goal: partial(clip, self.decoders[name]) for goal, name in (("G1", "TAE"), ("G3", "Wan VAE"))}
+        ours: dict[str, Callable[[], None]] = {
+            goal: partial(clip, self.decoders[name]) for goal, name in (("G1", "TAE"), ("G3", "Wan VAE"))
+        }
         if self._rounded is not None:
             ours["G2"] = partial(clip, self.decoders["TAE"], self._rounded)
         return compare(theirs, geometry.latent_shape(latents), ours, self._wait, self._scale.repeats)

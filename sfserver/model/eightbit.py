@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +102,8 @@ def as_weight(data: Tensor, scales: Tensor, kind: Kind, dtype: torch.dtype) -> T
 
 def kind_in(network: nn.Module) -> Kind | None:
     """What the large matrices of a network are kept in; None where they are as they were."""
-    kept = (weight.qdata.dtype for weight in network.parameters() if is_large_weight(weight))
+    matrices: list[Any] = [weight for weight in network.parameters() if is_large_weight(weight)]
+    kept = (weight.qdata.dtype for weight in matrices)
     found = next(kept, None)
     return next((kind for kind, dtype in DTYPE_OF.items() if dtype == found), None)
 
