@@ -119,11 +119,12 @@ def write(scene: bpy.types.Scene, keep_as: Path) -> bool:
 
     Raises RuntimeError where it cannot be written.
     """
-    if _rendered_for != keep_as:
+    rendered = bpy.data.images.get("Render Result")  # an undo in between may have taken it away
+    if _rendered_for != keep_as or rendered is None:
         return False
     forget_rendered()
     with _neutral(scene, sequencer.LAST_CHANNEL):
-        bpy.data.images["Render Result"].save_render(str(keep_as), scene=scene)
+        rendered.save_render(str(keep_as), scene=scene)
     return True
 
 
