@@ -129,7 +129,8 @@ class Proxy:
             case "reorder":
                 pair.client.reset()
                 await asyncio.sleep(fault.seconds)
-                pair.server.writer.write(data)
+                with contextlib.suppress(RuntimeError):  # the other direction has closed its half by now
+                    pair.server.writer.write(data)
                 await pair.server.writer.drain()
                 raise ConnectionAbortedError
             case "refuse":
