@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -27,3 +28,19 @@ def machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     for name in ("MODELS", "CACHE", "LOG"):
         monkeypatch.setenv(f"SFSERVER_{name}_DIR", str(home / name.lower()))
     return home
+
+
+BUDGET = Path(__file__).parents[2] / "shared" / "tools" / "budget.py"
+
+
+@pytest.fixture(scope="session")
+def budget() -> ModuleType:
+    """What a pass and a decoder should cost, worked out apart from the project."""
+    if not BUDGET.is_file():
+        pytest.skip(f"no budget: {BUDGET} does not exist")
+    spec = importlib.util.spec_from_file_location("budget", BUDGET)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

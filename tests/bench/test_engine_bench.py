@@ -22,20 +22,6 @@ from sfserver.model.config import TOY, WAN_1_3B
 from sfserver.model.tae import Tae, TaeConfig
 from sfserver.model.vae import VaeConfig, WanVae
 
-BUDGET = Path(__file__).parents[3] / "shared" / "tools" / "budget.py"
-
-
-@pytest.fixture(scope="module")
-def budget() -> ModuleType:
-    if not BUDGET.is_file():
-        pytest.skip(f"no budget: {BUDGET} does not exist")
-    spec = importlib.util.spec_from_file_location("budget", BUDGET)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.mark.parametrize("held", [3, 21])
 def test_flops_of_a_pass_are_the_budget_s(budget: ModuleType, held: int) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,21 +20,8 @@ from sfserver.model.dit import EAGER, Dit, How, Nag, TextKv
 from sfserver.model.rope import RopeTable
 from sfserver.model.vace import Vace
 
-BUDGET = Path(__file__).parents[3] / "shared" / "tools" / "budget.py"
 MAX_CALLS_PER_LAYER = 250
 WAITS = {"aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::is_nonzero"}
-
-
-@pytest.fixture(scope="module")
-def budget() -> ModuleType:
-    if not BUDGET.is_file():
-        pytest.skip(f"no budget: {BUDGET} does not exist")
-    spec = importlib.util.spec_from_file_location("budget", BUDGET)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def text_of(config: DitConfig, blocks: int) -> list[TextKv]:

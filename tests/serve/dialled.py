@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 from attrs import define, field
-from servers import HERE, Server, eventually
+from servers import HERE, Server, end_with_all, eventually
 
 from sfserver.serve.join import beside
 
@@ -53,26 +53,7 @@ def joined(join_file: Path, folder: Path, settings: dict[str, object]) -> Iterat
     try:
         yield Joiner(process, log)
     finally:
-        family = [process.pid, *(p.pid for p in _family(process.pid))]
-        if process.poll() is None:
-            process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(60)
-        gone = [psutil.Process(pid) for pid in family[1:] if psutil.pid_exists(pid)]
-        _, alive = psutil.wait_procs(gone, timeout=60)
-        for left in alive:
-            left.kill()
-        assert not alive, f"left behind: {alive}"
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
+        end_with_all(process)
 
 
 @contextmanager
@@ -93,17 +74,4 @@ def listening(folder: Path, **settings: object) -> Iterator[House]:
         with house._stack:
             yield house
     finally:
-        family = _family(process.pid)
-        if process.poll() is None:
-            process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(60)
-        assert process.stdout is not None
-        process.stdout.close()
-        _, alive = psutil.wait_procs(family, timeout=60)
-        for left in alive:
-            left.kill()
-        assert not alive, f"left behind: {alive}"
+        end_with_all(process)

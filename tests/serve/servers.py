@@ -58,19 +58,25 @@ def running(folder: Path, **settings: object) -> Iterator[Server]:
         assert "ready" in line, line + (logs / "front.log").read_text()
         yield Server(process, connection, logs)
     finally:
-        family = _family(process.pid)
-        if process.poll() is None:
-            process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(60)
+        end_with_all(process)
+
+
+def end_with_all(process: subprocess.Popen[str]) -> None:
+    """End it, and see that what it started goes with it."""
+    family = _family(process.pid)
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(60)
+    if process.stdout is not None:
         process.stdout.close()
-        _, alive = psutil.wait_procs(family, timeout=60)
-        for left in alive:
-            left.kill()
-        assert not alive, f"left behind: {alive}"
+    _, alive = psutil.wait_procs(family, timeout=60)
+    for left in alive:
+        left.kill()
+    assert not alive, f"left behind: {alive}"
 
 
 def _family(pid: int) -> list[psutil.Process]:
