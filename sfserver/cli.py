@@ -20,21 +20,21 @@ from sfwire.messages import EngineInfo, Refused, fit
 from typer.exceptions import Abort, TyperException
 
 from .animatic.command import animatic
-from .bars import Bar, bytes_bar
-from .benching import bench
+from .commands.bars import Bar, bytes_bar
+from .commands.benching import bench
+from .commands.joining import worker
+from .commands.queueing import queue
+from .commands.running import run as run_folder
+from .commands.running import saved
+from .commands.terminal import safe, say, tell
+from .commands.training import train
+from .commands.typed import fps_of, keyframe_of, later_prompt_of, lora_of, setting_of, size_of, words_of
 from .config import ConfigError, load_config
 from .errors import CANCELLED, USER_ERROR, UserError
-from .joining import worker
-from .queueing import queue
-from .running import run as run_folder
-from .running import saved
-from .terminal import safe, say, tell
-from .training import train
-from .typed import fps_of, keyframe_of, later_prompt_of, lora_of, setting_of, size_of, words_of
 
 if TYPE_CHECKING:
+    from .clip.making import Result
     from .engine.presets import Preset
-    from .making import Result
 
 _MAX_SENTENCE_CHARS = 1500
 """A path of a few hundred letters, and what is wrong with it."""
@@ -134,9 +134,9 @@ def generate(
     ] = None,
 ) -> int:
     """Make the frames between two pictures."""
-    from .generate import generate as run
+    from .clip.generate import generate as run
+    from .clip.order import Order
     from .media.outputs import Keeping
-    from .order import Order
 
     if (out is None) == (save_job is None):
         raise typer.BadParameter("Missing option '--out'; say where frames go, or name a folder with --save-job alone")
@@ -179,8 +179,8 @@ _WITH_A_RECIPE = {"recipe", "out", "start", "end", "connect", "no_recipe"}
 def _again(
     context: typer.Context, recipe: Path, out: Path, start: Path | None, end: Path | None, connect: bool, keeps: bool
 ) -> int:
-    from .again import order_of
-    from .generate import generate as run
+    from .clip.again import order_of
+    from .clip.generate import generate as run
 
     for name in sorted(set(context.params) - _WITH_A_RECIPE):
         source = context.get_parameter_source(name)

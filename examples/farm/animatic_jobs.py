@@ -21,12 +21,16 @@ from attrs import evolve
 from PIL import Image
 from sfwire.errors import WireError
 
-from sfserver import job_folder
-from sfserver.again import order_from
 from sfserver.animatic import board as boards
 from sfserver.animatic.holes import find
 from sfserver.animatic.jobs import Pictures, Reel, Task, Wish, made_already, size_of, task_of
 from sfserver.cli import main as sfserver
+from sfserver.clip import job_folder
+from sfserver.clip.again import order_from
+from sfserver.clip.order import Order
+from sfserver.clip.planning import choose_engine
+from sfserver.commands.terminal import say
+from sfserver.commands.typed import setting_of
 from sfserver.config import load_config
 from sfserver.engine.base import Frame
 from sfserver.engine.choice import Wanted
@@ -34,10 +38,6 @@ from sfserver.engine.provenance import weights_of
 from sfserver.errors import UserError
 from sfserver.media.codecs import codec_named
 from sfserver.media.files import make_folder
-from sfserver.order import Order
-from sfserver.planning import choose_engine
-from sfserver.terminal import say
-from sfserver.typed import setting_of
 
 
 class Said:

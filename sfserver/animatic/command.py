@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from ..commands.terminal import safe, say, tell
 from ..errors import CANCELLED, USER_ERROR
-from ..terminal import safe, say, tell
 
 if TYPE_CHECKING:
     from .run import Report
@@ -49,9 +49,9 @@ def animatic(
     no_recipe: Annotated[bool, typer.Option("--no-recipe", help="Leave prompts out of movies and timeline")] = False,
 ) -> int:
     """Fill the gaps of a timeline, and write it with the new clips in place."""
+    from ..commands.typed import fps_of, setting_of, size_of
     from ..config import load_config
     from ..media.codecs import codec_named
-    from ..typed import fps_of, setting_of, size_of
     from .jobs import Wish
     from .run import Job, run
 

@@ -18,11 +18,11 @@ from sfwire.errors import RequestError, ServerUnavailable, WireError
 from sfwire.messages import Refused
 from sfwire.request import Ended
 
+from ..clip.interrupts import Interrupts
+from ..clip.planning import Choice, Notes, Plan
+from ..clip.sources import Event, frames_from_here, heard
 from ..engine import base
-from ..interrupts import Interrupts
 from ..media.files import MediaError
-from ..planning import Choice, Notes, Plan
-from ..sources import Event, frames_from_here, heard
 from .holes import Hole, Unfilled
 from .jobs import Pictures, Reel, Task, Wish, made_already, stands_already, task_of
 

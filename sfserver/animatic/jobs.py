@@ -12,16 +12,16 @@ from typing import Any
 import cattrs
 from attrs import evolve, field, frozen
 
-from .. import recipe as recipes
+from ..clip import recipe as recipes
+from ..clip.order import Order
+from ..clip.planning import Choice, Notes, Plan, plan_for
+from ..clip.recipe import Recipe
 from ..engine import base
 from ..media import ClipWriter, FitRule, Loaded, MediaError, read_picture
 from ..media.codecs import H264, Codec
 from ..media.container import open_film
 from ..media.movie import read_movie
 from ..media.outputs import Keeping
-from ..order import Order
-from ..planning import Choice, Notes, Plan, plan_for
-from ..recipe import Recipe
 from . import rates
 from .holes import MARK, Hole
 from .moments import Moment

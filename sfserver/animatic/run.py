@@ -11,13 +11,13 @@ from attrs import frozen
 from sfwire.client import Client
 from sfwire.errors import WireError
 
+from ..clip.order import Order
+from ..clip.planning import choose_engine, connected
 from ..config import ServerConfig
 from ..engine.choice import Wanted
 from ..engine.provenance import weights_of
 from ..media import MediaError
 from ..media.files import make_folder, remove_folders
-from ..order import Order
-from ..planning import choose_engine, connected
 from . import board as boards
 from .fill import Filled, Filling, Here, There, Watcher
 from .holes import Hole, Unfilled, find

@@ -16,10 +16,10 @@ from attrs import field, frozen
 from sfwire.errors import ErrorCode, RequestError, WireError
 from sfwire.messages import EngineInfo
 
+from ..clip.planning import typed
 from ..config import ServerConfig
 from ..engine import base, table
 from ..media import FitRule, clip_size, fit_all, read_picture
-from ..planning import typed
 from ..samples import Form, conformed
 from .cells import Cell, Outcome, asked, clip_in, combinations, keep, outcome_in
 from .measures import Clip, measure

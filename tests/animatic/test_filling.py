@@ -17,8 +17,8 @@ from counting_engine import CountingEngine
 from sfwire.errors import ErrorCode, RequestError
 from timelines import clip, gap, load, marker, played, save, timeline
 
-from sfserver import recipe
 from sfserver.cli import CANCELLED, USER_ERROR, main
+from sfserver.clip import recipe
 
 
 @pytest.fixture

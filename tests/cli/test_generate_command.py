@@ -13,8 +13,8 @@ import pytest
 from dissolving_engine import DissolvingEngine, ctrl_c, dissolve, out_of_memory
 from PIL import Image
 
-from sfserver import interrupts, planning
 from sfserver.cli import CANCELLED, USER_ERROR, main
+from sfserver.clip import interrupts, planning
 from sfserver.media import MediaError, SequenceWriter
 
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is a device of Linux")

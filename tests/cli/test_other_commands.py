@@ -17,8 +17,9 @@ from rich.console import Console
 from sfwire import connection as connections
 from sfwire.connection import Connection
 
-from sfserver import bars, cli, doctor
+from sfserver import cli, doctor
 from sfserver.cli import main
+from sfserver.commands import bars
 from sfserver.config import ServerConfig, load_config
 from sfserver.doctor import Finding, examine
 from sfserver.engine import table

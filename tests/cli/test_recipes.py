@@ -11,8 +11,8 @@ import pytest
 from dissolving_engine import INFO, DissolvingEngine
 from PIL import Image
 
-from sfserver import recipe as recipes
 from sfserver.cli import USER_ERROR, main
+from sfserver.clip import recipe as recipes
 from sfserver.engine import provenance, table
 
 
@@ -115,7 +115,7 @@ def test_a_changed_version_is_named(made: Path, capsys, tmp_path: Path, monkeypa
 
 
 def test_changed_weights_and_libraries_are_named(made: Path, capsys, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("sfserver.planning.weights_of", lambda *_: {"dit": "ab" * 32})
+    monkeypatch.setattr("sfserver.clip.planning.weights_of", lambda *_: {"dit": "ab" * 32})
     monkeypatch.setattr(recipes, "version", lambda name: "0.0.1")
     line = refused(made / "recipe.json", capsys, tmp_path)
     assert "weights dit: none there, abababababab here" in line

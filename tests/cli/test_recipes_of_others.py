@@ -11,8 +11,8 @@ from dissolving_engine import DissolvingEngine
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sfserver import recipe as recipes
 from sfserver.cli import USER_ERROR, main
+from sfserver.clip import recipe as recipes
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_no_picture_is_opened_before_their_number_is_known(
 ) -> None:
     """A few bytes of recipe could name a picture of 200 MB a thousand times."""
     opened: list[Path] = []
-    monkeypatch.setattr("sfserver.planning.read_picture", opened.append)
+    monkeypatch.setattr("sfserver.clip.planning.read_picture", opened.append)
     assert follow(copies(made, 40), tmp_path) == USER_ERROR
     assert not opened
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from dissolving_engine import DissolvingEngine
 
-from sfserver import terminal
-from sfserver.bars import Bar
 from sfserver.cli import main
+from sfserver.commands import terminal
+from sfserver.commands.bars import Bar
 from sfserver.serve import supervise
 
 ROOT = Path(__file__).parents[2] / "sfserver"

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from sfwire.regular import open_regular
 
-from sfserver import typed
+from sfserver.commands import typed
 from sfserver.serve import front
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="limits and pipes of Unix")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..config import ServerConfig, load_config
+from ..errors import CANCELLED
 from .bars import Bar
-from .config import ServerConfig, load_config
-from .errors import CANCELLED
 from .terminal import say
 
 if TYPE_CHECKING:
-    from .order import Order
+    from ..clip.order import Order
 
 
 def run(
@@ -24,7 +24,7 @@ def run(
     ] = False,
 ) -> int:
     """Make what is missing of a job that was saved as a folder, and stop; the same command goes on."""
-    from . import job_folder
+    from ..clip import job_folder
 
     with Bar() as bar:
         result = job_folder.run(folder, load_config(), bar, connect=connect, keeps=not no_recipe)
@@ -40,7 +40,7 @@ def run(
 
 def saved(order: Order, folder: Path, config: ServerConfig, bar: Bar) -> int:
     """`sfserver generate --save-job`."""
-    from . import job_folder
+    from ..clip import job_folder
 
     job = job_folder.save(order, folder, config, bar)
     say(f"{folder} is a job of {job.num_frames} frames for {job.engine}; make it with: sfserver run {folder}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .config import load_config
+from ..config import load_config
 
 
 def worker(
@@ -20,7 +20,7 @@ def worker(
     config: Annotated[Path | None, typer.Option(help="A TOML file with these and further settings")] = None,
 ) -> int:
     """Work for the server of a join file until it ends, or until Ctrl-C."""
-    from .serve import keeper
+    from ..serve import keeper
 
     flags = {"workers": workers, "devices": devices, "device": device}
     return keeper.keep(join, load_config(flags, file=config))

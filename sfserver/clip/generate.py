@@ -9,10 +9,10 @@ import contextlib
 import time
 from collections.abc import Generator
 
+from ..config import ServerConfig
+from ..media import ClipShape, Outputs
 from . import recipe as recipes
-from .config import ServerConfig
 from .making import Clip, Result, Watcher, broken_off, follow, note_unsure
-from .media import ClipShape, Outputs
 from .order import Order, check
 from .planning import Plan, Prepared, connected, prepare
 from .sources import Event, frames_from_here, frames_from_server

@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
-from .config import load_config
+from ..config import load_config
 from .terminal import safe, say, tell
 
 if TYPE_CHECKING:
-    from .train.place import Place
-    from .train.published import Models
-    from .train.recipe import Recipe
-    from .train.stages import Material
+    from ..train.place import Place
+    from ..train.published import Models
+    from ..train.recipe import Recipe
+    from ..train.stages import Material
 
 Device = Literal["auto", "cpu", "cuda"]
 _HELP = "A recipe: train RECIPE --out FOLDER. Or clips for one: train prepare FOLDER --out SHARDS."
@@ -54,10 +54,10 @@ def run(
     """Train a model. What comes out, in OUT/model, is a folder that `sfserver models` lists once it is moved there."""
     import torch
 
-    from .train import recipe as recipes
-    from .train import run
-    from .train.place import choose_place
-    from .train.published import write_model
+    from ..train import recipe as recipes
+    from ..train import run
+    from ..train.place import choose_place
+    from ..train.published import write_model
 
     wanted = recipes.read_recipe(recipes.recipe_path(recipe))
     if only and only not in {stage.name for stage in wanted.stage}:
@@ -80,7 +80,7 @@ def run(
 
 
 def _models(wanted: Recipe) -> Models:
-    from .train.published import published
+    from ..train.published import published
 
     models_dir = load_config().models_dir
     return lambda name: published(name or wanted.model, models_dir)
@@ -88,9 +88,9 @@ def _models(wanted: Recipe) -> Models:
 
 def _material(wanted: Recipe, models: Models, data: Path | None, accepted: bool, place: Place) -> Material:
     """Clips and weights of a recipe for a published model, once all is known to be right; says what memory it needs."""
-    from .train.memory import check_fits, told
-    from .train.place import free_bytes
-    from .train.published import check_licences, material_of, needs
+    from ..train.memory import check_fits, told
+    from ..train.place import free_bytes
+    from ..train.published import check_licences, material_of, needs
 
     check_licences(wanted, models, accepted)
     if data is None:
@@ -115,10 +115,10 @@ def prepare(
     device: Annotated[Device, typer.Option(help="Where the VAE is")] = "auto",
 ) -> None:
     """Turn films and captions into latents and prompt embeddings, once. Broken off anywhere, the same call goes on."""
-    from .media.footage import SUFFIXES, read_frames
-    from .train import prepare as preparing
-    from .train.place import choose_place
-    from .train.published import NEGATIVE, published
+    from ..media.footage import SUFFIXES, read_frames
+    from ..train import prepare as preparing
+    from ..train.place import choose_place
+    from ..train.published import NEGATIVE, published
 
     width, height = _clip_size(size)
     if frames < 9 or frames % 4 != 1:

@@ -12,8 +12,8 @@ from sfwire.client import Client
 from sfwire.errors import ServerUnavailable
 from sfwire.request import Ended, Interrupted, Picture, Request
 
-from . import samples
-from .engine import base
+from .. import samples
+from ..engine import base
 from .planning import Choice
 
 Event = base.Step | base.Frame

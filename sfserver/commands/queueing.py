@@ -11,8 +11,8 @@ from rich.table import Table
 from sfwire import messages as m
 from sfwire.limits import MAX_QUEUED
 
-from .config import load_config
-from .errors import UserError
+from ..config import load_config
+from ..errors import UserError
 from .terminal import safe, say
 
 _MAX_OPERATOR_BYTES = 64
@@ -29,8 +29,8 @@ def queue(
     """Show or steer the queue of the running server."""
     from sfwire.regular import read_regular
 
-    from .planning import connected
-    from .serve.endpoint import connection_path, operator_path
+    from ..clip.planning import connected
+    from ..serve.endpoint import connection_path, operator_path
 
     if bool(job) != (action in ("cancel", "move")):
         raise typer.BadParameter("cancel and move name a job of: sfserver queue list; the others none")

@@ -27,7 +27,7 @@ def bench(
 ) -> int:
     """Measure this installation, each figure as a ratio to a yardstick of the same run."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for the server's workers, before torch is imported
-    from .bench.report import as_table, write_json
+    from ..bench.report import as_table, write_json
 
     for given, name in ((profile, "--profile"), (against, "--against")):
         if given and not gpu:
@@ -39,17 +39,17 @@ def bench(
 
     facts = {}
     if gpu:
-        from .bench import gpu as on_gpu
+        from ..bench import gpu as on_gpu
 
         measures = on_gpu.measure(on_stage, profile, against)
         facts = on_gpu.facts(["sfserver", *sys.argv[1:]])
     elif world:
-        from .bench import ends, exposure
-        from .bench import world as of_world
+        from ..bench import ends, exposure
+        from ..bench import world as of_world
 
         measures = of_world.measure(on_stage) + exposure.measure(on_stage) + ends.measure(on_stage)
     else:
-        from .bench import counted, engine, pace, road
+        from ..bench import counted, engine, pace, road
 
         measures = road.measure(on_stage)
         on_stage("a paced device")

@@ -18,16 +18,16 @@ from sfwire.errors import ErrorCode, RequestError
 from sfwire.limits import AUTO
 from sfwire.request import Request
 
+from .. import samples
+from ..config import ServerConfig
+from ..engine import base, table, wan
+from ..engine.choice import Wanted
+from ..engine.provenance import weights_of
+from ..media import clip_size, fit_all, read_picture
+from ..serve import endpoint
 from . import recipe as recipes
-from . import samples
-from .config import ServerConfig
-from .engine import base, table, wan
-from .engine.choice import Wanted
-from .engine.provenance import weights_of
-from .media import clip_size, fit_all, read_picture
 from .order import Order
 from .recipe import Recipe
-from .serve import endpoint
 
 UNKNOWN_MEMORY_BYTES = 2**62
 """Of a server's device."""

@@ -22,13 +22,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 from sfwire.messages import Value
 from sfwire.regular import open_regular
 
-from . import __version__
-from .errors import UserError
-from .media.container import open_film
-from .media.exr import is_exr, text_of
-from .media.files import Picture, appearing
-from .media.outputs import USUAL, Keeping
-from .media.stills import TEXT_KEY, TIFF_DESCRIPTION
+from .. import __version__
+from ..errors import UserError
+from ..media.container import open_film
+from ..media.exr import is_exr, text_of
+from ..media.files import Picture, appearing
+from ..media.outputs import USUAL, Keeping
+from ..media.stills import TEXT_KEY, TIFF_DESCRIPTION
 
 if TYPE_CHECKING:
     from .order import Order

@@ -11,8 +11,8 @@ from typing import Protocol
 from attrs import frozen
 from sfwire.errors import WireError
 
-from . import samples
-from .engine import base
+from .. import samples
+from ..engine import base
 from .interrupts import Interrupts
 from .planning import Notes
 from .sources import Event

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 from sfwire.limits import MAX_FRAMES, MAX_KEYFRAMES
 
-from .errors import UserError
-from .media import FitRule, check_name
-from .media.outputs import USUAL, Keeping
+from ..errors import UserError
+from ..media import FitRule, check_name
+from ..media.outputs import USUAL, Keeping
 
 if TYPE_CHECKING:
     from .recipe import Recipe

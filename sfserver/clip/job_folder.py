@@ -21,12 +21,12 @@ import attrs
 from attrs import evolve, frozen
 from sfwire.client import Client
 
+from ..config import ServerConfig
+from ..media.files import Picture, appearing, claim, let_go, make_folder, remove_folders, write_error
+from ..media.sequence import Numbering, SequenceWriter
 from . import recipe as recipes
 from .again import order_from
-from .config import ServerConfig
 from .making import Clip, Result, Watcher, broken_off, follow, note_unsure
-from .media.files import Picture, appearing, claim, let_go, make_folder, remove_folders, write_error
-from .media.sequence import Numbering, SequenceWriter
 from .order import Order, OrderError, check
 from .planning import Notes, Prepared, connected, prepare
 from .recipe import Recipe, RecipeError
