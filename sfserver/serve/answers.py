@@ -63,8 +63,10 @@ def pong(nonce: int, boot: str, jobs: Jobs, its: Iterable[Job], crew: Crew) -> m
 def report(boot: str, uptime_s: float, clients: int, jobs: Jobs, crew: Crew, *, names_devices: bool) -> m.Report:
     """`names_devices`: the client that asks can read them."""
 
+    why_it_waits = crew.reasons()
+
     def state(job: Job) -> str:
-        return crew.why_it_waits(job.request) if job.state is State.QUEUED else job.state.name.lower()
+        return why_it_waits(job.request) if job.state is State.QUEUED else job.state.name.lower()
 
     return m.Report(
         boot=boot,

@@ -63,6 +63,8 @@ class Broker:
         for owner, how in past.ends:
             self._jobs.remember(owner, how)
         self._clients = Clients()
+        self._hoped_for: list[str] = []
+        """Jobs that wait for somebody who may come back."""
         self._crew = Crew(workers, places, beat_timeout_s, now)
         self._ready: m.Welcome | None = None
         """What clients are told once a worker has said which engines there are."""
@@ -74,8 +76,10 @@ class Broker:
 
     # Clients
 
-    def on_client(self, peer: bytes, message: m.ToServer, buffers: list[Buffer], now: float) -> list[Action]:
-        """React to one message of a client."""
+    def on_client(
+        self, peer: bytes, message: m.ToServer, buffers: list[Buffer], now: float, content: str = ""
+    ) -> list[Action]:
+        """React to one message of a client. `content`: what a request is known by, where that was worked out before."""
         client = self._clients.heard(peer, now)
         match message:
             case m.Hello():
@@ -93,7 +97,7 @@ class Broker:
                 if client is None:
                     error = RequestError(ErrorCode.HELLO_FIRST, "say Hello before Generate")
                     return [ToClient(peer, failed(message.id, error))]
-                return self._on_generate(client, message, tuple(buffers), now)
+                return self._on_generate(client, message, tuple(buffers), now, content)
             case m.Credit() | m.Cancel():
                 job = client and self._jobs.find(client.session, message.id)
                 if not job:
@@ -118,6 +122,11 @@ class Broker:
         blamed = None if live else error.id  # a Failed with the id of a live request would be its end
         failed = m.Failed(blamed, ErrorCode.BAD_MESSAGE, m.fit(error.message), m.fit(error.field, L.MAX_NAME_CHARS))
         return [ToClient(peer, failed)]
+
+    def on_sign_of_life(self, peer: bytes, now: float) -> list[Action]:
+        """What it said is heard later."""
+        self._clients.heard(peer, now)
+        return []
 
     def on_client_gone(self, peer: bytes, now: float) -> list[Action]:
         """The connection is dead: forget it and stop its requests. Who comes back finds their places kept."""
@@ -154,7 +163,7 @@ class Broker:
         return actions
 
     def _on_generate(
-        self, client: Client, request: m.Generate, buffers: tuple[Buffer, ...], now: float
+        self, client: Client, request: m.Generate, buffers: tuple[Buffer, ...], now: float, content: str
     ) -> list[Action]:
         job = self._jobs.find(client.session, request.id)
         if job is not None:
@@ -165,9 +174,9 @@ class Broker:
         try:
             if why := self._crew.why_nobody():
                 raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, why)
-            if refused := self._crew.refusal(request):
+            if refused := self._crew.refusal(request, now):
                 raise refused
-            content = content_of(request, buffers)
+            content = content or content_of(request, buffers)
             stood = self._kept.find(content, client.session)
             job = self._jobs.admit(client.session, request, buffers, now, stood.round if stood else None)
         except RequestError as error:
@@ -177,7 +186,23 @@ class Broker:
         log.info("request", job=job.key, engine=request.engine, frames=request.num_frames, resume=request.resume_from)
         log.debug("prompt", job=job.key, prompt=request.prompt, negative=request.negative_prompt)
         dispatched = self._dispatch(now)
-        return [*notes, ToClient(client.peer, m.Accepted(request.id, job.position)), *dispatched]
+        return [*notes, ToClient(client.peer, m.Accepted(request.id, job.position)), *dispatched, *self._hope(job, now)]
+
+    def _hope(self, job: Job, now: float) -> list[Action]:
+        """If nobody here can do it, somebody may come back who can: it waits, and its client is told what for."""
+        if not self._crew.gathers(now) or self._crew.can(job.request):
+            return []
+        self._hoped_for.append(job.key)
+        return self._to_owner(job, m.Progress(job.request.id, self._crew.reasons()(job.request), 0, 1))
+
+    def _give_up_hope(self, now: float) -> list[Action]:
+        """Who would come back has done so: what nobody can do is refused now."""
+        actions: list[Action] = []
+        for job in map(self._jobs.get, self._hoped_for):
+            if job is not None and job.state is State.QUEUED and (refused := self._crew.refusal(job.request, now)):
+                actions += self._end(job, failed(job.key, refused), now)
+        self._hoped_for.clear()
+        return actions
 
     def _on_steer(self, peer: bytes, wish: m.Steer, now: float) -> list[Action]:
         """Show the queue, after it was changed as somebody who may do so wished."""
@@ -306,6 +331,8 @@ class Broker:
                 actions += self._replace(job.worker, ErrorCode.WORKER_HUNG, "it did not stop when told to", now)
         for index, why in self._crew.hanging(now):
             actions += self._replace(index, ErrorCode.WORKER_HUNG, why, now)
+        if self._hoped_for and not self._crew.gathers(now):
+            actions += self._give_up_hope(now)
         for job in self._jobs.in_hand():
             if self._holds_up_others(job, now):
                 log.info("no frame taken", job=job.key, frames=job.sent)

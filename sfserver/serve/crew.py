@@ -8,7 +8,8 @@ death means to the request in hand is the broker's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import structlog
@@ -26,6 +27,8 @@ START_TIMEOUT_S = 180.0
 MAX_FAILED_STARTS = 3
 """Starts in a row that fail before a worker is left dead for a while."""
 DEAD_PAUSE_S = 30.0
+GATHER_S = 30.0
+"""From the server's start: who was there before it is back by then. Who dialled in tries again every two seconds."""
 PROCESS_PATIENCE_S = 60.0
 """A worker beats every two seconds (`pulse.py`), whatever its engine does: one that is silent was stopped."""
 
@@ -64,6 +67,7 @@ class Crew:
         self.engines: Mapping[str, m.EngineInfo] = {}
         self.said: m.Welcome | None = None
         """What clients are told of all workers' engines; None until one has said which there are."""
+        self._began_at = now
         self._beat_timeout_s = beat_timeout_s or PROCESS_PATIENCE_S
         self._idle = Idle()
         self._skills: dict[Skill, Skill] = {}
@@ -169,9 +173,20 @@ class Crew:
     def has_idle(self) -> bool:
         return bool(self._idle)
 
-    def refusal(self, request: m.Generate) -> RequestError | None:
-        """Why no worker that was ever here can do this; None where one can."""
-        return placing.refusal_of_all(self._skills, request)
+    def gathers(self, now: float) -> bool:
+        """The server has begun a moment ago, and somebody may be missing who was there before."""
+        return now - self._began_at < GATHER_S and any(w.state in ("starting", "absent") for w in self.workers)
+
+    def can(self, request: m.Generate) -> bool:
+        """Whether a worker can do it that is here, or was."""
+        return placing.refusal_of_all(self._skills, request) is None
+
+    def refusal(self, request: m.Generate, now: float) -> RequestError | None:
+        """Why nobody can do this; None where somebody can, or may come back who could."""
+        refused = placing.refusal_of_all(self._skills, request)
+        if refused is None or not self.gathers(now):
+            return refused
+        return None if request.engine == L.AUTO or refused.code in placing.ABSENT else refused
 
     def why_nobody(self) -> str | None:
         """The sentence for those who ask while all workers are dead for now; None while one is not."""
@@ -181,9 +196,11 @@ class Crew:
         words = dead[0].last_words or "see the server's log"
         return f"no worker can be started: {words}"
 
-    def why_it_waits(self, request: m.Generate) -> str:
-        busy = [worker.skill for worker in self.workers if worker.state == "busy"]
-        return placing.why_it_waits(request, busy, sum(worker.state == "starting" for worker in self.workers))
+    def reasons(self) -> Callable[[m.Generate], str]:
+        """Says of a request why it waits, by what all workers do now."""
+        busy = Counter(worker.skill for worker in self.workers if worker.state == "busy")
+        starting = sum(worker.state == "starting" for worker in self.workers)
+        return lambda request: placing.why_it_waits(request, busy, starting)
 
     def states(self) -> tuple[m.WorkerState, ...]:
         there: list[m.WorkerState] = [w.state for w in self.workers if w.state != "absent"]

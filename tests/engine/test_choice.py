@@ -12,7 +12,7 @@ from sfwire.errors import RequestError
 from sfwire.messages import EngineInfo, Parameter
 
 from sfserver.config import ServerConfig
-from sfserver.engine import capacity, draft, wan
+from sfserver.engine import capacity, draft, table, wan
 from sfserver.engine.choice import Wanted, choose
 from sfserver.engine.geometry import latent_of
 from sfserver.engine.presets import find
@@ -39,6 +39,15 @@ def test_on_12_gb_a_model_with_vace_is_not_given_up_for_the_draft_engine() -> No
     assert chosen.settings
     assert "with" in chosen.reason
     assert choose(complete(), 12 * 10**9, CLIP).engine == "draft"
+
+
+def test_what_a_server_says_auto_mostly_is_counts_smaller_windows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "gpu_memory_bytes", lambda config: 12 * 10**9)
+    infos = complete("self-forcing-vace")
+    assert table.choose(infos, ServerConfig())[0] == "self-forcing-vace"
+    assert infos[0].memory_bytes > 12 * 10**9, "the control: as it is it would not fit"
+    monkeypatch.setattr(table, "gpu_memory_bytes", lambda config: 10**9)
+    assert "needs the least memory" in table.choose(infos[:1], ServerConfig())[1]
 
 
 def test_before_a_model_is_given_up_the_small_decoder_is_taken_and_a_size_that_fits_is_named() -> None:
