@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -35,7 +34,7 @@ from .contents import Contents, Held
 from .devices import Device
 from .endpoint import journal_path
 from .journal import Journal
-from .leash import hold_to_parent, take_children_along
+from .leash import hold_to_parent, ignore_interrupts, take_children_along
 from .lines import Lines
 from .logs import log_to_file
 from .order import InOrder
@@ -326,7 +325,7 @@ def _wait_for_end(front: Front) -> None:
 
 def main() -> None:
     """The supervisor's child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends us in order
+    ignore_interrupts()
     hold_to_parent("SIGCONT")
     take_children_along()
     os.set_blocking(sys.stdout.fileno(), False)

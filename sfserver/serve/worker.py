@@ -31,7 +31,7 @@ from ..config import ServerConfig, load_config
 from ..engine.base import CHOSEN, Engine, Frame, Job, Keyframe, Step, checked
 from ..engine.choice import Choice, Wanted
 from . import link
-from .leash import hold_to_parent
+from .leash import hold_to_parent, ignore_interrupts
 from .link import Link, Pipe
 from .pulse import BEAT_S, LOADING_S, Pulse
 from .road import PNG_DEPTH, Cancelled, Road, encoders
@@ -313,6 +313,7 @@ def pack_config(config: ServerConfig) -> bytes:
 def run(engines: Engines, worker: type[Worker] = Worker) -> None:
     """Take over standard input and output and work until they end, or for the server that the parent names."""
     hold_to_parent("SIGKILL")
+    ignore_interrupts()
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the pipe
