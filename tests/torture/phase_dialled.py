@@ -97,9 +97,10 @@ class Case:
     deed: str
     state: str
     name: str
-    struck_at: float = 0.0
-    stood_s: float | None = None
-    """From the blow to the next picture."""
+    moved_at: float = 0.0
+    """The blow, or the last picture after it."""
+    stood_s: float = 0.0
+    """The longest that no picture came after the blow, of those that were to come."""
 
     def at_work(self) -> Machine:
         """The one that has the request, or will: by what the server says."""
@@ -112,7 +113,7 @@ class Case:
 
     def strike(self, machine: Machine) -> None:
         machine.suffer(self.deed, self.rng)
-        self.struck_at = time.monotonic()
+        self.moved_at = time.monotonic()
         self.plan.figures.counts[f"{self.deed} at {self.state}"] += 1
 
     def play(self) -> None:
@@ -134,8 +135,9 @@ class Case:
         with self.client.submit(wanted) as stream:
 
             def on_picture(count: int) -> None:
-                if self.struck_at and self.stood_s is None:
-                    self.stood_s = time.monotonic() - self.struck_at
+                if self.moved_at:
+                    now = time.monotonic()
+                    self.stood_s, self.moved_at = max(self.stood_s, now - self.moved_at), now
                 if count == at:
                     if self.state == "cancel":
                         stream.cancel()
@@ -200,7 +202,7 @@ class Scene:
         self.machines = []
 
     def measure(self, plan: Plan, case: Case) -> None:
-        if case.stood_s is None or case.state not in ("asked", "mid-frame"):
+        if case.state not in ("asked", "mid-frame"):
             return
         stood = self.stood_s.setdefault(case.deed, [])
         stood.append(case.stood_s)
