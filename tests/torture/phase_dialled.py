@@ -38,6 +38,7 @@ FRAMES = 25
 LARGE = 832, 480
 """Of which a frame takes three pieces."""
 BACK_WITHIN_S = 120.0
+NOTICED_WITHIN_S = 8.0
 FOR_GOOD_S = 3600.0
 
 
@@ -186,6 +187,19 @@ class Scene:
             environment = os.environ | {MARK: self.house.mark}
             return Machine(relay, subprocess.Popen(command, stdout=said, stderr=said, env=environment))
 
+    def lost(self, client: Client) -> int:
+        """How often the server has lost those that are there now."""
+        return sum(worker.restarts for worker in client.status().workers)
+
+    def wait_noticed(self, client: Client, before: int) -> None:
+        """Until the server has lost somebody since, so that no blow falls into the next case. It may have met nobody."""
+        deadline = time.monotonic() + NOTICED_WITHIN_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(WireError):
+                if self.lost(client) > before:
+                    return
+            time.sleep(0.05)
+
     def wait_for_both(self, client: Client) -> None:
         deadline = time.monotonic() + BACK_WITHIN_S
         while True:
@@ -222,11 +236,13 @@ def run(plan: Plan) -> Iterator[None]:
                     scene.begin()
                 with scene.house.client(name="dialled") as client:
                     scene.wait_for_both(client)
+                    lost = scene.lost(client)
                     case = Case(plan, client, scene.machines, rng, deed, state, name)
                     case.play()
+                    scene.measure(plan, case)
+                    scene.wait_noticed(client, lost)
                     for machine in scene.machines:
                         machine.heal()
-                    scene.measure(plan, case)
             except (WireError, TimeoutError) as error:
                 plan.figures.find("broken", f"{name}: {error}")
                 scene.end()
