@@ -192,7 +192,7 @@ class Scene:
         return sum(worker.restarts for worker in client.status().workers)
 
     def wait_noticed(self, client: Client, before: int) -> None:
-        """Until the server has lost somebody since, so that no blow falls into the next case. It may have met nobody."""
+        """Until the server has lost somebody, so that no blow falls into the next case. It may have met nobody."""
         deadline = time.monotonic() + NOTICED_WITHIN_S
         while time.monotonic() < deadline:
             with contextlib.suppress(WireError):
