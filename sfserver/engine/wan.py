@@ -190,6 +190,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         missing=missing,
         size_multiple=SIZE_MULTIPLE,
         max_pixels=MAX_PIXELS,
+        max_channels=4,
         min_frames=preset.frames[0],
         max_frames=preset.frames[1],
         memory_bytes=capacity.usual_bytes(preset, eight_bit=config.precision in ("fp8", "int8")),
@@ -198,7 +199,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
 
 
 def _summary(preset: Preset) -> str:
-    known = f"{preset.summary}. It makes 8 bits in sRGB, without alpha"
+    known = f"{preset.summary}. It makes 8 bits in sRGB; where keyframes have alpha, the draft engine's motion has it too"
     if not preset.negative_prompt:
         return known
     return f"{known}. Where you give no negative prompt, it keeps from: {preset.negative_prompt}"
