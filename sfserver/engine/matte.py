@@ -45,7 +45,7 @@ def needs_motion(job: Job) -> bool:
 def matted(
     events: Generator[Event, None, None], job: Job, draft: Callable[[], Engine] | None
 ) -> Generator[Event, None, None]:
-    """The events of a model that made `over_grey(job)`, with the alpha that `job` wants; as they are where it wants none.
+    """The events of a model that made `over_grey(job)`, with the alpha that `job` wants, where it wants any.
 
     `draft` loads the draft engine. Raises RequestError as that does.
     """

@@ -199,7 +199,9 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
 
 
 def _summary(preset: Preset) -> str:
-    known = f"{preset.summary}. It makes 8 bits in sRGB; where keyframes have alpha, the draft engine's motion has it too"
+    known = (
+        f"{preset.summary}. It makes 8 bits in sRGB; where keyframes have alpha, the draft engine's motion has it too"
+    )
     if not preset.negative_prompt:
         return known
     return f"{known}. Where you give no negative prompt, it keeps from: {preset.negative_prompt}"

@@ -29,7 +29,7 @@ _OF_EIGHT_BITS = 219, 224
 
 
 def frame_of(image: Picture, pixels: str) -> av.VideoFrame:
-    """[H, W, 3 or 4] as a frame of yuv444p10le or yuva444p10le, BT.709 in limited range (ITU-R BT.709-6, 3.2 to 3.5)."""
+    """[H, W, 3 or 4] as yuv444p10le or yuva444p10le, BT.709 in limited range (ITU-R BT.709-6, 3.2 to 3.5)."""
     samples, (of_red, of_blue) = unit(image), _BT709
     red, green, blue = samples[..., 0], samples[..., 1], samples[..., 2]
     luma = of_red * red + (1 - of_red - of_blue) * green + of_blue * blue
@@ -66,5 +66,5 @@ def picture_of(frame: av.VideoFrame, matrix: int, full: bool) -> Picture:
 
 
 def _samples(plane: VideoPlane, width: int) -> np.ndarray:
-    rows = np.frombuffer(plane, "<u2").reshape(plane.height, plane.line_size // 2)
+    rows = np.frombuffer(bytes(plane), "<u2").reshape(plane.height, plane.line_size // 2)
     return rows[:, :width].astype(np.float32)

@@ -116,15 +116,24 @@ def test_an_adapter_that_is_missing_is_one_line_with_the_remedy(
 def test_melt_shows_the_right_picture_on_every_frame(
     suffix: str, rate_name: str, engine: CountingEngine, tmp_path: Path
 ) -> None:
-    rate, exact = RATES[rate_name]
+    rate, _ = RATES[rate_name]
     path = written(board(tmp_path, rate_name), tmp_path / f"board{suffix}", rate)
     out = tmp_path / f"filled{suffix}"
     assert main(["animatic", str(path), "--out", str(out)]) == 0
-    movie = tmp_path / "rendered.mkv"
+    assert rendered(out, rate_name, tmp_path) == [*range(52), *[52] * 4]
+
+
+def rendered(project: Path, rate_name: str, folder: Path) -> list[int]:
+    """The number on each of its 56 frames, as melt shows them."""
+    exact, movie = RATES[rate_name][1], folder / f"{project.stem}.mkv"
     size = ["width=480", "height=270", "sample_aspect_num=1", "sample_aspect_den=1"]
     rate_words = [f"frame_rate_num={exact.numerator}", f"frame_rate_den={exact.denominator}"]
-    command = ["melt", str(out), "out=55", "-consumer", f"avformat:{movie}", "vcodec=ffv1", "an=1", *size, *rate_words]
+    options = ["vcodec=ffv1", "an=1", *size, *rate_words]
     subprocess.run(
-        command, capture_output=True, timeout=240, check=True, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+        ["melt", str(project), "out=55", "-consumer", f"avformat:{movie}", *options],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        timeout=240,
+        check=True,
     )
-    assert barcodes.read_letterboxed(movie) == [*range(52), *[52] * 4]
+    return barcodes.read_letterboxed(movie)

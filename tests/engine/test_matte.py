@@ -120,9 +120,9 @@ class Counting:
         self.made = 0
         self.closed = False
 
-    def open(self, request: Job) -> Generator[Event, None, None]:
+    def open(self, job: Job) -> Generator[Event, None, None]:
         try:
-            for event in the_draft().open(request):
+            for event in the_draft().open(job):
                 self.made += isinstance(event, Chunk)
                 yield event
         finally:
@@ -133,7 +133,12 @@ def fringe(picture: Picture) -> float:
     """How far its colours, over black and over white, are from ink under the same alpha: grey would show."""
     alpha = picture[..., 3:] / 255
     return max(
-        float(np.abs((picture[..., :3] * alpha + 255 * grey * (1 - alpha)) - (np.array(INK) * alpha + 255 * grey * (1 - alpha))).max())
+        float(
+            np.abs(
+                (picture[..., :3] * alpha + 255 * grey * (1 - alpha))
+                - (np.array(INK) * alpha + 255 * grey * (1 - alpha))
+            ).max()
+        )
         for grey in (0, 1)
     )
 
@@ -207,7 +212,9 @@ def test_what_moves_along_is_in_the_plan_of_memory() -> None:
 
 
 @pytest.mark.parametrize("form", [Form(4, 8), Form(3, 16), Form(3, 32)])
-def test_a_clip_that_moves_more_than_colours_is_asked_for_more_memory(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_that_moves_more_than_colours_is_asked_for_more_memory(
+    form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[bool] = []
     whole = FlowEngine._at_work
 

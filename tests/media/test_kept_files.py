@@ -128,7 +128,9 @@ def test_what_a_film_says_of_its_matrix_and_range_is_heeded(matrix: int, full: b
     of_red = np.array([0, 0, 0.5])
     steps, low, colour = (1023, 0, 1023) if full else (876, 64, 896)
     frame = av.VideoFrame(16, 16, "yuv444p10le")
-    for plane, values in zip(frame.planes, (low + steps * luma, 512 + colour * of_blue, 512 + colour * of_red), strict=True):
+    for plane, values in zip(
+        frame.planes, (low + steps * luma, 512 + colour * of_blue, 512 + colour * of_red), strict=True
+    ):
         rows = np.zeros((16, plane.line_size // 2), "<u2")
         rows[:, :3] = np.minimum(np.rint(values), 1023)
         plane.update(rows.tobytes())
