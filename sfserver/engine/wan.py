@@ -31,7 +31,7 @@ from .stand_in import MAX_REASON_CHARS, described
 if TYPE_CHECKING:
     from .base import Engine
 
-VERSION = "3"
+VERSION = "4"
 """Of the pixels that these engines make; raised whenever the same request gives others."""
 MAX_PIXELS = 1280 * 720
 """Twice the area that the models were trained at; beyond it they repeat themselves."""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from xml.etree import ElementTree
 
 import av
 import numpy as np
@@ -179,6 +180,24 @@ def test_an_independent_reader_sees_rate_tags_timecode_and_text(
     tags = {name.lower(): value for name, value in video["tags"].items()}
     assert tags["timecode"] == code
     assert {k.lower(): v for k, v in seen["format"]["tags"].items()}["comment"] == "how it was made"
+
+
+@pytest.mark.skipif(shutil.which("melt") is None, reason="there is no melt on this machine")
+@pytest.mark.parametrize(("codec", "suffix"), PAIRS, ids=lambda value: getattr(value, "name", value))
+def test_an_editors_engine_sees_rate_and_colours(codec, suffix: str, tmp_path: Path) -> None:
+    """MLT, which is Kdenlive's and Shotcut's. Matrix 709, or none at all for RGB; transfers as ITU-T H.273 has them."""
+    write(tmp_path / f"clip{suffix}", codec, timecode="01:00:00:02")
+    command = ["melt", str(tmp_path / f"clip{suffix}"), "-consumer", f"xml:{tmp_path / 'seen.xml'}"]
+    quiet = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "QT_QPA_PLATFORM": "offscreen"}
+    subprocess.run(command, capture_output=True, timeout=60, check=True, env=quiet)
+    seen = ElementTree.parse(tmp_path / "seen.xml").getroot()
+    profile, said = seen.find("profile"), {one.get("name"): one.text for one in seen.iter("property")}
+    assert profile is not None
+    assert (profile.get("frame_rate_num"), profile.get("frame_rate_den")) == ("24000", "1001")
+    colours = said["meta.media.0.codec.colorspace"], said["meta.media.0.codec.color_trc"]
+    assert colours == (("0", "13") if codec.is_rgb else ("709", "1"))
+    if suffix != ".mkv":  # of Matroska it reads none
+        assert said["meta.attr.0.stream.timecode.markup"] == "01:00:00:02"
 
 
 def test_the_same_frames_give_the_same_movie(tmp_path: Path) -> None:
