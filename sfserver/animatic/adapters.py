@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import opentimelineio as otio
 from attrs import frozen
@@ -54,7 +55,23 @@ def read(path: Path, rate: float) -> Any:
     """What the adapter makes of the file. Raises AdapterError."""
     form = _installed(path)
     with _foreign("cannot be read as", form):
+        if form.adapter == "fcp_xml":
+            _check_places(ElementTree.parse(path).getroot())
         return otio.adapters.read_from_file(str(path), form.adapter, **_options(form, rate))
+
+
+def _check_places(root: ElementTree.Element) -> None:
+    """Raises ValueError where two clips of a track are at one place: the adapter would move the second one behind the
+    first, and all that follows with it. The others refuse it, or cannot say it."""
+    for track in root.iter("track"):
+        until, before = 0, ""
+        for clip in track.findall("clipitem"):
+            start, end = (int(clip.findtext(name) or -1) for name in ("start", "end"))
+            name = clip.findtext("name") or clip.get("id") or "a clip without a name"
+            if 0 <= start < until:
+                raise ValueError(f"{name!r} is at the same place as {before!r}")
+            if end >= 0:  # at a transition it says -1
+                until, before = end, name
 
 
 def write(timeline: schema.Timeline, path: Path, part: Path, rate: float) -> None:

@@ -82,6 +82,36 @@ def test_a_file_of_another_kind_is_one_line(suffix: str, engine: CountingEngine,
     assert not (tmp_path / "filled.otio").exists()
 
 
+EDL = """TITLE: two at one place
+FCM: NON-DROP FRAME
+
+001  AX       V     C        00:00:00:00 00:00:00:10 01:00:00:00 01:00:00:10
+* FROM CLIP NAME: one
+002  AX       V     C        00:00:00:00 00:00:00:10 01:00:00:05 01:00:00:15
+* FROM CLIP NAME: two
+"""
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES[1:])
+def test_two_clips_at_one_place_are_named_and_nothing_is_written(
+    suffix: str, engine: CountingEngine, tmp_path: Path, capsys
+) -> None:
+    """In Kdenlive's and in OpenTimelineIO's own format this cannot be said."""
+    path = tmp_path / f"board{suffix}"
+    if suffix == ".edl":
+        path.write_text(EDL)
+    else:
+        text = written(board(tmp_path, "24"), path, 24.0).read_text()
+        assert text.count("<start>35</start>") == 1
+        path.write_text(text.replace("<start>35</start>", "<start>19</start>"))
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["animatic", str(path), "--out", str(tmp_path / "filled.otio")]) == USER_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"sfserver: {path}: cannot be read as ")
+    assert "two" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES[:1])
 def test_what_would_come_out_wrong_is_not_written(suffix: str, engine: CountingEngine, tmp_path: Path, capsys) -> None:
     """An adapter that loses a frame is found out before the file appears."""
