@@ -82,6 +82,28 @@ def test_a_file_of_another_kind_is_one_line(suffix: str, engine: CountingEngine,
     assert not (tmp_path / "filled.otio").exists()
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES[2:])
+@pytest.mark.parametrize(("mark", "count"), [(";", 9), (":", 11)], ids=["drop-frame", "the control, which drops none"])
+def test_drop_frame_timecode_has_no_first_two_frames_in_a_minute(
+    suffix: str, mark: str, count: int, engine: CountingEngine, tmp_path: Path
+) -> None:
+    for name, number in (("one", 0), ("two", 20)):
+        barcodes.still(tmp_path / f"{name}.png", number)
+    text = f"""TITLE: over a minute
+001  one      V     C        00:00:00|00 00:00:00|05 01:00:59|20 01:00:59|25
+* FROM CLIP NAME: one
+* FROM CLIP: {tmp_path}/one.png
+002  two      V     C        00:00:00|00 00:00:00|05 01:01:00|06 01:01:00|11
+* FROM CLIP NAME: two
+* FROM CLIP: {tmp_path}/two.png
+"""
+    (tmp_path / "board.edl").write_text(text.replace("|", mark))
+    out = tmp_path / "filled.otio"
+    assert main(["animatic", str(tmp_path / "board.edl"), "--rate", "29.97", "--out", str(out)]) == 0
+    assert [len(job.wanted()) for job in engine.jobs] == [count]
+    assert len(t.played(out)) == 5 + count + 5
+
+
 EDL = """TITLE: two at one place
 FCM: NON-DROP FRAME
 
