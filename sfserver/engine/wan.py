@@ -200,7 +200,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
 
 def _summary(preset: Preset) -> str:
     known = (
-        f"{preset.summary}. It makes 8 bits in sRGB; where keyframes have alpha, the draft engine's motion has it too"
+        f"{preset.summary}. It makes 8 bits in sRGB; its alpha is the draft engine's motion"
     )
     if not preset.negative_prompt:
         return known
