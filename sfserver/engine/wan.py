@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from .base import Engine
 
 VERSION = "4"
-"""Of the pixels that these engines make; raised whenever the same request gives others."""
+"""Of the pixels that these engines make; raised whenever the same request gives others, so with the draft engine's too:
+their alpha is its motion, and what they are shown around keyframes may be."""
 MAX_PIXELS = 1280 * 720
 """Twice the area that the models were trained at; beyond it they repeat themselves."""
 
@@ -199,9 +200,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
 
 
 def _summary(preset: Preset) -> str:
-    known = (
-        f"{preset.summary}. It makes 8 bits in sRGB; its alpha is the draft engine's motion"
-    )
+    known = f"{preset.summary}. It makes 8 bits in sRGB; its alpha is the draft engine's motion"
     if not preset.negative_prompt:
         return known
     return f"{known}. Where you give no negative prompt, it keeps from: {preset.negative_prompt}"

@@ -15,7 +15,7 @@ from sfwire.errors import RequestError
 
 from sfserver import samples
 from sfserver.config import ServerConfig
-from sfserver.engine import capacity, draft, matte
+from sfserver.engine import capacity, draft, matte, wan
 from sfserver.engine.base import Chunk, Engine, Event, Frame, Job, Keyframe, Step, checked
 from sfserver.engine.flow import FlowEngine
 from sfserver.model.config import WAN_1_3B
@@ -88,6 +88,11 @@ def test_it_is_said_where_it_is_so_and_nowhere_else() -> None:
     assert not lines(toy.run(job(opaque=True)))
     assert not lines(toy.run(matte.over_grey(job())))
     assert "alpha" in toy.engine().info.summary
+
+
+def test_a_draft_engine_with_other_pixels_is_another_version_of_the_models() -> None:
+    """Where this fails: raise wan.VERSION, for a recipe names one engine, and write down the new pair."""
+    assert (wan.VERSION, draft.VERSION) == ("4", "rife-4.25+3")
 
 
 # On a model whose frames are known
