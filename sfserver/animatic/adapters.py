@@ -34,7 +34,7 @@ class Format:
 
 
 FORMATS = {
-    ".kdenlive": Format("kdenlive", "Kdenlive", "metadata, markers and effects; image sequences"),
+    ".kdenlive": Format("kdenlive", "Kdenlive", "metadata, effects and markers that are no guides; image sequences"),
     ".xml": Format("fcp_xml", "Final Cut Pro 7 XML, also Premiere's", "metadata and image sequences"),
     ".edl": Format("cmx_3600", "EDL, CMX 3600", "all but one video track, markers and metadata", needs_rate=True),
 }
@@ -58,7 +58,30 @@ def read(path: Path, rate: float) -> Any:
     with _foreign("cannot be read as", form):
         if form.adapter == "fcp_xml":
             _check_places(ElementTree.parse(path).getroot())
-        return otio.adapters.read_from_file(str(path), form.adapter, **_options(form, rate))
+        found = otio.adapters.read_from_file(str(path), form.adapter, **_options(form, rate))
+        for marker in _markers(found):  # where Premiere keeps what was written into a marker
+            comment = marker.metadata.get(form.adapter, {}).get("comment")
+            marker.comment = marker.comment or (comment if isinstance(comment, str) else "")
+        return found
+
+
+def _markers(found: Any) -> Iterator[schema.Marker]:
+    """Of a timeline: its guides, and those of its tracks and of all that stands on them."""
+    if isinstance(found, schema.Timeline):
+        yield from found.tracks.markers
+        for item in found.tracks.find_children(descended_from_type=otio.core.Item):
+            yield from item.markers
+
+
+def _as_kept(timeline: schema.Timeline, form: Format) -> schema.Timeline:
+    """A copy, its markers' comments where the format has a place for them: both adapters write a name alone."""
+    copy = timeline.deepcopy()
+    for marker in _markers(copy):
+        if marker.comment and form.adapter == "kdenlive":
+            marker.name = marker.comment
+        elif marker.comment:
+            marker.metadata[form.adapter] = {**marker.metadata.get(form.adapter, {}), "comment": marker.comment}
+    return copy
 
 
 def _check_places(root: ElementTree.Element) -> None:
@@ -79,7 +102,7 @@ def write(timeline: schema.Timeline, path: Path, part: Path, rate: float) -> Non
     """Into `part`, for `path`. Raises AdapterError, also where what was written is not what was meant."""
     form = _installed(path)
     with _foreign("cannot be written as", form):
-        otio.adapters.write_to_file(timeline, str(part), form.adapter, **_options(form, rate))
+        otio.adapters.write_to_file(_as_kept(timeline, form), str(part), form.adapter, **_options(form, rate))
         again = otio.adapters.read_from_file(str(part), form.adapter, **_options(form, rate))
     if not isinstance(again, schema.Timeline) or _shape(again) != _shape(timeline):
         raise AdapterError(f"would not come out as it is in {form.title}; choose a name that ends in .otio with --out")

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import test_other_formats as formats
 from counting_engine import INFO, CountingEngine
-from timelines import RATES
+from timelines import RATES, marker
 
 from sfserver.cli import main
 from sfserver.engine import table
@@ -33,26 +33,31 @@ NEEDS = "kdenlive", "melt", "Xvfb", "dbus-daemon", "gdbus", "xdotool"
 WINDOW = "/kdenlive/MainWindow_1"
 MOST_S = 120.0
 """To open a project, or to save it."""
+GUIDE = "it rains"
 WANTED = [*range(52), *[52] * 4]
 
 
 def walk(rates: list[str], folder: Path, shots: Path | None) -> int:
     """Prints a line for each rate. Returns how many went wrong."""
-    table.describe_all, table.load = lambda config: (INFO,), lambda engine_id, config: CountingEngine()
+    engine = CountingEngine()
+    table.describe_all, table.load = lambda config: (INFO,), lambda engine_id, config: engine
     wrong = 0
     for name in rates:
         place = folder / name
         place.mkdir()
-        board = formats.written(formats.board(place, name), place / "board.kdenlive", RATES[name][0])
+        made, rate = formats.board(place, name), RATES[name][0]
+        made.tracks.markers.append(marker(22, GUIDE, rate))
+        board = formats.written(made, place / "board.kdenlive", rate)
         saved(board, place / "board.png")
         filled, again = place / "filled.kdenlive", place / "again.kdenlive"
         assert main(["animatic", str(board), "--out", str(filled), "--overwrite"]) == 0
         shutil.copy(filled, again)
         saved(again, shots / f"kdenlive_{name}.png" if shots else place / "again.png")
         found = [right(path, name, place) for path in (filled, again)]
-        wrong += found != [len(WANTED)] * 2
+        heard = [job.prompt for job in engine.jobs[-2:]] == [GUIDE, ""] and GUIDE in again.read_text("utf-8")
+        wrong += found != [len(WANTED)] * 2 or not heard
         sentence = f"{name}: {found[0]} of {len(WANTED)} right in melt, opened and saved by Kdenlive again: {found[1]}"
-        print(sentence, flush=True)  # noqa: T201
+        print(f"{sentence}; its guide {'was the prompt, and stays' if heard else 'IS LOST'}", flush=True)  # noqa: T201
     return wrong
 
 

@@ -104,6 +104,22 @@ def test_drop_frame_timecode_has_no_first_two_frames_in_a_minute(
     assert len(t.played(out)) == 5 + count + 5
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES[:2])
+def test_guides_are_prompts_and_stay(suffix: str, engine: CountingEngine, tmp_path: Path) -> None:
+    """What Kdenlive calls a guide and Premiere a marker of the sequence, with what was written into it."""
+    made = board(tmp_path, "25")
+    made.tracks.markers.append(t.marker(22, "it rains", 25.0))
+    path, out = written(made, tmp_path / f"board{suffix}", 25.0), tmp_path / f"filled{suffix}"
+    assert "it rains" in path.read_text()
+    assert main(["animatic", str(path), "--out", str(out)]) == 0
+    assert [job.prompt for job in engine.jobs] == ["it rains", ""]
+    (guide,) = adapters.read(out, 25.0).tracks.markers
+    assert (guide.comment or guide.name, guide.marked_range.start_time.value) == ("it rains", 22)
+    if suffix == ".xml":
+        path.write_text(path.read_text().replace("<name>note</name>", "<name></name>"))  # as Premiere leaves it
+        assert [marker.comment for marker in adapters.read(path, 25.0).tracks.markers] == ["it rains"]
+
+
 EDL = """TITLE: two at one place
 FCM: NON-DROP FRAME
 
