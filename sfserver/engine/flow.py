@@ -90,7 +90,7 @@ class FlowEngine:
         a, b = before.image, after.image
         if np.array_equal(a, b):
             return _Way(1.0, lambda t: a)
-        with self._at_work(*a.shape[:2], looks.may_carry_more(a, b)):
+        with self._at_work(*a.shape[:2], along=looks.may_carry_more(a, b)):
             pair = self._net.pair(looks.shown(np.stack((a, b)), self._device))
             planned = plan(self._net, pair)
             layers = going_on(self._net, planned.layers, runs) if runs else planned.layers
@@ -103,7 +103,7 @@ class FlowEngine:
         return _Way(trust, lambda t: mixed(a, b, t), "a cut, dissolved")
 
     def _moved(self, stage: Stage, t: float, fine: bool, form: Form) -> Picture:
-        with self._at_work(*stage.size, stage.carries_more):
+        with self._at_work(*stage.size, along=stage.carries_more):
             return looks.picture(between(self._net, stage, t, fine).picture, form)
 
     @contextmanager

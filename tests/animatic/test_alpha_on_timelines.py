@@ -90,8 +90,8 @@ def test_movies_with_alpha_give_clips_with_alpha(codec: str, tmp_path: Path) -> 
 
 
 def test_in_h264_what_is_transparent_lies_over_grey(tmp_path: Path) -> None:
-    names = (still(tmp_path, name, left, Form(4, 8)) for name, left in (("a", 20), ("b", 36)))
-    made = between(tmp_path, *names, "h264")
+    names = [still(tmp_path, name, left, Form(4, 8)) for name, left in (("a", 20), ("b", 36))]
+    made = between(tmp_path, names[0], names[1], "h264")
     assert np.abs(made[4, 4].astype(int) - 128).max() <= 2
     assert np.abs(made[32, 40].astype(int) - np.array(INK) / 257).max() <= 6
 
@@ -99,10 +99,10 @@ def test_in_h264_what_is_transparent_lies_over_grey(tmp_path: Path) -> None:
 def test_a_second_run_makes_nothing_and_another_alpha_is_made(tmp_path: Path, capsys) -> None:
     names = [still(tmp_path, name, left, Form(4, 8)) for name, left in (("a", 20), ("b", 36))]
     for _ in range(2):
-        between(tmp_path, *names, "ffv1")
+        between(tmp_path, names[0], names[1], "ffv1")
     assert capsys.readouterr().out.splitlines()[-1].endswith("1 made before")
     hidden = conformed(panel(36), Form(4, 8))
     hidden[30, 40, 3] = 100  # the colours stay
     write_still(tmp_path / "b.png", hidden, ".png")
-    between(tmp_path, *names, "ffv1")
+    between(tmp_path, names[0], names[1], "ffv1")
     assert "1 made by" in capsys.readouterr().out
