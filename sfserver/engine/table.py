@@ -96,7 +96,7 @@ def _reason(best: EngineInfo, large: list[EngineInfo], memory: int) -> str:
     if best.memory_bytes:
         return f"the best that is complete; needs about {best.memory_bytes / 1e9:.1f} of {memory / 1e9:.0f} GB"
     if not large:
-        return "the only engine for any picture that is complete on this machine; see sfserver models"
+        return "the only engine for any picture that is complete here"
     if not memory:
         return f"{large[0].title} is complete, but there is no GPU; ask for it by name if you can wait"
     return f"{large[0].title} needs {large[0].memory_bytes / 1e9:.1f} GB, the GPU has {memory / 1e9:.0f}"
