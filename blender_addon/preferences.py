@@ -130,9 +130,7 @@ def _draw_choice(
 def draw_progress(layout: bpy.types.UILayout) -> None:
     """Of what the installer is doing, with its cancel button; in the preferences and in the sidebar."""
     installer = installing.installer()
-    row = layout.row(align=True)
-    row.progress(factor=installer.fraction, text=iface_(installer.doing), translate=False)
-    row.operator("inbetween.cancel_installing", text="", icon="X")
+    lines.bar(layout, installer.fraction, iface_(installer.doing), "inbetween.cancel_installing")
 
 
 def _draw_models(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
