@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import begin, capture, gaps, installing, motion, runtime, sequencer, settings, summon, takes, written
+from . import alpha, begin, capture, gaps, installing, motion, runtime, sequencer, settings, summon, takes, written
 from .lines import bar as _bar
 from .lines import say as _say
 from .plan import CannotFill
@@ -63,7 +63,8 @@ class INBETWEEN_PT_fill(_Tab):
         row.operator("inbetween.fill_all_gaps")
         row.operator("inbetween.loop")
         gap = self._draw_intent(context, scene)
-        for sentence in capture.what_differs(scene, gap) if gap is not None else ():
+        keeps_alpha = engine is None or alpha.kept_by(engine)
+        for sentence in capture.what_differs(scene, gap, keeps_alpha) if gap is not None else ():
             _say(layout, context, sentence, "INFO")
         self._draw_messages(context)
 

@@ -6,6 +6,7 @@ import bpy
 import in_blender as b
 import numpy as np
 import pytest
+from test_panel import draw
 
 GAP = 4
 INK, UNSEEN = (200, 60, 40), (0, 255, 0)
@@ -63,6 +64,20 @@ def test_an_engine_that_keeps_no_alpha_gets_it_over_black_as_the_timeline_shows_
     assert picture.shape[2] == 3
     assert picture[18, 24].tolist() == [*INK]
     assert picture[2, 2].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("max_channels", "opaque", "said"), [(3, False, True), (4, False, False), (3, True, False)])
+def test_that_it_becomes_black_is_said_before_the_press(saved, fake, tmp_path, max_channels, opaque, said):
+    fake.behave(engine={"max_channels": max_channels})
+    b.connect()
+    if opaque:
+        b.two_pictures(saved, tmp_path, gap=GAP)
+    else:
+        panels(saved, tmp_path)
+    sentence = "What is transparent becomes black: this engine keeps no alpha"
+    assert (sentence in draw("fill").said()) == said
+    b.put_image(saved, b.picture(tmp_path / "sky.png", (0, 0, 250)), 1, 60, channel=1, name="sky")
+    assert opaque or sentence not in draw("fill").said()
 
 
 def test_a_background_makes_it_opaque_and_nothing_is_sent_of_alpha(saved, fake, tmp_path):
