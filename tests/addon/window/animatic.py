@@ -65,7 +65,7 @@ def scenario() -> Iterator[float]:
         yield 0.2
     yield from until_filled()
     assert len(b.ours(scene)) == PANELS - 1, runtime.pump().message
-    scene.frame_current = 20
+    scene.frame_current = 12
     yield 1.0
     w.shot("animatic-2-filled")
     b.select(scene, b.ours(scene)[1].name)
