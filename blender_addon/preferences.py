@@ -93,7 +93,7 @@ _INSTALL_LABELS: dict[State, str] = {"absent": "Install Server", "half": "Contin
 def _whats_there(there: State) -> str:
     receipt = installed.read_receipt(installing.installer().home)
     if there in ("ready", "old") and receipt is not None:
-        sentence = iface_("sfserver {} is installed, in an environment of its own").format(receipt.version)
+        sentence = iface_("sfserver {} is installed in its own folder: Fill Gap starts it").format(receipt.version)
         newer = iface_("; this extension brings another, {}").format(installing.installer().payload.version)
         return sentence + (newer if there == "old" else "")
     return {

@@ -151,9 +151,15 @@ def grow(job: str, place: Place, names: Sequence[str]) -> bool:
         _make_room(found[0], strip, len(names))
         for name in names[known:]:
             elements.append(name)
+        compose_anew(strip)
     if right(strip) - left(strip) != len(names):
         set_frames(strip, len(names))
     return True
+
+
+def compose_anew(strip: Any) -> None:
+    """Blender 5 looks ahead of the playhead, and would go on showing that nothing was there."""
+    strip.invalidate_cache("COMPOSITE")
 
 
 def show_pictures(strip: Any, names: Sequence[str]) -> None:
