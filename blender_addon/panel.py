@@ -86,21 +86,25 @@ class INBETWEEN_PT_fill(_Tab):
         if texts := sequencer.texts_over(scene, gap.start, gap.end):
             said = ", ".join(f"'{text[:_TEXT_CHARS]}'" for _, _, text in sorted(texts)[:_MOST_SHOWN])
             _say(self.layout, context, iface_("Prompts on the timeline: {}").format(said), "TEXT")
+        self._draw_engine(context, scene, gap, bool(texts))
+        return gap
+
+    def _draw_engine(self, context: bpy.types.Context, scene: bpy.types.Scene, gap: Gap, has_texts: bool) -> None:
+        """Which engine would be asked, and whether it can; while no server is there, what a press does about that."""
         if not summon.is_there():
             _say(self.layout, context, summon.what_a_press_does(), "INFO")
-            return gap
+            return
         chosen = settings.of(scene)
         try:
             engine = begin.engine_of(chosen.engine_id, gap, chosen.step)
             begin.check(scene, gap, engine)
         except CannotFill as error:
             _say(self.layout, context, str(error), "ERROR")
-            return gap
-        if (texts or chosen.prompt) and not engine.uses_prompt:
+            return
+        if (has_texts or chosen.prompt) and not engine.uses_prompt:
             _say(self.layout, context, iface_("{} does not read prompts").format(engine.title), "INFO")
         if reason := begin.why(scene, engine):
             _say(self.layout, context, iface_("Automatic: {}").format(reason), "INFO")
-        return gap
 
     def _draw_messages(self, context: bpy.types.Context) -> None:
         pump = runtime.running_pump()
