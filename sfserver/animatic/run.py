@@ -108,8 +108,9 @@ def _filled(
         settings=job.wish.settings,
         connect=job.connect,
     )
-    choice, settings = choose_engine(order, Wanted(width, height, longest, 2), config, client, watcher)
-    wish = job.wish.with_defaults(settings)
+    clip = Wanted(width, height, longest, is_exact=job.wish.size is not None, settled=job.wish.settings)
+    choice, settings = choose_engine(order, clip, config, client, watcher)
+    wish = job.wish.with_defaults(settings, choice.size)
     folder = boards.media_folder(job.out)
     made = make_folder(folder)
     try:

@@ -13,9 +13,11 @@ from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
 from .base import Engine
-from .choice import Choice, Wanted
+from .capacity import USUAL_SIZE
+from .choice import Choice, Wanted, fitting
 from .choice import choose as choose_clip
-from .presets import SMALL_WORLD
+from .geometry import frames_of
+from .presets import SMALL_WORLD, TRAINED_LATENTS
 
 
 def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:
@@ -52,23 +54,20 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
 
 
 def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]:
-    """What `auto` means here: (engine id, the reason in one sentence).
+    """What `auto` mostly means here: (engine id, the reason in one sentence). For the usual clip, see `choice.choose`.
 
-    The first that is complete and fits the GPU's memory; without a GPU the first that needs none, since a diffusion
-    model takes minutes for a frame there, which somebody may want but nobody expects. Never the small world, which
-    knows nothing of anybody's pictures.
+    Never the small world, which knows nothing of anybody's pictures. Raises RequestError where nothing is complete.
     """
-    usable = [info for info in infos if info.available and info.id != SMALL_WORLD.id]
-    if not usable:
-        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, "no engine is complete; run sfserver models", "engine")
-    large = [info for info in usable if info.memory_bytes]
-    memory = gpu_memory_bytes(config) if large else 0
-    fitting = [info for info in usable if info.memory_bytes <= memory]
-    if not fitting:
-        best = min(usable, key=lambda info: info.memory_bytes)
-        return best.id, f"{best.title}: nothing that is complete fits; this needs the least memory"
-    best = fitting[0]
-    return best.id, f"{best.title}: {_reason(best, large, memory)}"
+    infos = [info for info in infos if info.id != SMALL_WORLD.id]
+    try:
+        chosen = choose_for(infos, config, Wanted(*USUAL_SIZE, frames_of(TRAINED_LATENTS - 1).stop))
+    except RequestError:
+        usable = [info for info in infos if info.available]
+        if not usable:
+            raise
+        least = min(usable, key=lambda info: info.memory_bytes)
+        return least.id, f"{least.title}: nothing that is complete fits; this needs the least memory"
+    return chosen.engine, chosen.reason
 
 
 def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) -> Choice:
@@ -76,6 +75,19 @@ def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) 
     infos = list(infos)
     memory = gpu_memory_bytes(config) if any(info.available and info.memory_bytes for info in infos) else 0
     return choose_of(infos, memory, clip, eight_bit=config.precision in ("fp8", "int8"))
+
+
+def changed_to_fit(infos: Iterable[EngineInfo], engine_id: str, config: ServerConfig, clip: Wanted) -> Choice | None:
+    """What an engine that was asked for by name needs here so that the clip fits; None where that is nothing, or not to
+    be had: whoever asks for it may then try."""
+    info = next((info for info in infos if info.id == engine_id and info.available and info.memory_bytes), None)
+    memory = gpu_memory_bytes(config) if info else 0
+    if info is None or not memory:
+        return None
+    found = fitting(info, memory, clip, eight_bit=config.precision in ("fp8", "int8"))
+    if isinstance(found, str) or not (found.settings or found.size):
+        return None
+    return Choice(engine_id, f"{info.title}: {found.reason}", found.settings, found.size)
 
 
 def choose_of(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted, eight_bit: bool = False) -> Choice:
@@ -90,13 +102,3 @@ def gpu_memory_bytes(config: ServerConfig) -> int:
     import torch
 
     return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
-
-
-def _reason(best: EngineInfo, large: list[EngineInfo], memory: int) -> str:
-    if best.memory_bytes:
-        return f"the best that is complete; needs about {best.memory_bytes / 1e9:.1f} of {memory / 1e9:.0f} GB"
-    if not large:
-        return "the only engine for any picture that is complete on this machine; see sfserver models"
-    if not memory:
-        return f"{large[0].title} is complete, but there is no GPU; ask for it by name if you can wait"
-    return f"{large[0].title} needs {large[0].memory_bytes / 1e9:.1f} GB, the GPU has {memory / 1e9:.0f}"

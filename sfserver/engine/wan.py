@@ -250,6 +250,12 @@ _DECODER = Parameter(
     "wan is the model's own; tae is a small one, many times faster and a little softer",
     choices=("wan", "tae"),
 )
+_TILED = Parameter(
+    "tiled",
+    "bool",
+    False,
+    "Decode each picture in overlapping strips, for a GPU whose memory is short: a little slower, and nearly the same",
+)
 
 
 _ANCHORED = (
@@ -350,4 +356,5 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         parameters.append(Parameter("sampler", "choice", preset.samplers[0], help_text, choices=preset.samplers))
     if has_tae:
         parameters.append(_DECODER)
+    parameters.append(_TILED)
     return parameters

@@ -223,7 +223,8 @@ class Worker:
         message = request.message
         if message.engine != L.AUTO:
             return
-        clip = Wanted(message.width, message.height, message.num_frames, len(message.keyframes), is_exact=True)
+        size = message.width, message.height
+        clip = Wanted(*size, message.num_frames, len(message.keyframes), is_exact=True, settled=message.params)
         choice = self._engines.choose_for(self._infos.values(), self._config, clip)
         request.message = attrs.evolve(message, engine=choice.engine, params={**choice.settings, **message.params})
         self._send(m.Progress(message.id, m.fit(f"{CHOSEN}{choice.reason}", L.MAX_NAME_CHARS), 0, 1))
