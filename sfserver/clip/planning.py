@@ -86,8 +86,9 @@ def prepare(
     for one in loaded.values():
         for note in one.notes:
             watcher.note(note)
-    first = order.size or loaded[0].image.shape[1::-1]
-    clip = Wanted(*first, order.num_frames, len(loaded), is_exact=order.size is not None, settled=order.settings)
+    height, width = loaded[0].image.shape[:2]
+    width, height = order.size or (width, height)
+    clip = Wanted(width, height, order.num_frames, len(loaded), is_exact=order.size is not None, settled=order.settings)
     choice, settings = choose_engine(order, clip, config, client, watcher, is_planned=runs_here)
     if not runs_here:
         choice = evolve(choice, info=evolve(choice.info, available=True, missing=()))
