@@ -40,10 +40,12 @@ of the card's memory to be had: the desktop has the rest. `sfserver generate` go
 for, and says its line; so does a server under `auto`, at the size that its client has asked for.
 
 What may be given up, the least first: decoding beside the next block (a little time), decoding the picture as a whole
-(a sixth of the decoder's time for its overlaps), latents that each block looks back at (`window`: motion is forgotten
+(a quarter of the decoder's time, for overlaps), latents that each block looks back at (`window`: motion is forgotten
 sooner; one latent is four frames), the model's own decoder for the small one (`tae`, which must have been fetched; a
 little softness), then the size. With `--precision int8` (cards from RTX 30 on) or `fp8` (from RTX 40 on) the weights
-take half.
+take half. Of the two int8 is nearer to bf16: over 30 layers of random weights in which no rounding fades the flow
+strays by under 2 % with it and by 5.5 % with fp8, of which rounding the weights alone is 3.9; only with all matrices
+but the first of each feed-forward in more bits, 15 % of them in fp8, does it stay under 2.
 """
 PROMPTS = """A new prompt is read by a text encoder of {text:.1f} GB: on the card for a moment where it fits beside the
 weights, from {least} GB on, else in the machine's own memory, which must have that much free. A prompt that was used

@@ -182,7 +182,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         id=preset.id,
         title=preset.title,
         summary=_summary(preset),
-        version=f"{VERSION}-{config.precision}" + ("" if config.compile == "asked" else f"-{config.compile}"),
+        version="-".join([VERSION, config.precision, *_ways_of(config)]),
         licence=preset.licence,
         uses_prompt=True,
         uses_negative_prompt=True,
@@ -195,6 +195,11 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         memory_bytes=capacity.usual_bytes(preset, eight_bit=config.precision in ("fp8", "int8")),
         parameters=tuple(parameters_of(preset, has_tae=preset.part("vae") is not None and _has(preset, "tae", folder))),
     )
+
+
+def _ways_of(config: ServerConfig) -> list[str]:
+    """Other than the usual ones, which make the same pictures but for the last bits, or nearly the same."""
+    return [way for way, usual in ((config.compile, "asked"), (config.attention, "auto")) if way != usual]
 
 
 def _summary(preset: Preset) -> str:

@@ -13,7 +13,7 @@ from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 from torch import Tensor
 
-from ..model.attention import choose_attention
+from ..model.attention import Attend, choose_attention
 from ..model.dit import Dit, How, Nag
 from ..model.tae import Tae
 from ..model.text import PromptTooLong
@@ -69,8 +69,10 @@ class WanEngine:
         weights: Weights,
         device: torch.device,
         rehearsals: Rehearsals | None = None,
+        attend: Attend | None = None,
     ):
-        """With `rehearsals`, clips that do not ask to be compiled are, once one of their kind was made."""
+        """With `rehearsals`, clips that do not ask to be compiled are, once one of their kind was made. `attend` is
+        another attention than the best exact one."""
         self._rehearsals = rehearsals
         self._info = info
         self._preset = preset
@@ -78,7 +80,7 @@ class WanEngine:
         self._device = device
         self._line = line_of(device)
         self._grey = GreyClip(weights.vae)
-        self._attend = choose_attention("auto", device, weights.dit.compute_dtype)
+        self._attend = attend or choose_attention("auto", device, weights.dit.compute_dtype)
         self._compiled: How | None = None
 
     @property

@@ -15,7 +15,7 @@ from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
 from ..model import eightbit
-from ..model.attention import choose_attention
+from ..model.attention import Attend, choose_attention
 from ..model.eightbit import Kind
 from ..model.tae import Tae
 from ..model.text import PromptCache, PromptEncoder
@@ -51,8 +51,16 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
         "choose another engine, or end what else runs there",
     )
     keep_compiled(config.cache_dir)
-    attend = choose_attention("auto", device, weights.dit.compute_dtype)
-    return WanEngine(info, preset, weights, device, Rehearsals(attend, device) if config.compile == "beside" else None)
+    attend = _attention(config, device, weights.dit.compute_dtype)
+    rehearsals = Rehearsals(attend, device) if config.compile == "beside" else None
+    return WanEngine(info, preset, weights, device, rehearsals, attend)
+
+
+def _attention(config: ServerConfig, device: torch.device, dtype: torch.dtype) -> Attend:
+    try:
+        return choose_attention(config.attention, device, dtype)
+    except ImportError as error:
+        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
 
 
 def keep_compiled(cache_dir: Path) -> None:
