@@ -90,6 +90,15 @@ def changed_to_fit(infos: Iterable[EngineInfo], engine_id: str, config: ServerCo
     return Choice(engine_id, f"{info.title}: {found.reason}", found.settings, found.size)
 
 
+def warm_up(config: ServerConfig) -> None:
+    """What the first clip of a large engine would wait for whatever it is: torch, the GPU's context and its libraries.
+    Not the weights: an editor's own GPU memory is not taken before something is asked for."""
+    if any(info.available and info.memory_bytes for info in describe_all(config)) and gpu_memory_bytes(config):
+        from . import wan_load
+
+        wan_load.warm_up(wan_load.choose_device(config))
+
+
 def choose_of(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted, eight_bit: bool = False) -> Choice:
     """The same with so much memory. Never the small world."""
     return choose_clip([info for info in infos if info.id != SMALL_WORLD.id], memory_bytes, clip, eight_bit)
