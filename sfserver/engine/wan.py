@@ -333,6 +333,14 @@ def _release(preset: Preset) -> Parameter:
     return Parameter("anchor_release", "int", preset.release, help_text, low=0, high=high)
 
 
+def _first_block(usual: int) -> Parameter:
+    help_text = (
+        "Latents of four frames that are made before the first picture comes: fewer come sooner, and less well, as the "
+        f"model was trained on {usual}"
+    )
+    return Parameter("first_block", "int", usual, help_text, low=1, high=usual)
+
+
 def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
     """What a client may set for a preset."""
     help_text = "How the keyframes reach the model; anchor and look-ahead steer from the first block on"
@@ -345,6 +353,8 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         help_text = "Latents of four frames that each block looks back at; fewer are faster and are forgotten sooner"
         low, high = preset.sink + preset.per_block, max(preset.window, 2 * TRAINED_LATENTS)
         parameters.append(Parameter("window", "int", preset.window, help_text, low=low, high=high))
+        if preset.per_block > 1:
+            parameters.append(_first_block(preset.per_block))
     if any("anchor" in name.split("+") for name in preset.strategies):
         parameters += [_release(preset), _ANCHOR_SHOWS, *_ANCHORED]
     if any({"joint", "lookahead"}.intersection(name.split("+")) for name in preset.strategies):

@@ -96,7 +96,8 @@ class WanEngine:
     def open(self, job: Job) -> Generator[Event, None, None]:
         """See `base.Engine.open`."""
         strategy = Strategy.parse(str(job.params["strategy"]), self._weights.vace is not None)
-        geometry = conditioning.plan_clip(job.width, job.height, job.num_frames, job.keyframes, self._preset, strategy)
+        first, size = int(job.params.get("first_block", 0)), (job.width, job.height)
+        geometry = conditioning.plan_clip(*size, job.num_frames, job.keyframes, self._preset, strategy, first)
         memory = self._memory(job, strategy, geometry)
         need = self._need(job, strategy, geometry, memory)
         self._line.take_turns(need.beyond_weights(job.width, job.height, beside=True) > free_bytes(self._device))
