@@ -12,14 +12,14 @@ from pathlib import Path
 from ..engine.capacity import OVERHEAD_BYTES, weight_bytes
 from ..engine.cards import GIB, USABLE, told, usable, way_on
 from ..engine.presets import LONGLIVE, SELF_FORCING, SELF_FORCING_VACE, Preset
+from ..room import CONVERTED_BYTES, TEXT_PARAMETERS
 from .goals import GOALS
 from .report import Measure, read_json
 
 CARDS_GB = 6, 8, 10, 12, 16, 24, 80
 SIZE = 832, 480
 FRAMES = 81
-TEXT_BYTES = 5_680_910_336 * 2
-"""UMT5-XXL's encoder in bfloat16."""
+TEXT_BYTES = CONVERTED_BYTES * TEXT_PARAMETERS
 UNMEASURED = "not measured"
 Figures = tuple[dict[str, str], list[Measure]]
 """Facts about a machine, and what was measured on it."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..model.attention import Attend, choose_attention
 from ..model.dit import Dit, How, Nag
+from ..model.graphs import Record
 from ..model.tae import Tae
 from ..model.text import PromptTooLong
 from ..model.vace import Vace
@@ -70,10 +71,11 @@ class WanEngine:
         device: torch.device,
         rehearsals: Rehearsals | None = None,
         attend: Attend | None = None,
+        record: Record | None = None,
     ):
         """With `rehearsals`, clips that do not ask to be compiled are, once one of their kind was made. `attend` is
-        another attention than the best exact one."""
-        self._rehearsals = rehearsals
+        another attention than the best exact one, `record` what records the passes over small blocks."""
+        self._rehearsals, self._record = rehearsals, record
         self._info = info
         self._preset = preset
         self._weights = weights
@@ -126,7 +128,7 @@ class WanEngine:
                 )  # and beside the first block's passes
         decode = self._decoding(job)
         guide = conditioning.guide(strategy, geometry, stills, context, self._dials(job))
-        networks = Networks(weights.dit, weights.vace, self._how(job), weights.clean)
+        networks = Networks(weights.dit, weights.vace, self._how(job), weights.clean, self._record)
         if self._rehearsals and not job.params["compile"]:
             networks = self._rehearsed(networks, strategy, geometry, self._sampling(job), script.opening, guide, memory)
         rollout = Rollout(

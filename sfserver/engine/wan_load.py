@@ -17,6 +17,7 @@ from ..config import ServerConfig
 from ..model import eightbit
 from ..model.attention import Attend, attend, choose_attention, kernel_preference
 from ..model.eightbit import Kind
+from ..model.graphs import recorder
 from ..model.tae import Tae
 from ..model.text import PromptCache, PromptEncoder
 from ..model.vae import WanVae
@@ -53,7 +54,7 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
     keep_compiled(config.cache_dir)
     chosen = _attention(config, device, weights.dit.compute_dtype)
     rehearsals = Rehearsals(chosen, device) if config.compile == "beside" else None
-    return WanEngine(info, preset, weights, device, rehearsals, chosen)
+    return WanEngine(info, preset, weights, device, rehearsals, chosen, recorder(device, config.graphs))
 
 
 def _attention(config: ServerConfig, device: torch.device, dtype: torch.dtype) -> Attend:
