@@ -17,6 +17,8 @@ from sfwire.regular import read_regular
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bf16", "fp32", "fp8", "int8"]
 Compile = Literal["asked", "beside"]
+Attention = Literal["auto", "sage"]
+Graphs = Literal["off", "small"]
 
 _MAX_FILE_BYTES = 1024 * 1024
 _DIRS = platformdirs.PlatformDirs("sfserver", appauthor=False)
@@ -63,6 +65,10 @@ class ServerConfig:
     compile: Compile = "asked"
     """Whether clips are made by compiled code where a request asks for it, after minutes, or where that could be
     compiled beside the clips before it. Such code and eager one differ by the last bits of a float."""
+    attention: Attention = "auto"
+    """sage: to what was made before in 8 bits, by SageAttention where it is installed; auto: exactly."""
+    graphs: Graphs = "off"
+    """small: on CUDA, the passes over a block of a small picture are recorded and played; not seen on a GPU yet."""
     beat_timeout_s: float = 0.0
     """A worker whose engine shows no step for this long is replaced; 0: for as long as the engine says it may take."""
 
@@ -109,6 +115,8 @@ _CHOICES = {
     "device": get_args(Device),
     "precision": get_args(Precision),
     "compile": get_args(Compile),
+    "attention": get_args(Attention),
+    "graphs": get_args(Graphs),
     "log_level": ("debug", "info", "warning"),
 }
 _RANGES = {"port": (0, 65535), "workers": (0, 64), "beat_timeout_s": (0.0, 86400.0)}

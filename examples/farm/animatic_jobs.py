@@ -122,7 +122,7 @@ def tasks(asked: argparse.Namespace) -> Iterator[tuple[Task, Pictures]]:
         whole = Order(start=asked.board, end=asked.board, out=asked.board, engine=asked.engine)
         longest = max(hole.num_frames for hole in holes) + 2
         choice, settings = choose_engine(whole, Wanted(width, height, longest, 2), config, None, notes)
-        wish, weights = wish_of(asked).with_defaults(settings), weights_of(choice.info.id, config, None)
+        wish, weights = wish_of(asked).with_defaults(settings, choice.size), weights_of(choice.info.id, config, None)
         for hole in holes:
             yield task_of(hole, wish, choice, weights, pictures, notes), pictures
 

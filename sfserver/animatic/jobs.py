@@ -46,9 +46,9 @@ class Wish:
     keeps_recipe: bool = True
     """Recipes hold the prompts; some must not leave them in files."""
 
-    def with_defaults(self, settings: Mapping[str, str]) -> Wish:
-        """With what `auto` would set, where nothing else was asked for."""
-        return evolve(self, settings={**settings, **self.settings})
+    def with_defaults(self, settings: Mapping[str, str], size: tuple[int, int] | None = None) -> Wish:
+        """With what `auto` would set, and the size that fits the GPU, where nothing else was asked for."""
+        return evolve(self, settings={**settings, **self.settings}, size=self.size or size)
 
 
 @frozen(eq=False)

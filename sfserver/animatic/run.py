@@ -109,9 +109,10 @@ def _filled(
         connect=job.connect,
     )
     prompts = 1 + max(len(hole.words.later) for hole in holes)
-    clip = Wanted(width, height, longest, prompts=prompts, settings=job.wish.settings)
+    is_exact = job.wish.size is not None
+    clip = Wanted(width, height, longest, is_exact=is_exact, settled=job.wish.settings, prompts=prompts)
     choice, settings = choose_engine(order, clip, config, client, watcher)
-    wish = job.wish.with_defaults(settings)
+    wish = job.wish.with_defaults(settings, choice.size)
     folder = boards.media_folder(job.out)
     made = make_folder(folder)
     try:

@@ -53,6 +53,8 @@ class Choice:
 
     info: m.EngineInfo
     load: Callable[[], base.Engine]
+    size: tuple[int, int] | None = None
+    """The clip's, where it must be smaller here than its pictures are."""
 
 
 class Notes(Protocol):
@@ -84,13 +86,14 @@ def prepare(
     for one in loaded.values():
         for note in one.notes:
             watcher.note(note)
-    first = order.size or loaded[0].image.shape[1::-1]
-    prompts = 1 + len(order.prompts)
-    clip = Wanted(first[0], first[1], order.num_frames, len(loaded), prompts=prompts, settings=order.settings)
-    choice, settings = choose_engine(order, clip, config, client, watcher)
+    height, width = loaded[0].image.shape[:2]
+    width, height = order.size or (width, height)
+    is_exact, prompts = order.size is not None, 1 + len(order.prompts)
+    clip = Wanted(width, height, order.num_frames, len(loaded), is_exact, order.settings, prompts)
+    choice, settings = choose_engine(order, clip, config, client, watcher, is_planned=runs_here)
     if not runs_here:
         choice = evolve(choice, info=evolve(choice.info, available=True, missing=()))
-    order = evolve(order, settings={**settings, **order.settings})
+    order = evolve(order, settings={**settings, **order.settings}, size=order.size or choice.size)
     images = {at: one.image for at, one in loaded.items()}
     plan = plan_for(order, images, choice.info, watcher)
     return Prepared(order, choice, plan, recipes.recipe_of(order, plan, images, weights_for(order, choice, config)))
@@ -105,19 +108,29 @@ def connected(config: ServerConfig, name: str = "sfserver generate") -> Client:
 
 
 def choose_engine(
-    order: Order, clip: Wanted, config: ServerConfig, client: Client | None, watcher: Notes
+    order: Order, clip: Wanted, config: ServerConfig, client: Client | None, watcher: Notes, *, is_planned: bool = True
 ) -> tuple[Choice, Mapping[str, str]]:
-    """The engine that is meant, and what `auto` would set. Raises RequestError where there is none of that name."""
+    """The engine that is meant, and what it is set to so that the clip fits the GPU, if that `is_planned`.
+
+    Raises RequestError where there is none of that name.
+    """
     welcome = client.wait_ready() if client else None
     infos, wanted = welcome.engines if welcome else table.describe_all(config), order.engine
-    settings: Mapping[str, str] = {}
+    chosen: table.Choice | None = None
     if wanted == AUTO and welcome:  # the server chooses, and says why; until then, whichever could make the clip
         wanted = table.choose_of(infos, UNKNOWN_MEMORY_BYTES, clip).engine
     elif wanted == AUTO:
         chosen = table.choose_for(infos, config, clip)
-        wanted, settings = chosen.engine, {name: str(value) for name, value in chosen.settings.items()}
+        wanted = chosen.engine
+    elif not welcome and is_planned and order.again is None:
+        chosen = table.changed_to_fit(infos, wanted, config, clip)
+    if chosen:
         watcher.note(chosen.reason)
-    choice = next((Choice(info, partial(table.load, info.id, config)) for info in infos if info.id == wanted), None)
+    settings = {name: str(value) for name, value in chosen.settings.items()} if chosen else {}
+    size = chosen.size if chosen else None
+    choice = next(
+        (Choice(info, partial(table.load, info.id, config), size) for info in infos if info.id == wanted), None
+    )
     if choice is None and Path(wanted).is_dir():
         choice = _engine_of(Path(wanted), config, welcome.engines if welcome else None)
     if choice is None:

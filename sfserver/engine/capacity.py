@@ -7,7 +7,7 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from ..model.config import DitConfig
-from .geometry import SIZE_MULTIPLE, Geometry
+from .geometry import FRAMES_PER_LATENT, PIXELS_PER_LATENT, SIZE_MULTIPLE, Geometry, strips
 from .presets import TRAINED_LATENTS, Preset
 
 Decoder = Literal["wan", "tae"]
@@ -68,6 +68,8 @@ class Need:
     """Of the VAE's encoder, that wait between blocks for the next part of the VACE context."""
 
     decoder: Decoder = "wan"
+    tiled: bool = False
+    """Decoded in strips: less is worked in at once, a little more is kept."""
     eight_bit: bool = False
     """Whether the large matrices are in 8 bits."""
     drafted: bool = False
@@ -104,10 +106,8 @@ class Need:
         if self.eight_bit:  # what enters the largest product: as it is, and in float32 thrice while it is rounded
             activations = max(activations, widest * (4 * in_float32 + c.ffn_dim * (self.element_bytes + 3 * 4 + 1)))
         hints = len(c.vace_layers) * widest * c.dim * self.element_bytes if self.vace_span else 0
-        is_tae = self.decoder == "tae"
-        state = (TAE_STATE_ELEMENTS if is_tae else VAE_STATE_ELEMENTS) * width * height * self.element_bytes
+        state, decoding = self.decoder_bytes(width, height)
         encoder_state = ENCODER_STATE_ELEMENTS * width * height * self.element_bytes
-        decoding = (TAE_WORK_ELEMENTS if is_tae else VAE_WORK_ELEMENTS) * width * height * self.element_bytes
         work = ENCODER_WORK_ELEMENTS * width * height * self.element_bytes
         encoding = encoder_state + work if self.vace_span else 0
         kept = self.weight_bytes + self.cache_bytes(width, height) + text + state
@@ -119,6 +119,18 @@ class Need:
         if self.drafted:  # before there is a cache or anything to decode
             most = max(most, self.weight_bytes + text + draft_bytes(width, height))
         return most + OVERHEAD_BYTES + (self.drafted or self.matted) * DRAFT_WEIGHT_BYTES
+
+    def decoder_bytes(self, width: int, height: int) -> tuple[int, int]:
+        """(what the decoder keeps between blocks, what it works in beside that)."""
+        is_tae = self.decoder == "tae"
+        kept = (TAE_STATE_ELEMENTS if is_tae else VAE_STATE_ELEMENTS) * width * height * self.element_bytes
+        worked_in = (TAE_WORK_ELEMENTS if is_tae else VAE_WORK_ELEMENTS) * width * height * self.element_bytes
+        if not self.tiled:
+            return kept, worked_in
+        side = max(width, height) // PIXELS_PER_LATENT
+        parts = [len(part) for part in strips(side)]
+        joined = 3 * FRAMES_PER_LATENT * self.per_pass * width * height * self.element_bytes
+        return kept * sum(parts) // side, worked_in * max(parts) // side + joined
 
 
 def draft_bytes(width: int, height: int, along: bool = False) -> int:
@@ -174,6 +186,7 @@ def need_of(
     keyframes: int,
     decoder: Decoder = "wan",
     eight_bit: bool = False,
+    tiled: bool = False,
 ) -> Need:
     """Of a clip with a preset under settings, in bfloat16 but for matrices in 8 bits. The first of the keyframes is
     taken to begin the clip."""
@@ -192,6 +205,7 @@ def need_of(
         element_bytes=2,
         transformers=preset.transformers,
         decoder=decoder,
+        tiled=tiled,
         eight_bit=eight_bit,
     )
 

@@ -1,24 +1,31 @@
 """What a card of so much memory can do with a model: the first of its ways that fits, and what was given up for that.
 
-Given up in this order: decoding beside the next block (a little speed), the window down to three blocks (motion is
-forgotten sooner), the model's own decoder (a little softness), then the size of the picture. Arithmetic only.
+Given up in this order: decoding beside the next block (a little speed), decoding the picture as a whole (a little more
+of it), the window down to three blocks (motion is forgotten sooner), the model's own decoder (a little softness), then
+the size of the picture. Arithmetic only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import frozen
+from sfwire.messages import Value
 
 from .capacity import Decoder, Need, largest_size, need_of
-from .geometry import SIZE_MULTIPLE, latent_of, plan
+from .geometry import Geometry, latent_of, plan
 from .presets import Preset
 
 LEAST_BLOCKS = 3
 """A window holds this many blocks besides its sink: with fewer, motion is forgotten before it is over."""
+LEAST_SHARE = 0.5
+"""Of a side, to which it may be made smaller: less is a preview of the clip that was asked for."""
 USABLE = 0.93
 """Of a card's memory: the rest is the desktop's, or lies between what the allocator has given out."""
 GIB = 1024**3
+NOTHING_SET: Mapping[str, Value] = {}
+OpenWay = tuple[str, int, Decoder, bool]
+"""Strategy, window, decoder, and whether it decodes in strips."""
 
 
 @frozen
@@ -28,15 +35,16 @@ class Way:
     strategy: str
     window: int
     decoder: Decoder
+    tiled: bool
     beside: bool
     width: int
     height: int
     bytes: int
 
-    def changes(self, preset: Preset) -> dict[str, str | int]:
+    def changes(self, preset: Preset) -> dict[str, Value]:
         """Settings that are not the preset's own."""
-        usual = {"strategy": preset.strategies[0], "window": preset.window, "decoder": "wan"}
-        chosen = {"strategy": self.strategy, "window": self.window, "decoder": self.decoder}
+        usual = {"strategy": preset.strategies[0], "window": preset.window, "decoder": "wan", "tiled": False}
+        chosen = {"strategy": self.strategy, "window": self.window, "decoder": self.decoder, "tiled": self.tiled}
         return {name: value for name, value in chosen.items() if value != usual[name]}
 
 
@@ -49,57 +57,107 @@ def way_on(
     keyframes: int = 2,
     has_tae: bool = True,
     eight_bit: bool = False,
+    settled: Mapping[str, Value] = NOTHING_SET,
 ) -> Way | None:
-    """The best way that fits; None where not even a small picture does. `eight_bit` is of the large matrices."""
+    """The best way that fits; None where not even a small picture does. `eight_bit` is of the large matrices; settings
+    that are `settled` stay as they are. Sizes are multiples of the model's.
+    """
+    return way_among(
+        ways(preset, has_tae, settled), preset, usable_bytes, width, height, num_frames, keyframes, eight_bit
+    )
+
+
+def way_among(
+    open_ways: Iterable[OpenWay],
+    preset: Preset,
+    usable_bytes: int,
+    width: int,
+    height: int,
+    num_frames: int,
+    keyframes: int,
+    eight_bit: bool,
+) -> Way | None:
+    """The same, of some of its ways."""
     latents = latent_of(num_frames - 1) + 1
     needs = [
-        (strategy, window, need_of(preset, strategy, window, latents, keyframes, decoder, eight_bit))
-        for strategy, window, decoder in ways(preset, has_tae)
+        (strategy, window, need_of(preset, strategy, window, latents, keyframes, decoder, eight_bit, tiled))
+        for strategy, window, decoder, tiled in open_ways
     ]
     for strategy, window, need in needs:
-        for beside in (True, False):
+        for beside in (False,) if need.tiled else (True, False):
             taken = need.at(width, height, beside)
             if taken <= usable_bytes:
-                return Way(strategy, window, need.decoder, beside, width, height, taken)
-    return _smaller(needs[-1][0], needs[-1][1], needs[-1][2], usable_bytes, width, height, num_frames)
+                return Way(strategy, window, need.decoder, need.tiled, beside, width, height, taken)
+    return _smaller(needs, usable_bytes, plan(width, height, num_frames, preset.per_block))
 
 
-def _smaller(
-    strategy: str, window: int, need: Need, usable_bytes: int, width: int, height: int, num_frames: int
-) -> Way | None:
-    size = largest_size(need, plan(width, height, num_frames, need.per_pass), usable_bytes)
-    if size is None or min(size) < 8 * SIZE_MULTIPLE:  # nobody wants less
-        return None
-    beside = need.at(*size, beside=True) <= usable_bytes
-    return Way(strategy, window, need.decoder, beside, *size, need.at(*size, beside))
+def _smaller(needs: Sequence[tuple[str, int, Need]], usable_bytes: int, geometry: Geometry) -> Way | None:
+    """The largest picture that any of the ways can make, by the first of those that can."""
+    found: list[Way] = []
+    for strategy, window, need in needs:
+        size = largest_size(need, geometry, usable_bytes)
+        if size and size[0] >= LEAST_SHARE * geometry.width and size[1] >= LEAST_SHARE * geometry.height:
+            found.append(Way(strategy, window, need.decoder, need.tiled, False, *size, need.at(*size)))
+    return max(found, key=lambda way: way.width * way.height, default=None)
 
 
-def ways(preset: Preset, has_tae: bool) -> Iterator[tuple[str, int, Decoder]]:
-    """(strategy, window, decoder), the usual one first, those that give up more later."""
-    usual = preset.strategies[0]
+def ways(
+    preset: Preset, has_tae: bool, settled: Mapping[str, Value] = NOTHING_SET, num_frames: int = 0, prompts: int = 1
+) -> Iterator[OpenWay]:
+    """The usual one first, those that give up more later. Settings that are `settled` stay, and under several prompts
+    the ways that make a clip of `num_frames` at once are left out."""
+
+    def is_left(name: str, value: Value) -> bool:
+        return name not in settled or str(settled[name]).lower() == str(value).lower()
+
+    usual = str(settled.get("strategy", preset.strategies[0]))
     least = preset.sink + LEAST_BLOCKS * preset.per_block
-    windows = [preset.window]
-    if usual != "joint":
+    windows = [_whole(settled.get("window"), preset.window)]
+    if "joint" not in usual.split("+") and "window" not in settled:
         windows += range(preset.window - preset.per_block, least - 1, -preset.per_block)
     decoders: list[Decoder] = ["wan", "tae"] if has_tae else ["wan"]
+    memories = [(usual, window) for window in windows]
+    if "joint" in preset.strategies and usual != "joint" and is_left("strategy", "joint"):
+        memories.append(("joint", windows[0]))
     for decoder in decoders:
-        for window in windows:
-            yield usual, window, decoder
-        if "joint" in preset.strategies and usual != "joint":
-            yield "joint", preset.window, decoder
+        for strategy, window in memories:
+            if prompts > 1 and _is_at_once(preset, strategy, latent_of(num_frames - 1) + 1):
+                continue
+            for tiled in (False, True):
+                if is_left("decoder", decoder) and is_left("tiled", tiled):
+                    yield strategy, window, decoder, tiled
+
+
+def _whole(value: Value | None, otherwise: int) -> int:
+    """A number that may have been typed; one that is none is refused by whoever checks the request."""
+    return int(str(value)) if str(value).isdecimal() else otherwise
+
+
+def _is_at_once(preset: Preset, strategy: str, latents: int) -> bool:
+    """Whether one block is all there is to make."""
+    parts = strategy.split("+")
+    return "joint" in parts or latents - ("anchor" in parts) <= preset.per_block
 
 
 def told(preset: Preset, way: Way | None, card_gb: float, width: int, height: int) -> str:
     """One line for whoever owns the card."""
     if way is None:
-        return f"{preset.id} does not fit {card_gb:g} GB; the draft engine needs no GPU"
-    given_up = [f"{name} {value}" for name, value in way.changes(preset).items()]
+        return f"{preset.id} does not fit {card_gb:g} GB at half of {width}x{height}; the draft engine needs no GPU"
+    given_up: list[str] = []
     if (way.width, way.height) != (width, height):
-        given_up.insert(0, f"that size instead of {width}x{height}")
-    if not way.beside:
+        given_up.append(f"smaller than {width}x{height}")
+    if way.strategy != preset.strategies[0]:
+        given_up.append("all of the clip at once, without early frames" if way.strategy == "joint" else way.strategy)
+    if way.window != preset.window:
+        given_up.append(f"window {way.window} instead of {preset.window}")
+    if way.decoder != "wan":
+        given_up.append("the small decoder")
+    if way.tiled:
+        given_up.append("decoding in strips")
+    elif not way.beside:
         given_up.append("decoding in turn")
-    how = f" with {', '.join(given_up)}, so that it fits" if given_up else ", nothing given up"
-    return f"{preset.id} at {way.width}x{way.height} takes {way.bytes / 1e9:.1f} of {card_gb:g} GB{how}"
+    how = ", ".join(given_up) or "nothing given up"
+    return f"{preset.id} at {way.width}x{way.height} takes {way.bytes / GIB:.1f} of {card_gb:g} GB: {how}"
 
 
 def usable(card_gib: float) -> int:

@@ -1,24 +1,23 @@
 """What `auto` means for one clip: an engine, and for a model that would not fit as it is, settings with which it does.
 
-The first that is complete, can make the clip as it is asked for and fits the GPU's memory is taken; before a model is
-given up, its other ways are tried (`cards`): a smaller window, the whole clip at once, the small decoder. What was set
-by hand stays as it is, and an engine that has no such setting is passed over. Arithmetic only; imports no torch.
+The first that is complete, can make the clip and fits the GPU's memory is taken; before a model is given up, its
+other ways are tried (`cards`): a smaller window, the whole clip at once, the small decoder. Where none of them fits at
+the clip's own size and nobody has settled that, the model that can make the largest picture is taken, with its size.
+What was set by hand stays as it is, and an engine that has no such setting is passed over. Arithmetic only; imports no
+torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from attrs import field, frozen
 from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo, Value
 
-from . import capacity
-from .capacity import Decoder
-from .cards import way_on, ways
-from .geometry import latent_of
-from .presets import Preset, find
+from .cards import GIB, NOTHING_SET, USABLE, Way, way_among, ways
+from .presets import find
 
 
 @frozen
@@ -30,16 +29,22 @@ class Wanted:
     num_frames: int
     keyframes: int = 2
     is_exact: bool = False
-    """The pictures have this size already; otherwise they are fitted to the engine's."""
+    """The pictures have this size already, or somebody has asked for it; otherwise they are fitted to the engine's."""
+    settled: Mapping[str, Value] = field(factory=lambda: NOTHING_SET)
+    """Settings that somebody has asked for, as values or as they were typed."""
     prompts: int = 1
     """One after the other in the clip: then it cannot be made at once."""
-    settings: Mapping[str, Value] = field(factory=dict[str, Value])
-    """What was set by hand, as values or as they were typed."""
 
     def size_in(self, info: EngineInfo) -> tuple[int, int]:
-        """About the size that the engine will make of it: what is too large is made smaller."""
+        """About the size that the engine will make of it, in its multiples: what is too large is made smaller."""
+        if self.is_exact:
+            return self.width, self.height
         shrink = min(1.0, math.sqrt(info.max_pixels / (self.width * self.height)))
-        return round(self.width * shrink), round(self.height * shrink)
+        step = info.size_multiple
+        width, height = (max(step, round(side * shrink / step) * step) for side in (self.width, self.height))
+        while width * height > info.max_pixels:  # rounding up went over the limit
+            width, height = (width - step, height) if width >= height else (width, height - step)
+        return width, height
 
 
 @frozen
@@ -49,6 +54,12 @@ class Choice:
     engine: str
     reason: str
     settings: dict[str, Value] = field(factory=dict[str, Value])
+    size: tuple[int, int] | None = None
+    """The clip's (width, height), where it must be smaller than was wanted."""
+
+    @property
+    def pixels(self) -> int:
+        return self.size[0] * self.size[1] if self.size else 0
 
 
 def choose(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted, eight_bit: bool = False) -> Choice:
@@ -60,21 +71,35 @@ def choose(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted, eight_b
     may want but nobody expects.
     """
     passed_over: list[str] = []
+    smaller: list[Choice] = []
     usable = [info for info in infos if info.available]
     for info in usable:
         if why_not := _cannot(info, clip):
             passed_over.append(why_not)
             continue
-        found = _fitting(info, memory_bytes, clip, eight_bit)
-        if isinstance(found, Choice):
-            because = f"; {passed_over[0]}" if passed_over else ""
-            return Choice(found.engine, f"{info.title}: {found.reason}{because}", found.settings)
-        passed_over.append(found)
+        if not info.memory_bytes and smaller:  # a model that makes it smaller, before an engine of another kind
+            break
+        found = fitting(info, memory_bytes, clip, eight_bit)
+        if isinstance(found, str):
+            passed_over.append(found)
+        elif found.size:
+            smaller.append(found)
+        else:
+            return _because(found, info, passed_over)
+    if smaller:
+        found = max(smaller, key=lambda choice: choice.pixels)  # of equals the first
+        (info,) = (info for info in usable if info.id == found.engine)
+        return _because(found, info, passed_over)
     if not usable:
         raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, "no engine is complete; run sfserver models", "engine")
     if all(_cannot(info, clip) for info in usable):  # whoever checks the request names the value and the limit
         return Choice(usable[-1].id, passed_over[-1])
     raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, f"no engine will do here: {'; '.join(passed_over)}", "engine")
+
+
+def _because(found: Choice, info: EngineInfo, passed_over: list[str]) -> Choice:
+    because = f"; {passed_over[0]}" if passed_over else ""
+    return Choice(found.engine, f"{info.title}: {found.reason}{because}", found.settings, found.size)
 
 
 def _cannot(info: EngineInfo, clip: Wanted) -> str | None:
@@ -88,7 +113,7 @@ def _cannot(info: EngineInfo, clip: Wanted) -> str | None:
     if clip.is_exact and (clip.width % info.size_multiple or clip.height % info.size_multiple):
         return f"{info.title} makes sides that are multiples of {info.size_multiple}"
     known = {parameter.name: parameter for parameter in info.parameters}
-    for name, value in clip.settings.items():
+    for name, value in clip.settled.items():
         if name not in known:
             return f"{info.title} has no setting {name}"
         if known[name].kind == "choice" and value not in known[name].choices:
@@ -96,70 +121,38 @@ def _cannot(info: EngineInfo, clip: Wanted) -> str | None:
     return None
 
 
-def _fitting(info: EngineInfo, memory_bytes: int, clip: Wanted, eight_bit: bool) -> Choice | str:
-    """Settings with which it fits, or why it does not."""
+def fitting(info: EngineInfo, memory_bytes: int, clip: Wanted, eight_bit: bool) -> Choice | str:
+    """Settings with which an engine that can make the clip fits, and its size where that must be smaller; or why it
+    does not."""
     if not info.memory_bytes:
         return Choice(info.id, "the first that is complete and can do it")
     if not memory_bytes:
         return f"{info.title} is complete, but there is no GPU; ask for it by name if you can wait"
-    preset, gpu = find(info.id), f"{memory_bytes / 1e9:.0f} GB"
-    least = info.memory_bytes
+    preset, usable = find(info.id), int(USABLE * memory_bytes)
     if preset is None:  # a folder of one's own
-        fits = least <= memory_bytes
-        return Choice(info.id, f"needs about {least / 1e9:.1f} of {gpu}") if fits else _too_large(info, least, gpu)
-    has_tae, size = any(parameter.name == "decoder" for parameter in info.parameters), clip.size_in(info)
-    latents, open_ways = latent_of(clip.num_frames - 1) + 1, list(_open_ways(preset, has_tae, clip))
+        needs = f"{info.memory_bytes / GIB:.1f} of {_gb(memory_bytes)}"
+        return Choice(info.id, f"needs about {needs}") if info.memory_bytes <= usable else f"{info.title} needs {needs}"
+    size = clip.size_in(info)
+    has_tae = any(parameter.name == "decoder" for parameter in info.parameters)
+    open_ways = list(ways(preset, has_tae, clip.settled, clip.num_frames, clip.prompts))
     if not open_ways:
         return f"{info.title} makes this clip at once, under one prompt"
-    for strategy, window, decoder in open_ways:
-        need = capacity.need_of(preset, strategy, window, latents, clip.keyframes, decoder, eight_bit)
-        taken = need.at(*size)
-        least = min(least, taken)
-        if taken <= memory_bytes:
-            settings = _settings(preset, strategy, window, decoder, clip.settings)
-            how = f" with {', '.join(f'{name} {value}' for name, value in settings.items())}" if settings else ""
-            return Choice(info.id, f"needs about {taken / 1e9:.1f} of {gpu}{how}", settings)
-    smaller = way_on(preset, memory_bytes, *size, clip.num_frames, clip.keyframes, has_tae, eight_bit)
-    is_less = (
-        smaller is not None and (smaller.width, smaller.height) != size
-    )  # else it is not the size that is too much
-    instead = f"; {smaller.width}x{smaller.height} would fit" if smaller and is_less else ""
-    return f"{_too_large(info, least, gpu)}{instead}"
+    way = way_among(open_ways, preset, usable, *size, clip.num_frames, clip.keyframes, eight_bit)
+    if way is None:
+        return f"{info.title} does not fit {_gb(memory_bytes)} at half of {size[0]}x{size[1]}"
+    made = (way.width, way.height)
+    if made != size and clip.is_exact:
+        return f"{info.title} does not fit {_gb(memory_bytes)} at {size[0]}x{size[1]}, {made[0]}x{made[1]} would"
+    settings = {name: value for name, value in way.changes(preset).items() if name not in clip.settled}
+    needs = f"needs about {way.bytes / GIB:.1f} of {_gb(memory_bytes)}{_how(settings, way, size)}"
+    return Choice(info.id, needs, settings, None if made == size else made)
 
 
-def _open_ways(preset: Preset, has_tae: bool, clip: Wanted) -> Iterator[tuple[str, int, Decoder]]:
-    """`ways` as far as the clip's settings and prompts leave them open."""
-    latents = latent_of(clip.num_frames - 1) + 1
-    seen: set[tuple[str, int, Decoder]] = set()
-    for strategy, window, decoder in ways(preset, has_tae):
-        set_strategy, set_window = clip.settings.get("strategy", strategy), clip.settings.get("window", window)
-        set_decoder: Decoder = "tae" if clip.settings.get("decoder", decoder) == "tae" else "wan"
-        way = str(set_strategy), _whole(set_window, window), set_decoder
-        if way not in seen and not (clip.prompts > 1 and _is_at_once(preset, way[0], latents)):
-            seen.add(way)
-            yield way
+def _how(changes: Mapping[str, Value], way: Way, size: tuple[int, int]) -> str:
+    given_up = f" with {', '.join(f'{name} {value}' for name, value in changes.items())}" if changes else ""
+    is_smaller = (way.width, way.height) != size
+    return f"{given_up} at {way.width}x{way.height}, as {size[0]}x{size[1]} does not fit" if is_smaller else given_up
 
 
-def _whole(value: Value, otherwise: int) -> int:
-    """A number that may have been typed; one that is none is refused by whoever checks the request."""
-    return int(value) if str(value).isdecimal() else otherwise
-
-
-def _is_at_once(preset: Preset, strategy: str, latents: int) -> bool:
-    """Whether one block is all there is to make."""
-    parts = strategy.split("+")
-    return "joint" in parts or latents - ("anchor" in parts) <= preset.per_block
-
-
-def _too_large(info: EngineInfo, least: int, gpu: str) -> str:
-    return f"{info.title} needs {least / 1e9:.1f} GB at the least, the GPU has {gpu}"
-
-
-def _settings(
-    preset: Preset, strategy: str, window: int, decoder: Decoder, by_hand: Mapping[str, Value]
-) -> dict[str, Value]:
-    """What is to be set for a way, beside what was set by hand."""
-    settings: dict[str, Value] = {"strategy": strategy} if strategy != preset.strategies[0] else {}
-    settings |= {"window": window} if window != preset.window else {}
-    settings |= {"decoder": decoder} if decoder != "wan" else {}
-    return {name: value for name, value in settings.items() if name not in by_hand}
+def _gb(memory_bytes: int) -> str:
+    return f"{memory_bytes / GIB:.0f} GB"  # as it is sold

@@ -59,15 +59,24 @@ class Strategy:
 
 
 def plan_clip(
-    width: int, height: int, num_frames: int, keyframes: Sequence[Keyframe], preset: Preset, strategy: Strategy
+    width: int,
+    height: int,
+    num_frames: int,
+    keyframes: Sequence[Keyframe],
+    preset: Preset,
+    strategy: Strategy,
+    first: int = 0,
 ) -> Geometry:
-    """The blocks of a request. A first frame that is anchored is a block by itself, as in image-to-video rollouts; the
-    latents of more first frames follow in blocks of the usual length, as when a clip is extended.
+    """The blocks of a request, the first that is made of `first` latents, if that is not 0. A first frame that is
+    anchored is a block by itself, as in image-to-video rollouts; the latents of more first frames follow in blocks of
+    the usual length, as when a clip is extended.
     """
     lead = given_lead(keyframes) if strategy.anchor and not strategy.whole else 0
     lead = min(lead, latent_of(num_frames - 1))  # something is left to make
     given = [1] * min(lead, 1) + [min(preset.per_block, lead - i) for i in range(1, lead, preset.per_block)]
-    return plan(width, height, num_frames, None if strategy.whole else preset.per_block, given)
+    if strategy.whole:
+        return plan(width, height, num_frames, None, given)
+    return plan(width, height, num_frames, preset.per_block, given, first)
 
 
 class GreyClip:

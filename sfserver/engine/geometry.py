@@ -16,6 +16,9 @@ PATCH = 2
 SIZE_MULTIPLE = PIXELS_PER_LATENT * PATCH
 """Width and height of a clip, in pixels, are multiples of this."""
 LATENT_CHANNELS = 16
+STRIPS, STRIP_OVERLAP = 3, 12
+"""A decoder that must work in less memory decodes so many parts of the longer side one after the other, which overlap
+by so many latent pixels: as little at once as four quarters would be, for half of their overlaps."""
 
 
 def latent_of(frame: int) -> int:
@@ -33,6 +36,14 @@ def frames_of(latent: int) -> range:
     if latent == 0:
         return range(1)
     return range(FRAMES_PER_LATENT * (latent - 1) + 1, FRAMES_PER_LATENT * latent + 1)
+
+
+def strips(length: int) -> list[range]:
+    """A side of so many latent pixels in parts of the same length, which overlap; a short one in fewer, or as it is."""
+    count = max(1, min(STRIPS, length // (2 * STRIP_OVERLAP)))
+    each = -(-(length + (count - 1) * STRIP_OVERLAP) // count)
+    starts = [i * (length - each) // (count - 1) for i in range(count)] if count > 1 else [0]
+    return [range(start, start + each) for start in starts]
 
 
 @frozen

@@ -28,6 +28,7 @@ from ..model.attention import Group, grouped, kernel_preference
 from ..model.cache import CacheShape, KvCache
 from ..model.config import DitConfig
 from ..model.dit import EAGER, Dit, How
+from ..model.graphs import SMALL_TOKENS, Played, Record
 from ..model.positions import Policy, Positions
 from ..model.rope import RopeTable
 from ..model.vace import Vace
@@ -50,6 +51,8 @@ class Networks:
     how: How = EAGER
     clean: Dit | None = None
     """Makes the clean passes, where a model has another network for them (Self Gradient Forcing+)."""
+    record: Record | None = None
+    """Records a small block's passes, so that all but the first two are played (`model.graphs`)."""
 
 
 @frozen(eq=False)
@@ -212,11 +215,12 @@ class Rollout:
         view = yield from self._view(block)
         self._seat(block)
         x, advance = noise, schedule.begin()
+        flow_of = self._flow_of(block, view)
         try:
             for i, t in enumerate(schedule.timesteps):
                 x = self._with_known(x, block, noise, schedule.sigmas[i], passes_left=len(schedule) - i)
                 is_exit = i + 1 == len(schedule)
-                flow = self._flow(x, t, block, view, graph=is_exit and self._graph != "none")
+                flow = flow_of(x, t, is_exit)
                 x = advance(i, x, flow, partial(self._noise, block.index, i + 1))
                 yield self._step("denoising")
         except GeneratorExit:
@@ -224,8 +228,22 @@ class Rollout:
             raise
         return self._with_known(x, block, noise, sigma=0.0, passes_left=0)
 
+    def _flow_of(self, block: Block, view: View | None) -> Callable[[Tensor, float, bool], Tensor]:
+        """How a block's denoising passes are made: (latents, timestep, whether it is the last) to their flow."""
+        record, tokens = self._networks.record, block.count * self._geometry.tokens_per_latent
+        if record is None or tokens > SMALL_TOKENS or self._guide.biases(block):  # biases come from the host
+            return lambda x, t, is_exit: self._flow(x, t, block, view, graph=is_exit and self._graph != "none")
+        played = Played(lambda x, t: self._flow(x, t, block, view), record)
+        return lambda x, t, _: played(x, torch.full((), t, device=self._device))
+
     def _flow(
-        self, x: Tensor, t: float, block: Block, view: View | None = None, clean: bool = False, graph: bool = False
+        self,
+        x: Tensor,
+        t: float | Tensor,
+        block: Block,
+        view: View | None = None,
+        clean: bool = False,
+        graph: bool = False,
     ) -> Tensor:
         """One pass under each prompt: the flow of the block's latents, after guidance. VACE speaks of a view alone."""
         with torch.set_grad_enabled(graph):
@@ -236,7 +254,14 @@ class Rollout:
         return away + self._sampling.guidance * (towards - away)
 
     def _pass(
-        self, x: Tensor, t: float, block: Block, view: View | None, clean: bool, prompt: Prompt, cache: KvCache | None
+        self,
+        x: Tensor,
+        t: float | Tensor,
+        block: Block,
+        view: View | None,
+        clean: bool,
+        prompt: Prompt,
+        cache: KvCache | None,
     ) -> Tensor:
         networks, how = self._networks, self._networks.how
         dit, text = (networks.clean, prompt.clean_text) if clean and networks.clean else (networks.dit, prompt.text)
@@ -247,7 +272,7 @@ class Rollout:
             hints = self._hints(x, t, block, view, prompt) if view else ()
             return dit(x, self._timesteps(t), text, rotation, cache, hints, how, groups=groups)
 
-    def _hints(self, x: Tensor, t: float, block: Block, view: View, prompt: Prompt) -> Sequence[Tensor]:
+    def _hints(self, x: Tensor, t: float | Tensor, block: Block, view: View, prompt: Prompt) -> Sequence[Tensor]:
         """What the VACE branch has to say about the block."""
         dit, vace, guide = self._networks.dit, self._networks.vace, self._guide
         assert vace
@@ -270,10 +295,10 @@ class Rollout:
         places = ((slice(i * tokens, (i + 1) * tokens), biases.get(p, (0.0,))) for i, p in enumerate(span))
         return grouped(places) if biases else ()
 
-    def _timesteps(self, t: float, count: int = 1, future: int = 0) -> Tensor:
+    def _timesteps(self, t: float | Tensor, count: int = 1, future: int = 0) -> Tensor:
         """[B, F]: one timestep for all latents, or each its own where `future` ones are still pure noise."""
-        timesteps = torch.full((1, count + future), t, device=self._device)
-        timesteps[:, count:] = PURE_NOISE_T
+        timesteps = torch.full((1, count + future), PURE_NOISE_T, device=self._device)
+        timesteps[:, :count] = t
         return timesteps
 
     def _schedule(self, block: Block) -> Schedule:

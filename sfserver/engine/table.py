@@ -14,12 +14,10 @@ from sfwire.messages import EngineInfo
 from ..config import ServerConfig
 from .base import Engine
 from .capacity import USUAL_SIZE
-from .choice import Choice, Wanted
+from .choice import Choice, Wanted, fitting
 from .choice import choose as choose_clip
-from .presets import SMALL_WORLD
-
-USUAL = Wanted(*USUAL_SIZE, num_frames=81)
-"""The clip that models are made for, between two keyframes."""
+from .geometry import frames_of
+from .presets import SMALL_WORLD, TRAINED_LATENTS
 
 
 def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:
@@ -56,20 +54,20 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
 
 
 def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]:
-    """What `auto` mostly comes to here, for a clip of the usual size: (engine id, the reason in one sentence).
+    """What `auto` mostly means here: (engine id, the reason in one sentence). For the usual clip, see `choice.choose`.
 
-    Where nothing fits it is what needs the least memory. Raises RequestError where nothing is complete.
+    Never the small world, which knows nothing of anybody's pictures. Raises RequestError where nothing is complete.
     """
-    infos = list(infos)
-    usable = [info for info in infos if info.available and info.id != SMALL_WORLD.id]
-    if not usable:
-        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, "no engine is complete; run sfserver models", "engine")
+    infos = [info for info in infos if info.id != SMALL_WORLD.id]
     try:
-        choice = choose_for(infos, config, USUAL)
+        chosen = choose_for(infos, config, Wanted(*USUAL_SIZE, frames_of(TRAINED_LATENTS - 1).stop))
     except RequestError:
-        best = min(usable, key=lambda info: info.memory_bytes)
-        return best.id, f"{best.title}: nothing that is complete fits; this needs the least memory"
-    return choice.engine, choice.reason
+        usable = [info for info in infos if info.available]
+        if not usable:
+            raise
+        least = min(usable, key=lambda info: info.memory_bytes)
+        return least.id, f"{least.title}: nothing that is complete fits; this needs the least memory"
+    return chosen.engine, chosen.reason
 
 
 def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) -> Choice:
@@ -77,6 +75,28 @@ def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) 
     infos = list(infos)
     memory = gpu_memory_bytes(config) if any(info.available and info.memory_bytes for info in infos) else 0
     return choose_of(infos, memory, clip, eight_bit=config.precision in ("fp8", "int8"))
+
+
+def changed_to_fit(infos: Iterable[EngineInfo], engine_id: str, config: ServerConfig, clip: Wanted) -> Choice | None:
+    """What an engine that was asked for by name needs here so that the clip fits; None where that is nothing, or not to
+    be had: whoever asks for it may then try."""
+    info = next((info for info in infos if info.id == engine_id and info.available and info.memory_bytes), None)
+    memory = gpu_memory_bytes(config) if info else 0
+    if info is None or not memory:
+        return None
+    found = fitting(info, memory, clip, eight_bit=config.precision in ("fp8", "int8"))
+    if isinstance(found, str) or not (found.settings or found.size):
+        return None
+    return Choice(engine_id, f"{info.title}: {found.reason}", found.settings, found.size)
+
+
+def warm_up(config: ServerConfig) -> None:
+    """What the first clip of a large engine would wait for whatever it is: torch, the GPU's context and its libraries.
+    Not the weights: an editor's own GPU memory is not taken before something is asked for."""
+    if any(info.available and info.memory_bytes for info in describe_all(config)) and gpu_memory_bytes(config):
+        from . import wan_load
+
+        wan_load.warm_up(wan_load.choose_device(config))
 
 
 def choose_of(infos: Iterable[EngineInfo], memory_bytes: int, clip: Wanted, eight_bit: bool = False) -> Choice:

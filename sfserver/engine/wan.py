@@ -183,7 +183,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         id=preset.id,
         title=preset.title,
         summary=_summary(preset),
-        version=f"{VERSION}-{config.precision}" + ("" if config.compile == "asked" else f"-{config.compile}"),
+        version="-".join([VERSION, config.precision, *_ways_of(config)]),
         licence=preset.licence,
         uses_prompt=True,
         uses_negative_prompt=True,
@@ -197,6 +197,11 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         memory_bytes=capacity.usual_bytes(preset, eight_bit=config.precision in ("fp8", "int8")),
         parameters=tuple(parameters_of(preset, has_tae=preset.part("vae") is not None and _has(preset, "tae", folder))),
     )
+
+
+def _ways_of(config: ServerConfig) -> list[str]:
+    """Other than the usual ones, which make the same pictures but for the last bits, or nearly the same."""
+    return [way for way, usual in ((config.compile, "asked"), (config.attention, "auto")) if way != usual]
 
 
 def _summary(preset: Preset) -> str:
@@ -251,6 +256,12 @@ _DECODER = Parameter(
     "wan",
     "wan is the model's own; tae is a small one, many times faster and a little softer",
     choices=("wan", "tae"),
+)
+_TILED = Parameter(
+    "tiled",
+    "bool",
+    False,
+    "Decode each picture in overlapping strips, for a GPU whose memory is short: a little slower, and nearly the same",
 )
 
 
@@ -324,6 +335,14 @@ def _release(preset: Preset) -> Parameter:
     return Parameter("anchor_release", "int", preset.release, help_text, low=0, high=high)
 
 
+def _first_block(usual: int) -> Parameter:
+    help_text = (
+        "Latents of four frames that are made before the first picture comes: fewer come sooner, and less well, as the "
+        f"model was trained on {usual}"
+    )
+    return Parameter("first_block", "int", usual, help_text, low=1, high=usual)
+
+
 def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
     """What a client may set for a preset."""
     help_text = "How the keyframes reach the model; anchor and look-ahead steer from the first block on"
@@ -336,6 +355,8 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         help_text = "Latents of four frames that each block looks back at; fewer are faster and are forgotten sooner"
         low, high = preset.sink + preset.per_block, max(preset.window, 2 * TRAINED_LATENTS)
         parameters.append(Parameter("window", "int", preset.window, help_text, low=low, high=high))
+        if preset.per_block > 1:
+            parameters.append(_first_block(preset.per_block))
     if any("anchor" in name.split("+") for name in preset.strategies):
         parameters += [_release(preset), _ANCHOR_SHOWS, *_ANCHORED]
     if any({"joint", "lookahead"}.intersection(name.split("+")) for name in preset.strategies):
@@ -352,4 +373,5 @@ def parameters_of(preset: Preset, has_tae: bool) -> list[Parameter]:
         parameters.append(Parameter("sampler", "choice", preset.samplers[0], help_text, choices=preset.samplers))
     if has_tae:
         parameters.append(_DECODER)
+    parameters.append(_TILED)
     return parameters

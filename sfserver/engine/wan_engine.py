@@ -13,8 +13,9 @@ from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo
 from torch import Tensor
 
-from ..model.attention import choose_attention
+from ..model.attention import Attend, choose_attention
 from ..model.dit import Dit, How, Nag
+from ..model.graphs import Record
 from ..model.tae import Tae
 from ..model.text import PromptTooLong
 from ..model.vace import Vace
@@ -34,6 +35,7 @@ from .rehearsal import Rehearsals, rehearsal
 from .rollout import Made, Memory, Networks, Rollout, Sampling
 from .script import Prompt, Script, Switch
 from .seam import Seam
+from .strips import InStrips
 
 _SILENCE_S = {"cuda": 600.0}
 """A pass takes seconds; a first one that compiles the model takes minutes."""
@@ -69,16 +71,19 @@ class WanEngine:
         weights: Weights,
         device: torch.device,
         rehearsals: Rehearsals | None = None,
+        attend: Attend | None = None,
+        record: Record | None = None,
     ):
-        """With `rehearsals`, clips that do not ask to be compiled are, once one of their kind was made."""
-        self._rehearsals = rehearsals
+        """With `rehearsals`, clips that do not ask to be compiled are, once one of their kind was made. `attend` is
+        another attention than the best exact one, `record` what records the passes over small blocks."""
+        self._rehearsals, self._record = rehearsals, record
         self._info = info
         self._preset = preset
         self._weights = weights
         self._device = device
         self._line = line_of(device)
         self._grey = GreyClip(weights.vae)
-        self._attend = choose_attention("auto", device, weights.dit.compute_dtype)
+        self._attend = attend or choose_attention("auto", device, weights.dit.compute_dtype)
         self._compiled: How | None = None
 
     @property
@@ -95,7 +100,8 @@ class WanEngine:
         """See `base.Engine.open`."""
         wanted, job = job, over_grey(job)
         strategy = Strategy.parse(str(job.params["strategy"]), self._weights.vace is not None)
-        geometry = conditioning.plan_clip(job.width, job.height, job.num_frames, job.keyframes, self._preset, strategy)
+        first, size = int(job.params.get("first_block", 0)), (job.width, job.height)
+        geometry = conditioning.plan_clip(*size, job.num_frames, job.keyframes, self._preset, strategy, first)
         memory = self._memory(job, strategy, geometry)
         need = evolve(self._need(job, strategy, geometry, memory), matted=needs_motion(wanted))
         self._line.take_turns(need.beyond_weights(job.width, job.height, beside=True) > free_bytes(self._device))
@@ -115,15 +121,16 @@ class WanEngine:
         around = yield from self._around_keyframes(job, strategy)
         stills = yield from conditioning.encode_stills(weights.vae, job.keyframes, self._device, around)
         context = self._context(job, geometry, strategy)
-        decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
         given = {position for block in geometry.blocks if block.given for position in block.latents}
         seam = Seam()
         for still in stills:
             if params["seam"] and still.at not in given:  # the rollout itself decodes what is given
-                self._line.beside(partial(_learn, seam, still, decoder))  # and beside the first block's passes
-        decode = partial(decoder.decode, state=decoder.new_decoder_state())
+                self._line.beside(
+                    partial(_learn, seam, still, self._decoding(job))
+                )  # and beside the first block's passes
+        decode = self._decoding(job)
         guide = conditioning.guide(strategy, geometry, stills, context, self._dials(job))
-        networks = Networks(weights.dit, weights.vace, self._how(job), weights.clean)
+        networks = Networks(weights.dit, weights.vace, self._how(job), weights.clean, self._record)
         if self._rehearsals and not job.params["compile"]:
             networks = self._rehearsed(networks, strategy, geometry, self._sampling(job), script.opening, guide, memory)
         rollout = Rollout(
@@ -134,7 +141,7 @@ class WanEngine:
             seeded_noise(job.seed, geometry, self._device),
             guide,
             memory,
-            lambda latents: self._line.beside(lambda: decode(latents)),
+            lambda latents: self._line.beside(partial(decode, latents)),
             self._device,
             weights.dit.compute_dtype,
             switches=script.switches,
@@ -143,6 +150,14 @@ class WanEngine:
             yield from self._deliver(job, rollout, seam, {still.at: still for still in stills})
         finally:
             self._line.join()
+
+    def _decoding(self, job: Job) -> Callable[[Tensor], Tensor]:
+        """What decodes one stream of latents, in order."""
+        weights, params = self._weights, job.params
+        decoder = weights.tae if weights.tae and params.get("decoder") == "tae" else weights.vae
+        if params.get("tiled"):
+            return InStrips(decoder).decode
+        return partial(decoder.decode, state=decoder.new_decoder_state())
 
     def _around_keyframes(self, job: Job, strategy: Strategy) -> Generator[Step, None, Mapping[int, Keyframe]]:
         """Frames that are not given but shown to the model all the same, beside keyframes that are anchored."""
@@ -287,6 +302,7 @@ class WanEngine:
             transformers=self._preset.transformers,
             eight_bit=self._weights.eight_bit,
             decoder="tae" if self._weights.tae and job.params.get("decoder") == "tae" else "wan",
+            tiled=bool(job.params.get("tiled")),
             raw=caches * pinned if memory and is_turned else 0,
             drafted=_is_drafted(job, strategy),
             encoder_states=int(strategy.vace and conditioning.is_encoded_in_parts(strategy, geometry, job.keyframes)),
@@ -323,8 +339,8 @@ def _is_drafted(job: Job, strategy: Strategy) -> bool:
     return strategy.anchor and job.params.get("anchor_shows") == "draft"
 
 
-def _learn(seam: Seam, still: Still, decoder: WanVae | Tae) -> None:
-    seam.learn(still.errors(decoder.decode(still.latents, decoder.new_decoder_state())))
+def _learn(seam: Seam, still: Still, decode: Callable[[Tensor], Tensor]) -> None:
+    seam.learn(still.errors(decode(still.latents)))
 
 
 def out_of_memory_explained(

@@ -15,8 +15,9 @@ from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
 from ..model import eightbit
-from ..model.attention import choose_attention
+from ..model.attention import Attend, attend, choose_attention, kernel_preference
 from ..model.eightbit import Kind
+from ..model.graphs import recorder
 from ..model.tae import Tae
 from ..model.text import PromptCache, PromptEncoder
 from ..model.vae import WanVae
@@ -51,8 +52,16 @@ def load(preset: Preset, info: EngineInfo, folder: Path, config: ServerConfig) -
         "choose another engine, or end what else runs there",
     )
     keep_compiled(config.cache_dir)
-    attend = choose_attention("auto", device, weights.dit.compute_dtype)
-    return WanEngine(info, preset, weights, device, Rehearsals(attend, device) if config.compile == "beside" else None)
+    chosen = _attention(config, device, weights.dit.compute_dtype)
+    rehearsals = Rehearsals(chosen, device) if config.compile == "beside" else None
+    return WanEngine(info, preset, weights, device, rehearsals, chosen, recorder(device, config.graphs))
+
+
+def _attention(config: ServerConfig, device: torch.device, dtype: torch.dtype) -> Attend:
+    try:
+        return choose_attention(config.attention, device, dtype)
+    except ImportError as error:
+        raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, str(error), "engine") from None
 
 
 def keep_compiled(cache_dir: Path) -> None:
@@ -93,6 +102,20 @@ def _load_weights(
         draft=cache(partial(draft.load, config)),
         eight_bit=eight_bit is not None,
     )
+
+
+@torch.no_grad()
+def warm_up(device: torch.device) -> None:
+    """One small kernel of each library that a model's passes and decoders call: that loads them onto the device."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    x = torch.zeros(1, 64, 2, 64, device=device, dtype=dtype)
+    with kernel_preference():
+        attend(x, x, x)
+    torch.nn.functional.linear(x, x[0, :, 0])
+    grey = torch.zeros(1, 16, 3, 8, 8, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last_3d)
+    torch.nn.functional.conv3d(grey, grey.expand(16, -1, -1, -1, -1)[..., :3, :3])
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def within_memory(load: Callable[[], Loaded], or_else: str) -> Loaded:

@@ -1,4 +1,4 @@
-"""Attention with one switch: which kernel computes it. All of them compute the same, exactly and without masks."""
+"""Attention with one switch: which kernel computes it. All compute the same without masks, and all but one exactly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(q [B, L, N, D], k [B, K, N, D], v [B, K, N, D]) -> [B, L, N, D], scaled by 1/sqrt(D)."""
-Kernel = Literal["auto", "sdpa", "flash"]
+Kernel = Literal["auto", "sdpa", "flash", "sage"]
+"""`sage` computes in 8 bits and is never taken unless it is asked for; all others are exact."""
 
 _PREFERENCE = [
     SDPBackend.CUDNN_ATTENTION,
@@ -107,8 +108,10 @@ def _attend_plainly(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def choose_attention(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Attend:
     """The function behind `kernel`; `auto` takes FlashAttention where it is installed, works and fits device and dtype.
 
-    Raises ImportError where `flash` is asked for and neither of its packages can be used.
+    Raises ImportError where `flash` or `sage` is asked for and no package of it can be used.
     """
+    if kernel == "sage":
+        return _attention_by_sage(device, dtype)
     if kernel == "auto" and (device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16)):
         kernel = "sdpa"
     if kernel == "sdpa":
@@ -132,6 +135,24 @@ def choose_attention(kernel: Kernel, device: torch.device, dtype: torch.dtype) -
         return answer[0] if isinstance(answer, tuple) else answer  # some versions add the softmax's normaliser
 
     return attend_by_flash
+
+
+def _attention_by_sage(device: torch.device, dtype: torch.dtype) -> Attend:
+    """Attention to a block's past in 8 bits; to the prompt, whose keys are few, exactly. Raises ImportError."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        raise ImportError(f"attention 'sage' is for CUDA in 16 bits, this is {device.type} in {dtype}; take 'auto'")
+    try:
+        sage = importlib.import_module("sageattention").sageattn
+    except (ImportError, OSError, AttributeError) as error:
+        message = f"attention 'sage' needs the package sageattention, which cannot be used ({error})"
+        raise ImportError(f"{message}; install one made for this torch, or take 'auto'") from error
+
+    def attend_by_sage(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if k.shape[1] < q.shape[1]:
+            return attend(q, k, v)
+        return sage(q, k, v, tensor_layout="NHD", is_causal=False)
+
+    return attend_by_sage
 
 
 def _flash_package() -> str | None:

@@ -99,9 +99,10 @@ class Dit(nn.Module):
         how = how or EAGER
         tokens = self.embed_latents(x)  # [B, L, d]
         time = self.embed_time(t)
+        modulations = modulations_of(self.blocks, time.blocks)
         hint_of = dict(zip(self.config.vace_layers, hints, strict=True)) if hints else {}
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens, time.blocks, text[i], rotation, how, cache, i, groups)
+            tokens = block(tokens, modulations[i], text[i], rotation, how, cache, i, groups)
             if i in hint_of:
                 tokens = tokens + hint_of[i]
         return self.to_latents(self.head(tokens, time.head), x.shape)
@@ -171,7 +172,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        time: Tensor,
+        modulation: Tensor,
         text: TextKv,
         rotation: Rotation,
         how: How,
@@ -179,15 +180,15 @@ class Block(nn.Module):
         layer: int = 0,
         groups: Sequence[Group] = (),
     ) -> Tensor:
-        """The residual stream x [B, L, d] float32, one block further.
+        """The residual stream x [B, L, d] float32, one block further; `modulation` is its own of `modulations_of`.
 
         Only what lies between the two stages knows of the cache: they see the same shapes in every pass of a clip.
         """
-        q, k, v = how.before_attention(self, x, time, rotation, rotate_keys=cache is None or not cache.relative)
+        q, k, v = how.before_attention(self, x, modulation, rotation, rotate_keys=cache is None or not cache.relative)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         attended = attend_in_groups(q, k, v, groups) if groups else how.attend(q, k, v)
-        return how.after_attention(self, x, attended, time, text, how.attend)
+        return how.after_attention(self, x, attended, modulation, text, how.attend)
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         for part in (self.self_attn, self.cross_attn, self.ffn):
@@ -196,21 +197,32 @@ class Block(nn.Module):
         self.modulation.data = self.modulation.data.float()
 
 
+def modulations_of(blocks: Sequence[Block], time: Tensor) -> Tensor:
+    """What modulates each of the blocks at the timesteps `time` [B, F, 6, d]: [blocks, B, F, 6, d], which are a shift,
+    one plus a scale and a gate, twice. For all blocks at once: for each by itself it would be four small kernels.
+    """
+    modulations = torch.stack([block.modulation for block in blocks])[:, :, None] + time
+    modulations[..., 1::3, :].add_(1)
+    return modulations
+
+
 def before_attention(
-    block: Block, x: Tensor, time: Tensor, rotation: Rotation, rotate_keys: bool
+    block: Block, x: Tensor, modulation: Tensor, rotation: Rotation, rotate_keys: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values [B, L, N, D] of x [B, L, d] under the timestep `time` [B, F, 6, d]."""
-    shift, scale, *_ = (block.modulation + time).unbind(-2)
-    q, k, v = block.self_attn.project(modulate(block.norm1(x), shift, scale))
+    """Queries, keys and values [B, L, N, D] of x [B, L, d] under its `modulation` [B, F, 6, d]."""
+    shift, factor, *_ = modulation.unbind(-2)
+    q, k, v = block.self_attn.project(modulate(block.norm1(x), shift, factor))
     return rotate(q, rotation), rotate(k, rotation) if rotate_keys else k, v
 
 
-def after_attention(block: Block, x: Tensor, attended: Tensor, time: Tensor, text: TextKv, attend: Attend) -> Tensor:
+def after_attention(
+    block: Block, x: Tensor, attended: Tensor, modulation: Tensor, text: TextKv, attend: Attend
+) -> Tensor:
     """The rest of the block: x [B, L, d] and its self-attention's answer [B, L, N, D] to the next x."""
-    _, _, gate, ffn_shift, ffn_scale, ffn_gate = (block.modulation + time).unbind(-2)
+    _, _, gate, ffn_shift, ffn_factor, ffn_gate = modulation.unbind(-2)
     x = add_gated(x, block.self_attn.o(attended.flatten(-2)), gate)
     x = x + block.cross_attn(block.norm3(x), text, attend)
-    return add_gated(x, block.ffn(modulate(block.norm2(x), ffn_shift, ffn_scale).to(attended.dtype)), ffn_gate)
+    return add_gated(x, block.ffn(modulate(block.norm2(x), ffn_shift, ffn_factor).to(attended.dtype)), ffn_gate)
 
 
 @frozen(eq=False)
@@ -293,7 +305,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """[B, L, d] and time [B, F, d] to patches [B, L, 4 C] float32."""
         shift, scale = (self.modulation + time[..., None, :]).unbind(-2)
-        return self.head(modulate(self.norm(x), shift, scale))
+        return self.head(modulate(self.norm(x), shift, 1 + scale))
 
 
 class PatchEmbedding(nn.Module):
@@ -335,10 +347,10 @@ class RmsNorm(nn.Module):
         return F.rms_norm(x, x.shape[-1:], eps=self.eps) * self.weight
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x [B, L, d] scaled and shifted by its latent's vectors, [B, F, d] each with F a divisor of L."""
+def modulate(x: Tensor, shift: Tensor, factor: Tensor) -> Tensor:
+    """x [B, L, d] multiplied and shifted by its latent's vectors, [B, F, d] each with F a divisor of L."""
     per_latent = x.unflatten(1, (shift.shape[1], -1))
-    return torch.addcmul(shift[:, :, None], per_latent, 1 + scale[:, :, None]).flatten(1, 2)
+    return torch.addcmul(shift[:, :, None], per_latent, factor[:, :, None]).flatten(1, 2)
 
 
 def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:

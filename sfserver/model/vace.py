@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .attention import Group
 from .config import DitConfig
-from .dit import EAGER, Block, How, PatchEmbedding, TextKv, project, text_keys
+from .dit import EAGER, Block, How, PatchEmbedding, TextKv, modulations_of, project, text_keys
 from .rope import Rotation
 
 MASK_CELL = 8
@@ -53,8 +53,9 @@ class Vace(nn.Module):
         assert enter is not None
         stream = tokens + project(enter, self.vace_patch_embedding(context))
         hints = []
-        for block, text_kv in zip(self.vace_blocks, text, strict=True):
-            stream = block(stream, time, text_kv, rotation, how, groups=groups)
+        modulations = modulations_of(self.vace_blocks, time)
+        for block, modulation, text_kv in zip(self.vace_blocks, modulations, text, strict=True):
+            stream = block(stream, modulation, text_kv, rotation, how, groups=groups)
             hints.append(project(block.after_proj, stream))
         return hints
 

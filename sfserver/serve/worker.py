@@ -90,8 +90,15 @@ class Request:
 class Worker:
     """Runs requests one after the other until the link ends."""
 
-    def __init__(self, engines: Engines, config: ServerConfig, link: Link | None = None) -> None:
-        """Without a link it has to be given one with `work_for`, and outlives it."""
+    def __init__(
+        self,
+        engines: Engines,
+        config: ServerConfig,
+        link: Link | None = None,
+        warm_up: Callable[[ServerConfig], None] | None = None,
+    ) -> None:
+        """Without a link it has to be given one with `work_for`, and outlives it. `warm_up` does once what the first
+        request would have to wait for, whatever it is."""
         self._engines = engines
         self._config = config
         self._link = link
@@ -103,6 +110,8 @@ class Worker:
         """Requests that Credit and Cancel may be for."""
         self._encoders = encoders()
         self._device_lost = False
+        self._warm_up = warm_up
+        self._is_warming = False
         self._sending = threading.Lock()
         self._now: m.Progress | None = None
         """What was last told of the request in hand."""
@@ -130,6 +139,7 @@ class Worker:
         engine, reason = self._engines.choose(infos, self._config)
         self._send(m.Welcome(L.PROTOCOL, "worker", f"sfserver {__version__}", infos, engine, reason))
         threading.Thread(target=self._listen, args=(link,), name="listen", daemon=True).start()
+        self._warm()
         while (request := self._waiting.get()) is not None:
             outcome = self._outcome(request)
             self._pulse.rest()
@@ -139,6 +149,21 @@ class Worker:
             if self._device_lost:
                 link.close()
                 os._exit(1)  # whoever takes this worker's place has a device context of its own
+
+    def _warm(self) -> None:
+        """While nothing is asked for. In this thread, the one that uses the device: a request that comes meanwhile
+        waits for no more than it would have to do itself."""
+        if self._warm_up is None:
+            return
+        warm_up, self._warm_up = self._warm_up, None
+        self._is_warming = True
+        self._pulse.work(LOADING_S)
+        try:
+            warm_up(self._config)
+        except Exception:  # whoever asks for something hears of it
+            traceback.print_exc()
+        self._is_warming = False
+        self._pulse.rest()
 
     def _listen(self, link: Link) -> None:
         try:
@@ -162,6 +187,8 @@ class Worker:
         match message:
             case m.Generate():
                 request = self._known[message.id] = Request(message, buffers)
+                if self._is_warming:
+                    self._say(m.Progress(message.id, "loading", 0, 1))
                 self._waiting.put(request)
             case m.Credit():
                 if request := self._known.get(message.id):  # the other thread forgets it once it has ended
@@ -224,7 +251,7 @@ class Worker:
         if message.engine != L.AUTO:
             return
         size, keyframes, prompts = (message.width, message.height), len(message.keyframes), 1 + len(message.prompts)
-        clip = Wanted(*size, message.num_frames, keyframes, True, prompts, message.params)
+        clip = Wanted(*size, message.num_frames, keyframes, True, message.params, prompts)
         choice = self._engines.choose_for(self._infos.values(), self._config, clip)
         request.message = attrs.evolve(message, engine=choice.engine, params={**choice.settings, **message.params})
         self._send(m.Progress(message.id, m.fit(f"{CHOSEN}{choice.reason}", L.MAX_NAME_CHARS), 0, 1))
@@ -311,7 +338,7 @@ def pack_config(config: ServerConfig) -> bytes:
     return json.dumps(plain).encode()
 
 
-def run(engines: Engines, worker: type[Worker] = Worker) -> None:
+def run(engines: Engines, worker: type[Worker] = Worker, warm_up: Callable[[ServerConfig], None] | None = None) -> None:
     """Take over standard input and output and work until they end, or for the server that the parent names."""
     hold_to_parent("SIGKILL")
     ignore_interrupts()
@@ -323,14 +350,14 @@ def run(engines: Engines, worker: type[Worker] = Worker) -> None:
     if server:
         from . import dialling
 
-        sys.exit(dialling.serve(worker(engines, config), source, bytes(server[0])))
-    worker(engines, config, Pipe(source, sink)).run()
+        sys.exit(dialling.serve(worker(engines, config, warm_up=warm_up), source, bytes(server[0])))
+    worker(engines, config, Pipe(source, sink), warm_up).run()
 
 
 def main() -> None:
     from ..engine import table
 
-    run(table)
+    run(table, warm_up=table.warm_up)
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ def masked(mask: Tensor, tokens_per_latent: int) -> How:
     def self_attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend(q, k, v, bias)
 
-    def rest(block, x: Tensor, attended: Tensor, time: Tensor, text: TextKv, _: Attend) -> Tensor:
-        return after_attention(block, x, attended, time, text, attend)
+    def rest(block, x: Tensor, attended: Tensor, modulation: Tensor, text: TextKv, _: Attend) -> Tensor:
+        return after_attention(block, x, attended, modulation, text, attend)
 
     return How(attend=self_attend, after_attention=rest)
 

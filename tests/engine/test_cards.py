@@ -41,16 +41,35 @@ def test_what_is_chosen_fits_and_the_way_before_it_does_not(preset, gigabytes: f
         return
     assert way.bytes <= room
     tried = [
-        (strategy, window, decoder, cards.need_of(preset, strategy, window, TRAINED_LATENTS, 2, decoder))
-        for strategy, window, decoder in cards.ways(preset, has_tae)
+        cards.need_of(preset, strategy, window, TRAINED_LATENTS, 2, decoder, tiled=tiled)
+        for strategy, window, decoder, tiled in cards.ways(preset, has_tae)
     ]
-    chosen = [(strategy, window, decoder) for strategy, window, decoder, _ in tried]
-    place = chosen.index((way.strategy, way.window, way.decoder))
+    chosen = list(cards.ways(preset, has_tae))
+    place = chosen.index((way.strategy, way.window, way.decoder, way.tiled))
     if (way.width, way.height) == SIZE:
-        assert all(need.at(*SIZE) > room for *_, need in tried[:place])
-        assert way.beside == (tried[place][3].at(*SIZE, beside=True) <= room)
+        assert all(need.at(*SIZE) > room for need in tried[:place])
+        assert way.beside == (not way.tiled and tried[place].at(*SIZE, beside=True) <= room)
     else:
-        assert all(need.at(*SIZE) > room for *_, need in tried)
+        assert all(need.at(*SIZE) > room for need in tried)
+        assert tried[place].at(way.width, way.height) <= room
+        wider = way.width + 16, round((way.width + 16) * SIZE[1] / SIZE[0] / 16) * 16
+        assert wider[0] >= SIZE[0] or all(need.at(*wider) > room for need in tried), "nothing larger would have fitted"
+        assert way.width >= SIZE[0] / 2
+
+
+def test_settings_that_are_settled_stay_and_the_others_give_way() -> None:
+    wide = way_on(SELF_FORCING, usable(12), *SIZE, 81, settled={"window": "21"})
+    assert wide
+    assert wide.window == TRAINED_LATENTS
+    assert (wide.width, wide.height) == SIZE
+    assert wide.decoder == "tae", "the window was not to be touched"
+    whole = way_on(SELF_FORCING, usable(12), *SIZE, 81, settled={"decoder": "wan", "tiled": False, "window": 21})
+    assert whole
+    assert not whole.tiled
+    assert whole.width < SIZE[0], "nothing but the size was left"
+    joint = way_on(SELF_FORCING_VACE, usable(24), *SIZE, 81, settled={"strategy": "joint"})
+    assert joint
+    assert joint.strategy == "joint"
 
 
 def test_more_memory_never_gives_up_more() -> None:
@@ -63,7 +82,8 @@ def test_more_memory_never_gives_up_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gb", "words"), [(8, ["decoder tae", "that size instead of 832x480"]), (12, ["window 12", "so that it fits"])]
+    ("gb", "words"),
+    [(8, ["smaller than 832x480", "the small decoder"]), (12, ["at 832x480", "window 15", "in strips"])],
 )
 def test_one_line_says_what_was_given_up(gb: int, words: list[str]) -> None:
     line = told(SELF_FORCING, way_on(SELF_FORCING, usable(gb), *SIZE, 81), gb, *SIZE)

@@ -11,8 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from sfwire.errors import ErrorCode, RequestError
 from torch import Tensor
 
+from sfserver.config import load_config
+from sfserver.engine import wan, wan_load
 from sfserver.model import attention
 from sfserver.model.attention import (
     Attend,
@@ -152,6 +155,43 @@ def test_an_installation_that_can_be_used_is_imported(
     q, k, v = qkv()
     assert chosen(q, k, v) is q
     assert not caplog.records
+
+
+def test_attention_in_8_bits_is_close_and_the_prompt_is_attended_to_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is played by the same arithmetic in int8 on a CPU: what is tested is how it is asked."""
+    asked: list[dict[str, object]] = []
+
+    def in_int8(x: Tensor) -> Tensor:
+        scale = x.abs().amax(-1, keepdim=True) / 127
+        return (x / scale).round() * scale
+
+    def sageattn(q: Tensor, k: Tensor, v: Tensor, **how: object) -> Tensor:
+        asked.append(how)
+        return attend(in_int8(q), in_int8(k), v)
+
+    monkeypatch.setitem(sys.modules, "sageattention", SimpleNamespace(sageattn=sageattn))
+    chosen = choose_attention("sage", GPU, torch.bfloat16)
+    q, k, v = (torch.randn(1, n, 2, 64, generator=torch.Generator().manual_seed(n)) for n in (24, 72, 72))
+    answer, exact = chosen(q, k, v), attend(q, k, v)
+    assert 0 < (answer - exact).norm() / exact.norm() < 0.02
+    assert asked == [{"tensor_layout": "NHD", "is_causal": False}]
+    assert torch.equal(chosen(q, k[:, :9], v[:, :9]), attend(q, k[:, :9], v[:, :9]))
+    assert len(asked) == 1
+    assert choose_attention("auto", GPU, torch.bfloat16) is attend, "never unless it is asked for"
+
+
+def test_attention_in_8_bits_that_cannot_be_had_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sageattention", None)
+    with pytest.raises(ImportError, match=r"needs the package sageattention.*or take 'auto'"):
+        choose_attention("sage", GPU, torch.bfloat16)
+    for device, dtype in ((CPU, torch.bfloat16), (GPU, torch.float32)):
+        with pytest.raises(ImportError, match="is for CUDA in 16 bits"):
+            choose_attention("sage", device, dtype)
+    with pytest.raises(RequestError, match="take 'auto'") as caught:
+        wan_load._attention(load_config({"attention": "sage"}), CPU, torch.float32)
+    assert caught.value.code is ErrorCode.ENGINE_UNAVAILABLE
+    versions = {wan.describe(load_config({"attention": name}))[0].version for name in ("auto", "sage")}
+    assert len(versions) == 2, "its pictures are others"
 
 
 def install(monkeypatch: pytest.MonkeyPatch, function: Attend) -> None:
