@@ -223,7 +223,8 @@ class Worker:
         message = request.message
         if message.engine != L.AUTO:
             return
-        clip = Wanted(message.width, message.height, message.num_frames, len(message.keyframes), is_exact=True)
+        size, keyframes, prompts = (message.width, message.height), len(message.keyframes), 1 + len(message.prompts)
+        clip = Wanted(*size, message.num_frames, keyframes, True, prompts, message.params)
         choice = self._engines.choose_for(self._infos.values(), self._config, clip)
         request.message = attrs.evolve(message, engine=choice.engine, params={**choice.settings, **message.params})
         self._send(m.Progress(message.id, m.fit(f"{CHOSEN}{choice.reason}", L.MAX_NAME_CHARS), 0, 1))
