@@ -66,8 +66,10 @@ def dialled_in() -> Generator[Client]:
         connection = Path(folder) / "connection.json"
         server = subprocess.Popen([sys.executable, "-c", _SERVE, connection, folder], stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
-        server.stdout.readline()  # where workers join
-        joiner = subprocess.Popen([sys.executable, "-c", _JOIN, beside(connection), folder], stderr=subprocess.DEVNULL)
+        server.stdout.readline()  # where workers join; where clients do comes a moment later
+        while not connection.exists() and server.poll() is None:
+            time.sleep(0.01)
+        joiner = subprocess.Popen([sys.executable, "-c", _JOIN, beside(connection), folder])
         try:
             with Client(connection, name="bench", window=16) as client:
                 client.wait_ready(60)

@@ -62,6 +62,9 @@ class _Line:
     acknowledged: int = 0
     told: int = -1
     """What was last said to be waiting for it."""
+    told_of: int = 0
+    """Of how much that was handed to it. What came and went between two looks has to be said too: whoever is told adds
+    what they send meanwhile."""
     is_shut: bool = False
 
     @property
@@ -71,6 +74,10 @@ class _Line:
     @property
     def waiting(self) -> int:
         return max(0, self.handed - self.acknowledged)
+
+    @property
+    def is_news(self) -> bool:
+        return bool(self.waiting) or self.waiting != self.told or self.handed != self.told_of
 
 
 class Lines:
@@ -119,9 +126,9 @@ class Lines:
             _count(line)
         self._judge()
         self._is_busy = any(max(line.unread, line.waiting) > _BUSY_BYTES for line in self._lines.values())
-        changed = [line for line in self._peers.values() if line.waiting != line.told or line.waiting]
+        changed = [line for line in self._peers.values() if line.is_news]
         for line in changed:
-            line.told = line.waiting
+            line.told, line.told_of = line.waiting, line.handed
         return gone + [(line.peer, line.waiting) for line in changed]
 
     def shut(self, peer: bytes) -> None:

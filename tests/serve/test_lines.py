@@ -96,6 +96,34 @@ def test_after_any_messages_all_that_came_is_known_to_have_been_read(road: Road)
         assert road.unread() == handshake, size
 
 
+def test_what_comes_and_goes_between_two_looks_is_said(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is told adds what they send meanwhile: not told, they add it up until they send nothing any more."""
+
+    def told_after_a_message() -> bool:
+        road.server.send_multipart([peer, b"header"])
+        road.lines.handed(peer, [b"header"])
+        client.recv_multipart()
+        until(lambda: acknowledged() == line.handed + handshake, lambda: page._count(line))
+        said = dict(road.lines.look(road.now + 1.0))
+        road.now += 1.0
+        return said.get(peer) == 0
+
+    def acknowledged() -> int:
+        return line.acknowledged
+
+    client = road.dial()
+    client.send(b"hello")
+    peer, _ = road.hear()
+    (line,) = road.lines._lines.values()
+    road.look()
+    until(lambda: not line.waiting, road.look)
+    road.look()
+    handshake = line.acknowledged - line.handed
+    assert told_after_a_message()
+    monkeypatch.setattr(page._Line, "is_news", property(lambda self: self.waiting != self.told or self.waiting > 0))
+    assert not told_after_a_message(), "the control"
+
+
 def test_what_a_peer_does_not_take_is_counted_and_what_it_takes_is_not(road: Road) -> None:
     client = road.dial()
     client.rcvhwm = 1
