@@ -108,7 +108,8 @@ def _filled(
         settings=job.wish.settings,
         connect=job.connect,
     )
-    clip = Wanted(width, height, longest, is_exact=job.wish.size is not None, settled=job.wish.settings)
+    prompts = 1 + max(len(hole.words.later) for hole in holes)
+    clip = Wanted(width, height, longest, 2, job.wish.size is not None, prompts, job.wish.settings)
     choice, settings = choose_engine(order, clip, config, client, watcher)
     wish = job.wish.with_defaults(settings, choice.size)
     folder = boards.media_folder(job.out)

@@ -56,6 +56,7 @@ def way_on(
     has_tae: bool = True,
     eight_bit: bool = False,
     settled: Mapping[str, Value] = NOTHING_SET,
+    prompts: int = 1,
 ) -> Way | None:
     """The best way that fits; None where not even a small picture does. `eight_bit` is of the large matrices; settings
     that are `settled` stay as they are. Sizes are multiples of the model's.
@@ -63,7 +64,7 @@ def way_on(
     latents = latent_of(num_frames - 1) + 1
     needs = [
         (strategy, window, need_of(preset, strategy, window, latents, keyframes, decoder, eight_bit, tiled))
-        for strategy, window, decoder, tiled in ways(preset, has_tae, settled)
+        for strategy, window, decoder, tiled in ways(preset, has_tae, settled, num_frames, prompts)
     ]
     for strategy, window, need in needs:
         for beside in (False,) if need.tiled else (True, False):
@@ -84,27 +85,46 @@ def _smaller(needs: Sequence[tuple[str, int, Need]], usable_bytes: int, geometry
 
 
 def ways(
-    preset: Preset, has_tae: bool, settled: Mapping[str, Value] = NOTHING_SET
+    preset: Preset,
+    has_tae: bool,
+    settled: Mapping[str, Value] = NOTHING_SET,
+    num_frames: int = 81,
+    prompts: int = 1,
 ) -> Iterator[tuple[str, int, Decoder, bool]]:
-    """(strategy, window, decoder, tiled), the usual one first, those that give up more later."""
+    """(strategy, window, decoder, tiled), the usual one first, those that give up more later. Under several prompts
+    none that makes the clip at once."""
 
     def is_left(name: str, value: Value) -> bool:
         return name not in settled or str(settled[name]).lower() == str(value).lower()
 
     usual = str(settled.get("strategy", preset.strategies[0]))
     least = preset.sink + LEAST_BLOCKS * preset.per_block
-    windows = [int(settled.get("window", preset.window))]
+    windows = [_whole(settled.get("window", preset.window), preset.window)]
     if "joint" not in usual.split("+") and "window" not in settled:
         windows += range(preset.window - preset.per_block, least - 1, -preset.per_block)
     decoders: list[Decoder] = ["wan", "tae"] if has_tae else ["wan"]
     memories = [(usual, window) for window in windows]
     if "joint" in preset.strategies and usual != "joint" and is_left("strategy", "joint"):
         memories.append(("joint", windows[0]))
+    if prompts > 1:
+        latents = latent_of(num_frames - 1) + 1
+        memories = [way for way in memories if not _is_at_once(preset, way[0], latents)]
     for decoder in decoders:
         for strategy, window in memories:
             for tiled in (False, True):
                 if is_left("decoder", decoder) and is_left("tiled", tiled):
                     yield strategy, window, decoder, tiled
+
+
+def _whole(value: Value, otherwise: int) -> int:
+    """A number that may have been typed; one that is none is refused by whoever checks the request."""
+    return int(value) if str(value).isdecimal() else otherwise
+
+
+def _is_at_once(preset: Preset, strategy: str, latents: int) -> bool:
+    """Whether one block is all there is to make."""
+    parts = strategy.split("+")
+    return "joint" in parts or latents - ("anchor" in parts) <= preset.per_block
 
 
 def told(preset: Preset, way: Way | None, card_gb: float, width: int, height: int) -> str:
