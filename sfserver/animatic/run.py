@@ -109,8 +109,7 @@ def _filled(
         connect=job.connect,
     )
     prompts = 1 + max(len(hole.words.later) for hole in holes)
-    is_exact = job.wish.size is not None
-    clip = Wanted(width, height, longest, is_exact=is_exact, settled=job.wish.settings, prompts=prompts)
+    clip = Wanted(width, height, longest, 2, job.wish.size is not None, prompts, job.wish.settings)
     choice, settings = choose_engine(order, clip, config, client, watcher)
     wish = job.wish.with_defaults(settings, choice.size)
     folder = boards.media_folder(job.out)

@@ -19,6 +19,7 @@ from ..engine.presets import SELF_FORCING
 from ..engine.rollout import Made, Memory, Networks, Prompt, Rollout, Sampling
 from ..model.dit import Dit
 from ..model.eightbit import Kind, kind_in, quantise, why_not
+from ..model.graphs import Record, recorder
 from .against import compare, published
 from .report import Measure
 from .rig import PER_BLOCK, Decoder, Rig
@@ -96,6 +97,20 @@ class Clips:
         quantise(dit, kind)
         return dit
 
+    def recorded(self, width: int, height: int) -> list[Measure]:
+        """What recording small passes and playing them brings of a clip's time; nothing where it cannot be had."""
+        record = recorder(self._rig.device, "small")
+        if record is None:
+            return []
+        tae = self._rig.decoders["TAE"]
+        list(self._block_times(tae, width, height, record=record))
+        ratios = [
+            sum(self._block_times(tae, width, height)) / sum(self._block_times(tae, width, height, record=record))
+            for _ in range(self._rig.scale.repeats)
+        ]
+        how = f"time of a clip at {width}x{height} over one whose passes are recorded and played, eager, TAE; in turns"
+        return [Measure("recorded passes", statistics.median(ratios), None, "high", "x", how)]
+
     def in_eight_bits(self, width: int, height: int) -> list[Measure]:
         """What 8 bits bring of a clip's time, and what they take of it in memory; nothing where they cannot be had."""
         if self._rounded is None:
@@ -146,13 +161,14 @@ class Clips:
         window: int = 0,
         guide: Guide | None = None,
         dit: Dit | None = None,
+        record: Record | None = None,
     ) -> Iterator[float]:
         """Seconds for each block of one clip, until its pixels are there."""
         latents = blocks * PER_BLOCK or self._rig.scale.latents
         geometry = plan(width, height, FRAMES_PER_LATENT * (latents - 1) + 1, PER_BLOCK)
         decode = partial(decoder.decode, state=decoder.new_decoder_state())
         rollout = Rollout(
-            Networks(dit or self._rig.dit, how=self._rig.how),
+            Networks(dit or self._rig.dit, how=self._rig.how, record=record),
             geometry,
             Sampling(make_schedule(SELF_FORCING.steps, SELF_FORCING.shift)),
             [Prompt(self._rig.text)],

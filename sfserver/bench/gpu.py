@@ -64,6 +64,8 @@ def measure_on(
     measures.append(clips.growth(*usual))
     on_stage("in 8 bits, in turns with more")
     measures += clips.in_eight_bits(*usual)
+    on_stage("recorded passes, in turns with plain ones")
+    measures += clips.recorded(*scale.sizes[-1])
     on_stage("from process start to ready")
     measures.append(ready.measure(rig.dit, device, dtype))
     if len(scale.sizes) > 1:

@@ -88,8 +88,8 @@ def prepare(
             watcher.note(note)
     height, width = loaded[0].image.shape[:2]
     width, height = order.size or (width, height)
-    is_exact, prompts = order.size is not None, 1 + len(order.prompts)
-    clip = Wanted(width, height, order.num_frames, len(loaded), is_exact, order.settings, prompts)
+    is_settled, prompts = order.size is not None, 1 + len(order.prompts)
+    clip = Wanted(width, height, order.num_frames, len(loaded), is_settled, prompts, order.settings)
     choice, settings = choose_engine(order, clip, config, client, watcher, is_planned=runs_here)
     if not runs_here:
         choice = evolve(choice, info=evolve(choice.info, available=True, missing=()))

@@ -7,7 +7,7 @@ the size of the picture. Arithmetic only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
 from sfwire.messages import Value
@@ -24,8 +24,6 @@ USABLE = 0.93
 """Of a card's memory: the rest is the desktop's, or lies between what the allocator has given out."""
 GIB = 1024**3
 NOTHING_SET: Mapping[str, Value] = {}
-OpenWay = tuple[str, int, Decoder, bool]
-"""Strategy, window, decoder, and whether it decodes in strips."""
 
 
 @frozen
@@ -58,30 +56,15 @@ def way_on(
     has_tae: bool = True,
     eight_bit: bool = False,
     settled: Mapping[str, Value] = NOTHING_SET,
+    prompts: int = 1,
 ) -> Way | None:
     """The best way that fits; None where not even a small picture does. `eight_bit` is of the large matrices; settings
     that are `settled` stay as they are. Sizes are multiples of the model's.
     """
-    return way_among(
-        ways(preset, has_tae, settled), preset, usable_bytes, width, height, num_frames, keyframes, eight_bit
-    )
-
-
-def way_among(
-    open_ways: Iterable[OpenWay],
-    preset: Preset,
-    usable_bytes: int,
-    width: int,
-    height: int,
-    num_frames: int,
-    keyframes: int,
-    eight_bit: bool,
-) -> Way | None:
-    """The same, of some of its ways."""
     latents = latent_of(num_frames - 1) + 1
     needs = [
         (strategy, window, need_of(preset, strategy, window, latents, keyframes, decoder, eight_bit, tiled))
-        for strategy, window, decoder, tiled in open_ways
+        for strategy, window, decoder, tiled in ways(preset, has_tae, settled, num_frames, prompts)
     ]
     for strategy, window, need in needs:
         for beside in (False,) if need.tiled else (True, False):
@@ -102,35 +85,40 @@ def _smaller(needs: Sequence[tuple[str, int, Need]], usable_bytes: int, geometry
 
 
 def ways(
-    preset: Preset, has_tae: bool, settled: Mapping[str, Value] = NOTHING_SET, num_frames: int = 0, prompts: int = 1
-) -> Iterator[OpenWay]:
-    """The usual one first, those that give up more later. Settings that are `settled` stay, and under several prompts
-    the ways that make a clip of `num_frames` at once are left out."""
+    preset: Preset,
+    has_tae: bool,
+    settled: Mapping[str, Value] = NOTHING_SET,
+    num_frames: int = 81,
+    prompts: int = 1,
+) -> Iterator[tuple[str, int, Decoder, bool]]:
+    """(strategy, window, decoder, tiled), the usual one first, those that give up more later. Under several prompts
+    none that makes the clip at once."""
 
     def is_left(name: str, value: Value) -> bool:
         return name not in settled or str(settled[name]).lower() == str(value).lower()
 
     usual = str(settled.get("strategy", preset.strategies[0]))
     least = preset.sink + LEAST_BLOCKS * preset.per_block
-    windows = [_whole(settled.get("window"), preset.window)]
+    windows = [_whole(settled.get("window", preset.window), preset.window)]
     if "joint" not in usual.split("+") and "window" not in settled:
         windows += range(preset.window - preset.per_block, least - 1, -preset.per_block)
     decoders: list[Decoder] = ["wan", "tae"] if has_tae else ["wan"]
     memories = [(usual, window) for window in windows]
     if "joint" in preset.strategies and usual != "joint" and is_left("strategy", "joint"):
         memories.append(("joint", windows[0]))
+    if prompts > 1:
+        latents = latent_of(num_frames - 1) + 1
+        memories = [way for way in memories if not _is_at_once(preset, way[0], latents)]
     for decoder in decoders:
         for strategy, window in memories:
-            if prompts > 1 and _is_at_once(preset, strategy, latent_of(num_frames - 1) + 1):
-                continue
             for tiled in (False, True):
                 if is_left("decoder", decoder) and is_left("tiled", tiled):
                     yield strategy, window, decoder, tiled
 
 
-def _whole(value: Value | None, otherwise: int) -> int:
+def _whole(value: Value, otherwise: int) -> int:
     """A number that may have been typed; one that is none is refused by whoever checks the request."""
-    return int(str(value)) if str(value).isdecimal() else otherwise
+    return int(value) if str(value).isdecimal() else otherwise
 
 
 def _is_at_once(preset: Preset, strategy: str, latents: int) -> bool:

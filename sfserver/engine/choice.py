@@ -1,10 +1,10 @@
 """What `auto` means for one clip: an engine, and for a model that would not fit as it is, settings with which it does.
 
 The first that is complete, can make the clip and fits the GPU's memory is taken; before a model is given up, its
-other ways are tried (`cards`): a smaller window, the whole clip at once, the small decoder. Where none of them fits at
+other ways are tried (`cards`): a smaller window, the whole clip at once, the small decoder. What was set by hand stays
+as it is, and an engine that has no such setting is passed over. Where none of them fits at
 the clip's own size and nobody has settled that, the model that can make the largest picture is taken, with its size.
-What was set by hand stays as it is, and an engine that has no such setting is passed over. Arithmetic only; imports no
-torch.
+Arithmetic only; imports no torch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from attrs import field, frozen
 from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo, Value
 
-from .cards import GIB, NOTHING_SET, USABLE, Way, way_among, ways
-from .presets import find
+from .cards import GIB, USABLE, Way, way_on, ways
+from .presets import Preset, find
 
 
 @frozen
@@ -30,10 +30,10 @@ class Wanted:
     keyframes: int = 2
     is_exact: bool = False
     """The pictures have this size already, or somebody has asked for it; otherwise they are fitted to the engine's."""
-    settled: Mapping[str, Value] = field(factory=lambda: NOTHING_SET)
-    """Settings that somebody has asked for, as values or as they were typed."""
     prompts: int = 1
     """One after the other in the clip: then it cannot be made at once."""
+    settings: Mapping[str, Value] = field(factory=dict[str, Value])
+    """What was set by hand, as values or as they were typed."""
 
     def size_in(self, info: EngineInfo) -> tuple[int, int]:
         """About the size that the engine will make of it, in its multiples: what is too large is made smaller."""
@@ -113,7 +113,7 @@ def _cannot(info: EngineInfo, clip: Wanted) -> str | None:
     if clip.is_exact and (clip.width % info.size_multiple or clip.height % info.size_multiple):
         return f"{info.title} makes sides that are multiples of {info.size_multiple}"
     known = {parameter.name: parameter for parameter in info.parameters}
-    for name, value in clip.settled.items():
+    for name, value in clip.settings.items():
         if name not in known:
             return f"{info.title} has no setting {name}"
         if known[name].kind == "choice" and value not in known[name].choices:
@@ -134,21 +134,26 @@ def fitting(info: EngineInfo, memory_bytes: int, clip: Wanted, eight_bit: bool) 
         return Choice(info.id, f"needs about {needs}") if info.memory_bytes <= usable else f"{info.title} needs {needs}"
     size = clip.size_in(info)
     has_tae = any(parameter.name == "decoder" for parameter in info.parameters)
-    open_ways = list(ways(preset, has_tae, clip.settled, clip.num_frames, clip.prompts))
-    if not open_ways:
+    if not list(ways(preset, has_tae, clip.settings, clip.num_frames, clip.prompts)):
         return f"{info.title} makes this clip at once, under one prompt"
-    way = way_among(open_ways, preset, usable, *size, clip.num_frames, clip.keyframes, eight_bit)
+    given = clip.settings, clip.prompts
+    way = way_on(preset, usable, *size, clip.num_frames, clip.keyframes, has_tae, eight_bit, *given)
     if way is None:
         return f"{info.title} does not fit {_gb(memory_bytes)} at half of {size[0]}x{size[1]}"
     made = (way.width, way.height)
     if made != size and clip.is_exact:
         return f"{info.title} does not fit {_gb(memory_bytes)} at {size[0]}x{size[1]}, {made[0]}x{made[1]} would"
-    settings = {name: value for name, value in way.changes(preset).items() if name not in clip.settled}
-    needs = f"needs about {way.bytes / GIB:.1f} of {_gb(memory_bytes)}{_how(settings, way, size)}"
-    return Choice(info.id, needs, settings, None if made == size else made)
+    how = _how(preset, way, size)
+    return Choice(
+        info.id,
+        f"needs about {way.bytes / GIB:.1f} of {_gb(memory_bytes)}{how}",
+        {name: value for name, value in way.changes(preset).items() if name not in clip.settings},
+        None if made == size else made,
+    )
 
 
-def _how(changes: Mapping[str, Value], way: Way, size: tuple[int, int]) -> str:
+def _how(preset: Preset, way: Way, size: tuple[int, int]) -> str:
+    changes = way.changes(preset)
     given_up = f" with {', '.join(f'{name} {value}' for name, value in changes.items())}" if changes else ""
     is_smaller = (way.width, way.height) != size
     return f"{given_up} at {way.width}x{way.height}, as {size[0]}x{size[1]} does not fit" if is_smaller else given_up

@@ -251,7 +251,7 @@ class Worker:
         if message.engine != L.AUTO:
             return
         size, keyframes, prompts = (message.width, message.height), len(message.keyframes), 1 + len(message.prompts)
-        clip = Wanted(*size, message.num_frames, keyframes, True, message.params, prompts)
+        clip = Wanted(*size, message.num_frames, keyframes, True, prompts, message.params)
         choice = self._engines.choose_for(self._infos.values(), self._config, clip)
         request.message = attrs.evolve(message, engine=choice.engine, params={**choice.settings, **message.params})
         self._send(m.Progress(message.id, m.fit(f"{CHOSEN}{choice.reason}", L.MAX_NAME_CHARS), 0, 1))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor
 
-from sfserver.bench import engine, full, pace, ready, speed
+from sfserver.bench import clips, engine, full, pace, ready, speed
 from sfserver.bench.flops import decode_flops, pass_flops
 from sfserver.bench.goals import GOALS
 from sfserver.bench.gpu import Scale, measure_on
@@ -52,11 +54,22 @@ def test_a_clip_made_without_a_cache_is_the_same_clip(monkeypatch: pytest.Monkey
     assert (cached - clip.recomputed()).abs().max() > 1e-4, "the control: the past sees the future"
 
 
+def record(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """A device that plays what it was given by doing it again."""
+    answer = work()
+
+    def play() -> None:
+        answer.copy_(work())
+
+    return play, answer
+
+
 def test_gpu_measures_run_whole_at_toy_size_on_a_cpu_and_fill_every_row_of_the_page(
     tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ready, "STARTS", 1)
     monkeypatch.setattr(full, "MEASURED", 1)
+    monkeypatch.setattr(clips, "recorder", lambda device, graphs: record)
     scale = Scale(
         dit=TOY,
         vae=VaeConfig(dim=2),
@@ -76,9 +89,14 @@ def test_gpu_measures_run_whole_at_toy_size_on_a_cpu_and_fill_every_row_of_the_p
     measures.append(full.first_picture(32, 32, 9, "toy"))
     assert stages[0] == "CPU, matrix products"
     names = [m.name for m in measures]
-    assert {"pass, KV 15, 32x32", "decode by TAE, 32x32", "clip, Wan VAE, 32x32", "end keyframe", "growth"} <= set(
-        names
-    )
+    assert {
+        "pass, KV 15, 32x32",
+        "decode by TAE, 32x32",
+        "clip, Wan VAE, 32x32",
+        "end keyframe",
+        "growth",
+        "recorded passes",
+    } <= set(names)
     assert len(set(names)) == len(names)
     assert all(math.isfinite(m.value) and m.value > 0 for m in measures if not m.name.startswith("peak memory"))
     shares = [m.value for m in measures if m.name.startswith("stage: ")]

@@ -41,6 +41,15 @@ def test_on_12_gb_a_model_with_vace_is_not_given_up_for_the_draft_engine() -> No
     assert choose(complete(), 12 * GIB, CLIP).engine == "draft"
 
 
+def test_what_a_server_says_auto_mostly_is_counts_smaller_windows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "gpu_memory_bytes", lambda config: 12 * GIB)
+    infos = complete("self-forcing-vace")
+    assert table.choose(infos, ServerConfig())[0] == "self-forcing-vace"
+    assert infos[0].memory_bytes > 12 * GIB, "the control: as it is it would not fit"
+    monkeypatch.setattr(table, "gpu_memory_bytes", lambda config: GIB)
+    assert "needs the least memory" in table.choose(infos[:1], ServerConfig())[1]
+
+
 def with_tae(name: str) -> EngineInfo:
     """With the small decoder fetched as well."""
     model, _ = complete(name)
@@ -111,38 +120,24 @@ def test_a_size_that_is_settled_must_be_one_that_the_engine_makes() -> None:
     assert "at most 921600 pixels" in chosen.reason
 
 
-def test_what_a_server_says_auto_mostly_is_counts_smaller_windows_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "gpu_memory_bytes", lambda config: 12 * GIB)
-    infos = complete("self-forcing-vace")
-    assert table.choose(infos, ServerConfig())[0] == "self-forcing-vace"
-    assert infos[0].memory_bytes > 12 * GIB, "the control: as it is it would not fit"
-    monkeypatch.setattr(table, "gpu_memory_bytes", lambda config: GIB)
-    assert "needs the least memory" in table.choose(infos[:1], ServerConfig())[1]
-
-
 def test_what_was_set_by_hand_is_for_an_engine_that_has_it() -> None:
-    eased = attrs.evolve(CLIP, settled={"easing": "in"})
+    eased = attrs.evolve(CLIP, settings={"easing": "in"})
     chosen = choose(complete("self-forcing"), 80 * GIB, eased)
     assert (chosen.engine, chosen.reason.split("; ")[1]) == ("draft", "Self Forcing 1.3B has no setting easing")
     assert choose(complete("self-forcing"), 80 * GIB, CLIP).engine == "self-forcing", "the control: nothing was set"
-    unknown = attrs.evolve(CLIP, settled={"strategy": "look-behind"})
+    unknown = attrs.evolve(CLIP, settings={"strategy": "look-behind"})
     assert choose(complete("self-forcing"), 80 * GIB, unknown).engine == "draft"
 
 
 def test_what_was_set_by_hand_counts_and_is_not_set_otherwise() -> None:
-    infos = complete("self-forcing")
-    by_itself = choose(infos, 11 * GIB, CLIP)
-    assert by_itself.engine == "self-forcing"
-    assert "window" in by_itself.settings
+    by_itself = choose(complete("self-forcing"), 12 * GIB, CLIP)
+    assert (by_itself.engine, by_itself.settings) == ("self-forcing", {"window": 15, "tiled": True})
     for window in (21, "21"):  # as a client sends it, and as it is typed
-        settled = choose(infos, 11 * GIB, attrs.evolve(CLIP, settled={"window": window}))
-        assert "window" not in settled.settings
-        assert settled.size, "the size gives way instead"
-        with pytest.raises(RequestError, match=r"would; Draft \(RIFE 4\.25\) has no setting window"):
-            choose(infos, 11 * GIB, attrs.evolve(CLIP, settled={"window": window}, is_exact=True))
-    narrow = choose(infos, 11 * GIB, attrs.evolve(CLIP, settled={"window": 9}))
-    assert (narrow.engine, narrow.size) == ("self-forcing", None)
-    assert "window" not in narrow.settings
+        wide = attrs.evolve(CLIP, settings={"window": window}, is_exact=True)
+        with pytest.raises(RequestError, match=r"does not fit 12 GB .*; Draft \(RIFE 4\.25\) has no setting window"):
+            choose(complete("self-forcing"), 12 * GIB, wide)
+    narrow = choose(complete("self-forcing"), 12 * GIB, attrs.evolve(CLIP, settings={"window": 9}))
+    assert (narrow.engine, narrow.settings) == ("self-forcing", {})
 
 
 def test_under_several_prompts_no_clip_is_made_at_once() -> None:
@@ -152,7 +147,7 @@ def test_under_several_prompts_no_clip_is_made_at_once() -> None:
     at_once = choose(complete(yardstick, "self-forcing"), 80 * GIB, several)
     assert at_once.engine == "self-forcing"
     assert "makes this clip at once, under one prompt" in at_once.reason
-    joint = attrs.evolve(several, settled={"strategy": "joint+anchor"})
+    joint = attrs.evolve(several, settings={"strategy": "joint+anchor"})
     with pytest.raises(RequestError, match="makes this clip at once, under one prompt"):
         choose(complete("self-forcing"), 80 * GIB, joint)
 
