@@ -247,10 +247,11 @@ class RollOut:
         columns: int,
     ) -> Array:
         """A block's self-attention [L, d] to all that is held, itself included."""
-        q, k, v = (np.split(each, len(block)) for each in (q, k, v))
-        for latent, its_k, its_v in zip(block, k, v, strict=True):
+        by_latent = (np.split(each, len(block)) for each in (q, k, v))
+        queries: list[Array] = []
+        for latent, its_q, its_k, its_v in zip(block, *by_latent, strict=True):
             self.kept[layer, latent] = its_k, its_v
-        queries = [rotated(own, places[latent], rows, columns) for latent, own in zip(block, q, strict=True)]
+            queries.append(rotated(its_q, places[latent], rows, columns))
         keys = [rotated(self.kept[layer, latent][0], places[latent], rows, columns) for latent in self.held]
         values = [self.kept[layer, latent][1] for latent in self.held]
         return attention(*map(np.concatenate, (queries, keys, values)))
