@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -76,8 +77,14 @@ def _attend_to_group(q: Tensor, k: Tensor, v: Tensor, group: Group) -> tuple[Ten
     answer, normaliser = attend_with_normaliser(q, k[:, group.rows], v[:, group.rows])
     if len(group.bias) == 1:
         return answer, normaliser + group.bias[0]
-    bias = torch.tensor(group.bias, device=q.device, dtype=normaliser.dtype)
-    return answer, (normaliser.unflatten(-1, (len(group.bias), -1)) + bias[:, None]).flatten(-2)
+    bias = _column(group.bias, q.device, normaliser.dtype)
+    return answer, (normaliser.unflatten(-1, (len(group.bias), -1)) + bias).flatten(-2)
+
+
+@lru_cache(maxsize=256)
+def _column(bias: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[F, 1]. Made once, and not again by each layer of each pass: a device waits for what is copied to it."""
+    return torch.tensor(bias, device=device, dtype=dtype)[:, None]
 
 
 def attend_with_normaliser(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,8 @@
 The unit is a latent (its tokens stay together), and each latent that is held has one seat in a preallocated buffer. Who
 sits where is a matter of host integers; the device is never asked. Seats are not ordered in time: attention does not
 care about the order of keys, so a latent that leaves gives its seat to one that comes, and nothing is ever shifted.
+Pinned latents sit before all others, the latest in front: those still to come are neighbours, and attention that heeds
+them more or less than the rest is to two groups of keys and not to three.
 
 Who stays: the first `sink` latents and all pinned ones always, and of the others the latest, `window` latents with the
 sink and the present block counted. A block that is passed again (next denoising step, clean pass) keeps its seats.
@@ -69,6 +71,7 @@ class KvCache:
         size = (shape.batch, shape.seats * shape.tokens_per_latent, shape.heads, shape.head_dim)
         self._allocate(size, device, dtype)
         self._seats: dict[int, int] = {}  # position of a latent -> its seat
+        self._taken = range(0)  # the seats that are: one run
         self._pinned: set[int] = set()
         self._writes: list[tuple[slice, slice]] = []  # the present block's tokens -> their place in the buffers
         self.rotation: Rotation = table.at(0, 0)
@@ -77,7 +80,8 @@ class KvCache:
         self._raw: dict[int, dict[int, Tensor]] = {}
         """Keys of pinned latents as they came, by position and layer, where they are turned anew for each block."""
         self._turns: list[tuple[int, slice, int, Rotation]] = []
-        """Those of the present pass: position, place in the buffers, where they seem to lie, and by what that turns."""
+        """Those that the present pass turns: position, place in the buffers, where they seem to lie, and by what that
+        turns."""
         self._turned: dict[tuple[int, int], int] = {}
         """Where they seem to lie by now, by position and layer: the passes over one block turn them once."""
 
@@ -107,9 +111,7 @@ class KvCache:
             self._pinned.update(block)
         else:
             self._evict(len(coming))
-        free = sorted(set(range(self.shape.seats)) - set(self._seats.values()))
-        assert len(coming) <= len(free), f"{len(coming)} latents come, {len(free)} seats are free: {self.shape}"
-        self._seats |= zip(coming, free, strict=False)
+        self._seats |= zip(coming, self._free(len(coming), pin), strict=True)
         self._close_up()
 
         kept = set() if pin or final else self._pinned
@@ -118,15 +120,23 @@ class KvCache:
             self._raw = {position: layers for position, layers in self._raw.items() if position not in block}
         self._plan_rotations(start, count, pin)
 
+    def _free(self, count: int, pin: bool) -> list[int]:
+        own = range(self.shape.pinned) if pin else range(self.shape.pinned, self.shape.seats)
+        free = sorted(set(own).difference(self._seats.values()), reverse=pin)
+        assert count <= len(free), f"{count} latents come, {len(free)} seats are free: {self.shape}"
+        return free[:count]
+
     def _close_up(self) -> None:
         """A hole among the seats would be attended to: who sits beyond moves into it. It comes about where a window is
-        made anew and none of the first seats is the sink's or a keyframe's."""
-        count = len(self._seats)
-        holes = sorted(set(range(count)) - set(self._seats.values()))
-        beyond = [position for position, seat in self._seats.items() if seat >= count]
+        made anew and the first seats are not the sink's."""
+        rolling = {position: seat for position, seat in self._seats.items() if seat >= self.shape.pinned}
+        stop = self.shape.pinned + len(rolling)
+        holes = sorted(set(range(self.shape.pinned, stop)).difference(rolling.values()))
+        beyond = [position for position, seat in rolling.items() if seat >= stop]
         for position, hole in zip(beyond, holes, strict=True):
             self._move(self._seats[position], hole)
             self._seats[position] = hole
+        self._taken = range(stop - len(self._seats), stop)
 
     def _move(self, seat: int, to: int) -> None:
         tokens = self.shape.tokens_per_latent
@@ -168,7 +178,13 @@ class KvCache:
         self.relative = turning
         if turning:
             self._raw |= {position: {} for position in range(start, start + count)}
-        self._turns = [(p, self._place(p), seems[p], self._table.at(seems[p], 1)) for p in self._raw]
+        self._turns = [
+            (p, self._place(p), seems[p], self._table.at(seems[p], 1)) for p in self._raw if self._is_due(p, seems[p])
+        ]
+
+    def _is_due(self, position: int, seems: int) -> bool:
+        """Whether some layer's keys of a pinned latent are not turned to there."""
+        return any(self._turned.get((position, layer)) != seems for layer in range(self.shape.layers))
 
     def _place(self, position: int) -> slice:
         tokens = self.shape.tokens_per_latent
@@ -202,13 +218,15 @@ class KvCache:
             self._turned[position, layer] = seems
 
     def _held(self, layer: int) -> tuple[Tensor, Tensor]:
-        held = slice(0, len(self._seats) * self.shape.tokens_per_latent)
+        tokens = self.shape.tokens_per_latent
+        held = slice(self._taken.start * tokens, self._taken.stop * tokens)
         return self._keys[layer][:, held], self._values[layer][:, held]
 
     def groups(self, biases: Mapping[int, tuple[float, ...]]) -> list[Group]:
         """All keys that are held, as groups of equal bias: those of latents without one have none. -inf is left out."""
-        in_seats = sorted(self._seats, key=self._seats.__getitem__)
-        return grouped((self._place(position), biases.get(position, (0.0,))) for position in in_seats)
+        tokens, in_seats = self.shape.tokens_per_latent, sorted(self._seats, key=self._seats.__getitem__)
+        rows = (slice(i * tokens, (i + 1) * tokens) for i in range(len(in_seats)))
+        return grouped(zip(rows, (biases.get(position, (0.0,)) for position in in_seats), strict=True))
 
     def truncate(self, start: int) -> None:
         """Forget all latents from `start` on that are not pinned: a block that was broken off has left noise there."""
@@ -243,5 +261,5 @@ class GraphCache(KvCache):
                 latents[to] = latents[seat]
 
     def _held(self, layer: int) -> tuple[Tensor, Tensor]:
-        keys, values = zip(*(self._latents[layer][seat] for seat in range(len(self._seats))), strict=True)
+        keys, values = zip(*(self._latents[layer][seat] for seat in self._taken), strict=True)
         return cat(keys, dim=1), cat(values, dim=1)

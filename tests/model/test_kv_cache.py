@@ -185,17 +185,26 @@ def test_passes_over_one_block_turn_a_pinned_key_once(monkeypatch: pytest.Monkey
         assert torch.equal(seen[0][:, :TOKENS], rotate(key, table.at(start + 4, 1))), "anew for each block"
 
 
-def test_groups_are_runs_of_seats_with_one_bias() -> None:
-    cache = make_cache(window=6, pinned=2)
+def test_groups_are_runs_of_seats_with_one_bias_and_those_to_come_are_one_run() -> None:
+    cache = make_cache(window=6, pinned=3)
     put(cache, 0, 1)
-    put(cache, 8, 1, pin=True)
-    put(cache, 9, 1, pin=True)
-    put(cache, 1, 3)
-    rows = [slice(a * TOKENS, b * TOKENS) for a, b in ((0, 1), (1, 3), (3, 6))]
-    both = cache.groups({8: (2.0,), 9: (2.0,), 40: (1.0,)})
-    assert both == [Group(rows[0], (0.0,)), Group(rows[1], (2.0,)), Group(rows[2], (0.0,))]
-    assert cache.groups({8: (NEVER,), 9: (NEVER,)}) == [Group(rows[0], (0.0,)), Group(rows[2], (0.0,))]
-    assert cache.groups({}) == [Group(slice(0, 6 * TOKENS), (0.0,))]
+    for position in (2, 8, 9):
+        put(cache, position, 1, pin=True)
+    keys, _ = put(cache, 1, 1)
+    assert torch.equal(keys, torch.cat([keys_of(position, 1) for position in (9, 8, 2, 0, 1)], dim=1))
+    ahead, rest = slice(0, 2 * TOKENS), slice(2 * TOKENS, 5 * TOKENS)
+    assert cache.groups({8: (2.0,), 9: (2.0,), 40: (1.0,)}) == [Group(ahead, (2.0,)), Group(rest, (0.0,))]
+    assert cache.groups({8: (NEVER,), 9: (NEVER,)}) == [Group(rest, (0.0,))]
+    assert cache.groups({}) == [Group(slice(0, 5 * TOKENS), (0.0,))]
+    apart = cache.groups({8: (1.0,), 9: (2.0,)})
+    assert [group.bias for group in apart] == [(2.0,), (1.0,), (0.0,)]
+
+
+def test_before_all_are_pinned_nothing_is_read_that_was_not_written() -> None:
+    cache = make_cache(window=6, pinned=2)
+    assert torch.equal(put(cache, 0, 1)[0], keys_of(0, 1))
+    assert torch.equal(put(cache, 8, 1, pin=True)[0], torch.cat((keys_of(8, 1), keys_of(0, 1)), dim=1))
+    assert cache.groups({8: (1.0,)}) == [Group(slice(0, TOKENS), (1.0,)), Group(slice(TOKENS, 2 * TOKENS), (0.0,))]
 
 
 def test_nbytes_is_what_the_shape_says() -> None:
