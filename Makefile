@@ -4,6 +4,7 @@
 # make test-blender   the extension inside all four Blenders
 # make extension      the extension's zips, under dist/
 # make bench-blender  what the extension takes of a window's time, in Blender 4.2 and 5.2, beside what was promised
+# make walk-kdenlive  what Kdenlive's own window makes of a filled project, each frame counted
 # make walk-blender   what a stranger does with the zip alone, in windows of both, with pictures
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
 # make test-ray       workers that Ray places, on a cluster on this machine
@@ -28,7 +29,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: scale cluster-demo test-ray demo animatic-demo node-client test test-server test-blender libraries lint bench bench-blender walk-blender speed bench-draft bench-files bench-world torture extension clean
+.PHONY: scale cluster-demo test-ray demo animatic-demo node-client test test-server test-blender libraries lint bench bench-blender walk-blender walk-kdenlive speed bench-draft bench-files bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -72,6 +73,9 @@ bench-blender-% walk-blender-%: SCRIPT = $(if $(findstring bench,$@),bench,anima
 bench-blender-% walk-blender-%: libraries $(VENV)/.dev .venv-bpy%/.ready extension
 	test -n "$(WINDOW)" || { echo "WINDOW=... names the tool that opens a bpy wheel with its window"; exit 1; }
 	timeout 1800 .venv-bpy$*/bin/python $(WINDOW) tests/addon/window/$(SCRIPT).py
+
+walk-kdenlive: $(VENV)/.dev
+	$(BIN)/python tests/animatic/kdenlive.py $(ARGS)
 
 extension: $(VENV)/.dev .venv-bpy50/.ready
 	$(BIN)/python blender_addon/build.py

@@ -6,6 +6,8 @@ Over black, because that is what the timeline shows where nothing lies below. Al
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,11 +17,35 @@ from .sfwire.limits import AUTO, CHANNELS, RGBA
 
 if TYPE_CHECKING:
     from .sfwire.codec import Buffer
-    from .sfwire.messages import Welcome
+    from .sfwire.messages import EngineInfo, Welcome
     from .sfwire.request import Request
 
 Given = tuple[int, "Buffer"]
 """A place in the clip, and RGB8 or RGBA8."""
+
+
+_COLOUR_TYPE_AT, _WITH_ALPHA = 25, (4, 6)
+"""In a PNG (specification, 11.2.2): where its head says how pixels are made up, and what it says where alpha is."""
+
+
+def kept_by(engine: EngineInfo) -> bool:
+    return engine.max_channels == RGBA
+
+
+def may_hide(picture: Path) -> bool:
+    """Whether a PNG has room for something transparent. Of other files nothing is said."""
+    try:
+        return _has_alpha(picture, picture.stat().st_mtime_ns)
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=64)
+def _has_alpha(picture: Path, _mtime_ns: int) -> bool:
+    """Once for each state of a file: it is asked for at each drawing."""
+    with picture.open("rb") as file:
+        head = file.read(_COLOUR_TYPE_AT + 1)
+    return head.startswith(b"\x89PNG") and len(head) > _COLOUR_TYPE_AT and head[_COLOUR_TYPE_AT] in _WITH_ALPHA
 
 
 def alike(keyframes: Sequence[Given], width: int, height: int) -> tuple[tuple[Given, ...], int]:
@@ -32,7 +58,7 @@ def alike(keyframes: Sequence[Given], width: int, height: int) -> tuple[tuple[Gi
 def as_kept(request: Request, welcome: Welcome | None) -> Request:
     """The request as its engine can do it; `auto` is taken for what it mostly comes to."""
     wanted = welcome.default_engine if welcome is not None and request.engine == AUTO else request.engine
-    keeps = welcome is not None and any(e.id == wanted and e.max_channels == RGBA for e in welcome.engines)
+    keeps = welcome is not None and any(e.id == wanted and kept_by(e) for e in welcome.engines)
     if request.channels == CHANNELS or keeps:
         return request
     keyframes = tuple((at, _over_black(picture)) for at, picture in request.keyframes)

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import bpy
 
-from . import capture, frames, gaps, keep, motion, plan, runtime, sequencer, settings, strips, takes
+from . import capture, frames, gaps, keep, motion, plan, runtime, sequencer, settings, strips, takes, written
 from .plan import CannotFill, Gap
 from .record import AUTO, Record, text_of, timestamp
 from .sheet import Sheet, clip_length
@@ -122,7 +122,7 @@ def new_record(scene: bpy.types.Scene, gap: Gap) -> Record:
 
 def _torn_take(scene: bpy.types.Scene, gap: Gap) -> Record | None:
     """The record of a take of which both neighbours of the gap are what was left."""
-    before, after = (strips.record_of(scene, name) for name in (gap.before, gap.after))
+    before, after = (written.record_of(scene, name) for name in (gap.before, gap.after))
     return before if before is not None and after is not None and before.job == after.job else None
 
 
@@ -241,7 +241,7 @@ def go_on(scene: bpy.types.Scene, name: str) -> Fill:
     """Make the frames that a strip still lacks, from those on disk on. Raises CannotFill."""
     from .fill import Fill
 
-    record = strips.record_of(scene, name)
+    record = written.record_of(scene, name)
     if record is None or record.state != "stopped":
         raise CannotFill("Make a strip active that was not finished")
     engine = find_engine(record.asked)

@@ -63,7 +63,7 @@ def frame_size(scene: bpy.types.Scene) -> tuple[int, int]:
     return scene.render.resolution_x, scene.render.resolution_y
 
 
-def what_differs(scene: bpy.types.Scene, gap: Gap) -> list[str]:
+def what_differs(scene: bpy.types.Scene, gap: Gap, keeps_alpha: bool = True) -> list[str]:
     """What frames made for a gap will not have from its pictures, each in a sentence to be said before the press."""
     display, view = scene.display_settings, scene.view_settings
     plain = _offers(display, "display_device", _DISPLAY)
@@ -78,6 +78,9 @@ def what_differs(scene: bpy.types.Scene, gap: Gap) -> list[str]:
     space = scene.sequencer_colorspace_settings.name
     if space != _DISPLAY:
         found.append(f"The sequencer works in {space}, the frames are {_DISPLAY}")
+    pictures = (sequencer.bottom_picture(scene, name) for name in (gap.before, gap.after))
+    if not keeps_alpha and any(picture is not None and alpha.may_hide(picture) for picture in pictures):
+        found.append("What is transparent becomes black: this engine keeps no alpha")
     return found
 
 

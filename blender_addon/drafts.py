@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .frames import standing_for
-from .strips import note, show_pictures, showing_frames
+from .strips import show_pictures, showing_frames
+from .written import note
 
 
 def shows_draft(folder: Path) -> bool:

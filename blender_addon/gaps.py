@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import bpy
 
-from . import plan, runtime, sequencer, strips
+from . import plan, runtime, sequencer, strips, written
 from .plan import CannotFill, Gap, Pictures
 
 
@@ -23,11 +23,16 @@ def find(scene: bpy.types.Scene) -> Gap:
 
 def find_all(scene: bpy.types.Scene) -> list[Gap]:
     """The gaps that Fill All Gaps fills. Raises CannotFill."""
-    chosen = sequencer.pictures(scene, _growing(scene), selected=True)
-    gaps = _between(scene, chosen) if len(chosen) >= 2 else []
+    gaps = between_selected(scene)
     if not gaps:
         raise CannotFill("Select strips with gaps between them")
     return [_not_growing(scene, gap) for gap in gaps]
+
+
+def between_selected(scene: bpy.types.Scene) -> list[Gap]:
+    """Every gap between the selected strips by itself."""
+    chosen = sequencer.pictures(scene, _growing(scene), selected=True)
+    return _between(scene, chosen) if len(chosen) >= 2 else []
 
 
 def with_keyframes(scene: bpy.types.Scene, gap: Gap) -> Gap:
@@ -40,13 +45,13 @@ def with_keyframes(scene: bpy.types.Scene, gap: Gap) -> Gap:
 
 def _given(scene: bpy.types.Scene, pictures: Pictures) -> list[bool]:
     """Which of them are still pictures of the user's."""
-    return [sequencer.is_still(scene, name) and not strips.is_ours(scene, name) for name in pictures.names()]
+    return [sequencer.is_still(scene, name) and not written.is_ours(scene, name) for name in pictures.names()]
 
 
 def _between(scene: bpy.types.Scene, chosen: Pictures) -> list[Gap]:
     """The gaps between selected strips; where takes fill them, the gaps that those fill."""
     return plan.gaps_between(chosen) or plan.gaps_between(
-        chosen.where([not strips.is_ours(scene, name) for name in chosen.names()])
+        chosen.where([not written.is_ours(scene, name) for name in chosen.names()])
     )
 
 
@@ -75,7 +80,7 @@ def _by_channel(scene: bpy.types.Scene, shown: Pictures, chosen: Pictures) -> Ga
     gap = plan.gap_at(scene.frame_current, on)
     if gap is None and len(chosen):
         gap = plan.gap_at(where[1], on)
-        if gap is None and strips.is_ours(scene, name):
+        if gap is None and written.is_ours(scene, name):
             return of_take(scene, name)
     return gap
 
@@ -84,7 +89,7 @@ def _by_playhead(scene: bpy.types.Scene, shown: Pictures) -> Gap:
     """The shortest gap that the playhead is in on any channel, or that a take fills there. Raises CannotFill."""
     frame = scene.frame_current
     found = plan.gaps_at(frame, shown)
-    found += [of_take(scene, name) for name in shown.over(frame).names() if strips.is_ours(scene, name)]
+    found += [of_take(scene, name) for name in shown.over(frame).names() if written.is_ours(scene, name)]
     gap = min(found, key=lambda gap: (gap.frames, gap.channel), default=None) or plan.gap_at(frame, shown)
     if gap is None:
         raise plan.why_no_gap(frame, shown)
@@ -93,9 +98,9 @@ def _by_playhead(scene: bpy.types.Scene, shown: Pictures) -> Gap:
 
 def of_take(scene: bpy.types.Scene, name: str) -> Gap:
     """The gap that a take was made for, wherever the take was moved, trimmed or cut to since. Raises CannotFill."""
-    mark = strips.mark_of(scene, name)
+    mark = written.mark_of(scene, name)
     if mark is None:
-        raise CannotFill("What is written on this strip cannot be read: fill the gap anew")
+        raise CannotFill(written.UNREADABLE)
     here = Gap(mark.starts_at, mark.starts_at + mark.frames, *mark.between, mark.channel)
     before, after = (sequencer.span_of(scene, other) for other in mark.between)
     if mark.loop and before is not None:

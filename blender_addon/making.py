@@ -6,7 +6,7 @@ A fill has one making; or two, of which the draft engine's stands in for the one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,8 @@ FOUND = "found: "
 """Begins a stage that says what an engine saw in the keyframes on both sides of the next picture."""
 CHOSEN = f"{AUTO}: "
 """Begins a stage that says which engine the server chose, and why."""
+WAITS_FOR_US = "waiting"
+"""The stage in which a frame is made and not taken yet."""
 
 
 def request_for(record: Record, sheet: Sheet, keyframes: Sequence[tuple[int, Buffer]], start_from: int = 0) -> Request:
@@ -72,8 +74,8 @@ class Making:
     bytes_made: int = 0
     problem: str = ""
     """Why it ended early, in a sentence."""
-    found: str = ""
-    """What the engine said that it saw in the keyframes."""
+    findings: list[str] = field(default_factory=list)
+    """What the engine said that it saw in the keyframes: between each two of them there is one."""
     chosen: str = ""
     """Which engine the server chose, and why."""
     done: Done | None = None
@@ -89,6 +91,11 @@ class Making:
 
     def __post_init__(self) -> None:
         self.wanted = self.sheet.wanted
+
+    @property
+    def found(self) -> str:
+        """All findings; the same over again says nothing new."""
+        return "; ".join(dict.fromkeys(self.findings))
 
     @property
     def whole(self) -> bool:
@@ -115,6 +122,8 @@ class Making:
         progress = self.stream.progress
         if progress is not None and progress.stage.startswith((FOUND, CHOSEN)):
             return progress.stage.partition(": ")[2]
+        if progress is not None and progress.stage == WAITS_FOR_US:
+            return "Receiving"
         if progress is not None:
             passes = "" if self.made else f" {progress.step} of {progress.of}"
             return progress.stage.capitalize() + passes
@@ -171,7 +180,7 @@ class Making:
             if isinstance(event, Picture):
                 self._order(event, writer, folder)
             elif isinstance(event, Progress) and event.stage.startswith(FOUND):
-                self._note(event.stage.removeprefix(FOUND))
+                self.findings.append(event.stage.removeprefix(FOUND))
             elif isinstance(event, Progress) and event.stage.startswith(CHOSEN):
                 self.chosen = event.stage.removeprefix(CHOSEN)
             elif isinstance(event, Ended):
@@ -180,11 +189,6 @@ class Making:
                     self.done = event.done
                 elif event.error is not None and not self._given_up:
                     self.problem = self.problem or str(event.error)
-
-    def _note(self, finding: str) -> None:
-        """Between each two keyframes there is one; the same over again says nothing new."""
-        if finding not in self.found.split("; "):
-            self.found = f"{self.found}; {finding}" if self.found else finding
 
     def _order(self, picture: Picture, writer: Writer, folder: Path) -> None:
         if self._torn or self._refused:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import bpy
 
-from . import begin, gaps, runtime, sequencer, settings, strips, summon
+from . import begin, gaps, runtime, sequencer, settings, strips, summon, written
 from .plan import CannotFill, Gap
 from .refusals import fail, refuse
 
@@ -32,16 +32,22 @@ def allows(
     return True
 
 
+Deed = Callable[[bpy.types.Scene], None]
+"""What a press does as soon as a server is there. Raises CannotFill."""
+
+
 def carry_out(
-    operator: bpy.types.Operator, context: bpy.types.Context, fill: Callable[[bpy.types.Scene], None]
+    operator: bpy.types.Operator, context: bpy.types.Context, mean: Callable[[bpy.types.Scene], Deed]
 ) -> set[str]:
-    """Begin fills, or say why not; while no server is there, have one come first, or lead to where one is installed."""
+    """Settle what is meant now, whatever is selected later, and do it, or say why not; while no server is there, have
+    one come first, or lead to where one is installed."""
     try:
         scene = scene_of(context)
+        deed = mean(scene)
         if summon.is_there():
-            fill(scene)
+            deed(scene)
         else:
-            operator.report({"INFO"}, summon.ask(summon.Wish(scene.name, operator.bl_label, fill)))
+            operator.report({"INFO"}, summon.ask(summon.Wish(scene.name, operator.bl_label, deed)))
     except (CannotFill, runtime.Unavailable) as error:
         return fail(operator, error)
     except summon.NotInstalled as error:
@@ -66,7 +72,7 @@ class INBETWEEN_OT_fill_gap(bpy.types.Operator):
         return allows(cls, context, _check_gap)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        return _carry_out_in(self, context, lambda scene: [gaps.find(scene)])
+        return carry_out(self, context, lambda scene: _to_fill(scene, [gaps.find(scene)]))
 
 
 class INBETWEEN_OT_fill_all_gaps(bpy.types.Operator):
@@ -81,7 +87,7 @@ class INBETWEEN_OT_fill_all_gaps(bpy.types.Operator):
         return allows(cls, context, lambda scene: (_check_engine(scene), gaps.find_all(scene)))
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        return _carry_out_in(self, context, gaps.find_all)
+        return carry_out(self, context, lambda scene: _to_fill(scene, gaps.find_all(scene)))
 
 
 def _check_gap(scene: bpy.types.Scene) -> None:
@@ -97,30 +103,19 @@ def _check_engine(scene: bpy.types.Scene) -> None:
         begin.engine_for(scene)
 
 
-def _carry_out_in(
-    operator: bpy.types.Operator, context: bpy.types.Context, find: Callable[[bpy.types.Scene], list[Gap]]
-) -> set[str]:
-    """Fill what is meant now, even if the server is there only when something else is selected."""
-    try:
-        found = find(scene_of(context))
-    except CannotFill as error:
-        return fail(operator, error)
+def _to_fill(scene: bpy.types.Scene, found: Sequence[Gap]) -> Deed:
+    """Fill these gaps: all of them, or none where one of them cannot be filled or is not there any more."""
     waits = not summon.is_there()
 
     def fill(scene: bpy.types.Scene) -> None:
         for gap in found if waits else ():
             gaps.check_still(scene, gap)
-        _fill(scene, found)
+        whole = [gaps.with_keyframes(scene, gap) for gap in found]
+        for gap, record in [(gap, begin.new_record(scene, gap)) for gap in whole]:
+            settings.of(scene).seed = record.seed
+            begin.begin(scene, gap, record)
 
-    return carry_out(operator, context, fill)
-
-
-def _fill(scene: bpy.types.Scene, found: Sequence[Gap]) -> None:
-    """Raises CannotFill, before anything is begun, where one of the gaps cannot be filled."""
-    whole = [gaps.with_keyframes(scene, gap) for gap in found]
-    for gap, record in [(gap, begin.new_record(scene, gap)) for gap in whole]:
-        settings.of(scene).seed = record.seed
-        begin.begin(scene, gap, record)
+    return fill
 
 
 class INBETWEEN_OT_loop(bpy.types.Operator):
@@ -142,7 +137,7 @@ class INBETWEEN_OT_loop(bpy.types.Operator):
         return context.window_manager.invoke_props_dialog(self)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        return _carry_out_in(self, context, lambda scene: [gaps.of_loop(scene, self.frames)])
+        return carry_out(self, context, lambda scene: _to_fill(scene, [gaps.of_loop(scene, self.frames)]))
 
 
 class INBETWEEN_OT_go_on(bpy.types.Operator):
@@ -161,19 +156,20 @@ class INBETWEEN_OT_go_on(bpy.types.Operator):
         return allows(cls, context, _check_engine)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            scene = scene_of(context)
-            names = strips.broken_off(scene) if self.everywhere else [strips.active_job(scene)[0]]
-        except CannotFill as error:
-            return fail(self, error)
-        if self.everywhere:
-            runtime.broken_off = 0
+        return carry_out(self, context, lambda scene: _to_go_on(scene, self.everywhere))
 
-        def go_on(scene: bpy.types.Scene) -> None:
-            for name in names:
-                begin.go_on(scene, name)
 
-        return carry_out(self, context, go_on)
+def _to_go_on(scene: bpy.types.Scene, everywhere: bool) -> Deed:
+    """With the strips that were broken off, or the active one."""
+    names = strips.broken_off(scene) if everywhere else [written.active_job(scene)[0]]
+    if everywhere:
+        runtime.broken_off = 0
+
+    def go_on(scene: bpy.types.Scene) -> None:
+        for name in names:
+            begin.go_on(scene, name)
+
+    return go_on
 
 
 class INBETWEEN_OT_cancel(bpy.types.Operator):

@@ -8,7 +8,7 @@ from typing import Any
 
 import bpy
 
-from . import runtime, sequencer, strips
+from . import runtime, sequencer, written
 
 Colour = tuple[float, float, float, float]
 Bar = tuple[int, int, int, Colour]
@@ -42,10 +42,10 @@ def bars(scene: bpy.types.Scene) -> Iterator[Bar]:
     for fill in fills:
         if fill.draft is not None:
             yield from _under(scene, fill.place.strip, fill.final_frames, len(fill.names) - fill.final_frames)
-    name = strips.active(scene) if scene.sequence_editor else None
+    name = written.active(scene) if scene.sequence_editor else None
     if name is not None and name not in {fill.place.strip for fill in fills}:
         strip = scene.sequence_editor.active_strip
-        made, drafts = (int(strips.note(strip, key) or 0) for key in ("frames", "draft_frames"))
+        made, drafts = (written.number(strip, key) for key in ("frames", "draft_frames"))
         if drafts:
             yield from _under(scene, name, made - drafts, drafts)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import begin, capture, gaps, installing, motion, runtime, sequencer, settings, strips, summon, takes
+from . import alpha, begin, capture, gaps, installing, motion, runtime, sequencer, settings, summon, takes, written
+from .lines import bar as _bar
 from .lines import say as _say
 from .plan import CannotFill
 from .preferences import draw_progress
@@ -62,9 +63,10 @@ class INBETWEEN_PT_fill(_Tab):
         row.operator("inbetween.fill_all_gaps")
         row.operator("inbetween.loop")
         gap = self._draw_intent(context, scene)
-        for sentence in capture.what_differs(scene, gap) if gap is not None else ():
+        keeps_alpha = engine is None or alpha.kept_by(engine)
+        for sentence in capture.what_differs(scene, gap, keeps_alpha) if gap is not None else ():
             _say(layout, context, sentence, "INFO")
-        self._draw_messages(context, scene, engine)
+        self._draw_messages(context)
 
     def _draw_intent(self, context: bpy.types.Context, scene: bpy.types.Scene) -> Gap | None:
         """What Fill Gap will do, or why it cannot."""
@@ -74,34 +76,40 @@ class INBETWEEN_PT_fill(_Tab):
             _say(self.layout, context, str(error), "INFO")
             return None
         _say(self.layout, context, gap.sentence(sequencer.frames_per_second(scene)), "SNAP_MIDPOINT")
+        if gap.inside and len(each := gaps.between_selected(scene)) > 1:
+            text = iface_("Fill All Gaps: {} gaps, {} frames").format(len(each), sum(one.frames for one in each))
+            _say(self.layout, context, text, "SNAP_INCREMENT")
         lead, tail = motion.runs(scene, gap, settings.of(scene).step) if settings.of(scene).motion else (1, 1)
         if lead + tail > 2:
             text = iface_("The motion goes on: {} frames before and {} after go along").format(lead, tail)
             _say(self.layout, context, text, "TRACKING")
-        texts = sequencer.texts_over(scene, gap.start, gap.end)
-        if texts:
+        if texts := sequencer.texts_over(scene, gap.start, gap.end):
             said = ", ".join(f"'{text[:_TEXT_CHARS]}'" for _, _, text in sorted(texts)[:_MOST_SHOWN])
             _say(self.layout, context, iface_("Prompts on the timeline: {}").format(said), "TEXT")
+        self._draw_engine(context, scene, gap, bool(texts))
+        return gap
+
+    def _draw_engine(self, context: bpy.types.Context, scene: bpy.types.Scene, gap: Gap, has_texts: bool) -> None:
+        """Which engine would be asked, and whether it can; while no server is there, what a press does about that."""
         if not summon.is_there():
             _say(self.layout, context, summon.what_a_press_does(), "INFO")
-            return gap
+            return
         chosen = settings.of(scene)
         try:
             engine = begin.engine_of(chosen.engine_id, gap, chosen.step)
             begin.check(scene, gap, engine)
         except CannotFill as error:
             _say(self.layout, context, str(error), "ERROR")
-            return gap
+            return
+        if (has_texts or chosen.prompt) and not engine.uses_prompt:
+            _say(self.layout, context, iface_("{} does not read prompts").format(engine.title), "INFO")
         if reason := begin.why(scene, engine):
             _say(self.layout, context, iface_("Automatic: {}").format(reason), "INFO")
-        return gap
 
-    def _draw_messages(self, context: bpy.types.Context, scene: bpy.types.Scene, engine: EngineInfo | None) -> None:
+    def _draw_messages(self, context: bpy.types.Context) -> None:
         pump = runtime.running_pump()
         if pump is not None and pump.message:
             _say(self.layout, context, pump.message, "ERROR")
-        if engine is not None and not engine.uses_prompt and settings.of(scene).prompt:
-            _say(self.layout, context, iface_("{} does not read the prompt").format(engine.title), "INFO")
         if runtime.broken_off:
             _say(self.layout, context, iface_("{} strips were not finished").format(runtime.broken_off), "INFO")
             self.layout.operator("inbetween.go_on", text="Continue All", icon="PLAY").everywhere = True
@@ -135,28 +143,20 @@ class INBETWEEN_PT_queue(_Tab):
     def _draw_all(self, fills: list[Fill]) -> None:
         wanted = sum(fill.record.frames_wanted for fill in fills)
         made = sum(fill.final_frames for fill in fills)
-        _draw_progress(
-            self.layout, made / wanted, iface_("{} gaps, {} of {} frames").format(len(fills), made, wanted), ""
-        )
+        text = iface_("{} gaps, {} of {} frames").format(len(fills), made, wanted)
+        _bar(self.layout, made / wanted, text, "inbetween.cancel")
 
     def _draw_one(self, context: bpy.types.Context, fill: Fill) -> None:
         wanted = fill.record.frames_wanted
         column = self.layout.box().column(align=True)
         column.label(text=fill.place.strip, icon="SEQ_STRIP_DUPLICATE", translate=False)
         text = iface_("{} of {} frames").format(fill.final_frames, wanted)
-        _draw_progress(column, fill.final_frames / wanted, text, fill.job)
+        _bar(column, fill.final_frames / wanted, text, "inbetween.cancel").job = fill.job
         seconds, stage = fill.final.seconds_left(), iface_(fill.stage)
         left = stage if seconds is None else iface_("{}, {} left").format(stage, _duration(seconds))
         column.label(text=left, translate=False)
         if fill.record.chosen:
             _say(column, context, iface_("Automatic: {}").format(fill.record.chosen))
-
-
-def _draw_progress(layout: bpy.types.UILayout, factor: float, text: str, job: str) -> None:
-    """With a button that cancels the job, or where it is "" all of them."""
-    row = layout.row(align=True)
-    row.progress(factor=factor, text=text, translate=False)
-    row.operator("inbetween.cancel", text="", icon="X").job = job
 
 
 def _duration(seconds: float) -> str:
@@ -170,24 +170,26 @@ class INBETWEEN_PT_strip(_Tab):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         scene = sequencer.edited_scene(context)
-        return scene is not None and strips.active(scene) is not None
+        return scene is not None and written.active(scene) is not None
 
     def draw(self, context: bpy.types.Context) -> None:
         scene = sequencer.edited_scene(context)
-        name = strips.active(scene) if scene is not None else None
+        name = written.active(scene) if scene is not None else None
         if scene is None or name is None:
             return
         layout, strip = self.layout, scene.sequence_editor.active_strip
         pump = runtime.running_pump()
-        made_by = strips.note(strip, "engine")
+        made_by = written.note(strip, "engine")
         engine = pump.engine(made_by) if pump is not None and made_by != AUTO else None
-        if strips.PROMPT in strip and (engine is None or engine.uses_prompt):
-            layout.prop(strip, f'["{strips.PROMPT}"]', text="Prompt")
+        if written.PROMPT in strip and (engine is None or engine.uses_prompt):
+            layout.prop(strip, f'["{written.PROMPT}"]', text="Prompt")
+        column = layout.column(align=True)
+        column.scale_y = 0.8
         for line in self._lines(strip, engine):
-            layout.label(text=line, translate=False)
-        if chosen := strips.note(strip, "chosen"):
+            column.label(text=line, translate=False)
+        if chosen := written.note(strip, "chosen"):
             _say(layout, context, iface_("Automatic: {}").format(chosen), "INFO")
-        if found := strips.note(strip, "found"):
+        if found := written.note(strip, "found"):
             _say(layout, context, iface_("Seen in the keyframes: {}").format(found), "VIEWZOOM")
         number, count = takes.number_of(scene, name)
         row = layout.row(align=True)
@@ -197,7 +199,7 @@ class INBETWEEN_PT_strip(_Tab):
             row.label(text=iface_("Take {} of {}").format(number, count), translate=False)
             row.operator("inbetween.show_take", text="", icon="TRIA_RIGHT").by = 1
         column = layout.column(align=True)
-        if strips.note(strip, "state") == "stopped":
+        if written.note(strip, "state") == "stopped":
             column.operator("inbetween.go_on", icon="PLAY").everywhere = False
         column.operator("inbetween.use_settings")
         column.operator("inbetween.open_folder", icon="FILE_FOLDER")
@@ -205,8 +207,8 @@ class INBETWEEN_PT_strip(_Tab):
 
     def _lines(self, strip: bpy.types.Strip, engine: EngineInfo | None) -> list[str]:
         """What made it, in three lines at most."""
-        note = strips.note
-        wanted, made, drafts = (int(note(strip, name) or 0) for name in ("frames_wanted", "frames", "draft_frames"))
+        note, number = written.note, written.number
+        wanted, made, drafts = (number(strip, name) for name in ("frames_wanted", "frames", "draft_frames"))
         if note(strip, "state") == "growing":
             first = iface_("Growing to {} frames").format(wanted)
         elif drafts:
@@ -216,11 +218,11 @@ class INBETWEEN_PT_strip(_Tab):
         else:
             first = iface_("{} of {} frames").format(made, wanted)
         size = f"{first}, {note(strip, 'width')} x {note(strip, 'height')} px"
-        disk = iface_("{:.1f} MB on disk").format(int(note(strip, "kilobytes") or 0) / 1e3)
+        disk = iface_("{:.1f} MB on disk").format(number(strip, "kilobytes") / 1e3)
         made_by = engine.title if engine is not None else note(strip, "engine")
         made_by = iface_("Automatic") if made_by == AUTO else made_by
         seed = "" if engine is not None and not engine.uses_prompt else f", {iface_('Seed')} {note(strip, 'seed')}"
-        return [size, f"{made_by}{seed}", *([disk] if note(strip, "kilobytes") else [])]
+        return [size, f"{made_by}{seed}", *([disk] if number(strip, "kilobytes") else [])]
 
 
 class INBETWEEN_PT_server(_Tab):

@@ -150,17 +150,18 @@ def check_length(gap: Gap, clip_frames: int, keyframes: int, engine: EngineInfo)
     """Raises CannotFill where the engine cannot make a clip of so many pictures, keyframes counted."""
     most, least = engine.max_frames, max(3, engine.min_frames)
     if clip_frames > most:
-        raise CannotFill(
-            f"The gap has {gap.frames} frames, {engine.title} fills {most - 2} at most: "
-            "put a picture into the middle, fill on twos, or choose another engine"
-        )
+        remedy = "put a picture into the middle, fill on twos, or choose another engine"
+        if gap.inside:
+            remedy = "select two neighbours, or press Fill All Gaps, which fills each gap by itself"
+        raise CannotFill(f"The gap has {gap.frames} frames, {engine.title} fills {most - 2} at most: {remedy}")
     if clip_frames < least:
         raise CannotFill(
             f"The gap has {gap.frames} frames, {engine.title} needs at least {least - 2}: move the strips apart"
         )
     if keyframes > engine.max_keyframes:
         raise CannotFill(
-            f"There are {keyframes} keyframes, {engine.title} takes {engine.max_keyframes}: select a shorter stretch"
+            f"There are {keyframes} keyframes, {engine.title} takes {engine.max_keyframes}: select a shorter stretch, "
+            "or press Fill All Gaps, which fills each gap by itself"
         )
 
 

@@ -93,7 +93,7 @@ _INSTALL_LABELS: dict[State, str] = {"absent": "Install Server", "half": "Contin
 def _whats_there(there: State) -> str:
     receipt = installed.read_receipt(installing.installer().home)
     if there in ("ready", "old") and receipt is not None:
-        sentence = iface_("sfserver {} is installed, in an environment of its own").format(receipt.version)
+        sentence = iface_("sfserver {} is installed in its own folder: Fill Gap starts it").format(receipt.version)
         newer = iface_("; this extension brings another, {}").format(installing.installer().payload.version)
         return sentence + (newer if there == "old" else "")
     return {
@@ -130,9 +130,7 @@ def _draw_choice(
 def draw_progress(layout: bpy.types.UILayout) -> None:
     """Of what the installer is doing, with its cancel button; in the preferences and in the sidebar."""
     installer = installing.installer()
-    row = layout.row(align=True)
-    row.progress(factor=installer.fraction, text=iface_(installer.doing), translate=False)
-    row.operator("inbetween.cancel_installing", text="", icon="X")
+    lines.bar(layout, installer.fraction, iface_(installer.doing), "inbetween.cancel_installing")
 
 
 def _draw_models(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:

@@ -8,6 +8,7 @@ into freed memory.
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import bpy
@@ -180,6 +181,16 @@ def may_exceed_white(scene: bpy.types.Scene, name: str) -> bool:
     if strip is None or strip.type not in {"SCENE", "IMAGE"}:
         return False
     return strip.type == "SCENE" or strip.elements[0].filename.lower().endswith((".exr", ".hdr"))
+
+
+def bottom_picture(scene: bpy.types.Scene, name: str) -> Path | None:
+    """The file of an image strip under which nothing lies, None of any other."""
+    strip = strips_in(level(scene)).get(name)
+    if strip is None or strip.type != "IMAGE":
+        return None
+    shown = pictures(scene)
+    below = (shown.channel < strip.channel) & (shown.left < right(strip)) & (shown.right > left(strip))
+    return None if below.any() else Path(bpy.path.abspath(strip.directory)) / strip.elements[0].filename
 
 
 def active_name(scene: bpy.types.Scene) -> str | None:

@@ -84,11 +84,12 @@ def steps_to_install(home: Home, payload: Payload, order: Order, anew: bool) -> 
 
 def _steps_to_download(home: Home, payload: Payload, order: Order) -> list[Step]:
     """Into a folder: a file that lies there already, from an earlier try, is compared with the index and not had again.
-    A build of PyTorch that has a name of its own, as in 2.13.0+cpu, is preferred to the plain one."""
+    A build of PyTorch that has a name of its own, as in 2.13.0+cpu, is preferred to the plain one; from PyTorch's index
+    it comes alone, since that has of all else only some versions."""
     into, expected = ("--dest", str(home.downloads)), DOWNLOAD_BYTES[order.backend]
     steps = []
     if order.build():
-        torch = _pip(home, payload, "download", *into, "--index-url", order.build(), "torch")
+        torch = _pip(home, payload, "download", *into, "--no-deps", "--index-url", order.build(), "torch")
         steps.append(Step("Downloading PyTorch", home.python, torch, 0.4, expected * 2 // 3))
     known = ("--find-links", str(home.downloads))
     rest = _pip(home, payload, "download", *into, *known, *order.where(), str(payload.wheel))

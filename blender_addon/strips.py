@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,11 @@ import bpy
 
 from . import sequencer
 from .frames import standing_for
-from .plan import CannotFill, Gap
-from .record import Record, from_properties, is_job, spans_of
+from .plan import Gap
+from .record import Record, is_job
 from .sequencer import all_strips, free_channels, left, level, right, set_frames, strips_in
+from .written import JOB, PROMPT, RECORD, record_on
 
-JOB = "inbetween_job"
-RECORD = "inbetween"
-PROMPT = "inbetween_prompt"
-"""The prompt for the strip's next take, which the user may edit."""
 GROWING, FINISHED, STOPPED = "COLOR_05", "COLOR_04", "COLOR_02"
 """Colour tags: blue while it grows, green when it is whole, orange when it stopped early."""
 
@@ -33,115 +29,6 @@ class Place:
     def __init__(self, scene: str, strip: str) -> None:
         self.scene = scene
         self.strip = strip
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What tells takes apart and where their gap is, read off a strip without making a record of it."""
-
-    name: str
-    job: str
-    gap: str
-    between: tuple[str, str]
-    """Names of the strips before and after."""
-    started: str
-    channel: int
-    muted: bool
-    growing: bool
-    starts_at: int
-    """Where its first picture would be, were nothing trimmed off it."""
-    frames: int
-    """Length of the gap."""
-    inside: tuple[tuple[int, int], ...]
-    """Given pictures within the gap, counted from its start."""
-    loop: bool
-
-
-# Looking
-
-
-def is_ours(scene: bpy.types.Scene, name: str) -> bool:
-    """Whether a strip where the user is editing is one that we made."""
-    strip = strips_in(level(scene)).get(name)
-    return strip is not None and strip.type == "IMAGE" and is_job(strip.get(JOB))
-
-
-def active(scene: bpy.types.Scene) -> str | None:
-    """Name of the active strip, where it is one that we made."""
-    name = sequencer.active_name(scene)
-    return name if name is not None and is_ours(scene, name) else None
-
-
-def active_job(scene: bpy.types.Scene) -> tuple[str, str]:
-    """(name, job) of the active strip. Raises CannotFill where it is none of ours."""
-    name = active(scene)
-    if name is None:
-        raise CannotFill("Make a strip active whose frames were made here")
-    return name, strips_in(level(scene))[name][JOB]
-
-
-def note(strip: bpy.types.Strip, name: str) -> str | int:
-    """One number or text of a strip's record as it is written, "" where there is none: for showing, never to act on."""
-    written = strip.get(RECORD)
-    value = written.get(name, "") if hasattr(written, "to_dict") else ""
-    return value if isinstance(value, str | int) else ""
-
-
-def is_growing(scene: bpy.types.Scene, name: str) -> bool:
-    return strips_in(level(scene))[name].color_tag == GROWING and strips_in(level(scene))[name].lock
-
-
-def marks(scene: bpy.types.Scene, start: int, end: int) -> list[Mark]:
-    """The strips of ours that lie at any frame of [start, end) where the user is editing."""
-    found = (_mark(strips_in(level(scene))[name]) for name in sequencer.names_over(scene, start, end))
-    return [mark for mark in found if mark is not None]
-
-
-def _mark(strip: Any) -> Mark | None:
-    job, written = strip.get(JOB), strip.get(RECORD)
-    if strip.type != "IMAGE" or not is_job(job) or not hasattr(written, "to_dict"):
-        return None
-    gap, before, after, started = (str(written.get(key, "")) for key in ("gap", "before", "after", "started"))
-    frames = written.get("frames_wanted")
-    if type(frames) is not int or frames < 1:
-        return None
-    return Mark(
-        strip.name,
-        job,
-        gap or job,
-        (before, after),
-        started,
-        strip.channel,
-        strip.mute,
-        growing=written.get("state") == "growing",
-        starts_at=sequencer.content_start(strip),
-        frames=frames,
-        inside=tuple(spans_of(str(written.get("inside", "")), frames) or ()),
-        loop=written.get("loop") == 1,
-    )
-
-
-def mark_of(scene: bpy.types.Scene, name: str) -> Mark | None:
-    """The mark of a strip where the user is editing, None where it has none that can be read."""
-    strip = strips_in(level(scene)).get(name)
-    return _mark(strip) if strip is not None else None
-
-
-def record_of(scene: bpy.types.Scene, name: str) -> Record | None:
-    """What a strip where the user is editing knows of its frames."""
-    strip = strips_in(level(scene)).get(name)
-    return _record(strip) if strip is not None else None
-
-
-def next_prompt(scene: bpy.types.Scene, name: str, default: str) -> str:
-    """The prompt that the user has written on a strip for its next take."""
-    prompt = strips_in(level(scene))[name].get(PROMPT)
-    return prompt if isinstance(prompt, str) else default
-
-
-def _record(strip: Any) -> Record | None:
-    properties = strip.get(RECORD)
-    return from_properties(properties.to_dict()) if hasattr(properties, "to_dict") else None
 
 
 def jobs_in_use() -> set[str]:
@@ -211,9 +98,6 @@ def folder_of(job: str, place: Place) -> Path | None:
     return _folder(found[1]) if found else None
 
 
-# Putting, growing, settling
-
-
 def put(scene: bpy.types.Scene, gap: Gap, title: str, picture: str, record: Record) -> Place:
     """Put a strip of one picture at the start of the gap, in the channel where it belongs, see `channel_for`.
 
@@ -267,9 +151,15 @@ def grow(job: str, place: Place, names: Sequence[str]) -> bool:
         _make_room(found[0], strip, len(names))
         for name in names[known:]:
             elements.append(name)
+        compose_anew(strip)
     if right(strip) - left(strip) != len(names):
         set_frames(strip, len(names))
     return True
+
+
+def compose_anew(strip: Any) -> None:
+    """Blender 5 looks ahead of the playhead, and would go on showing that nothing was there."""
+    strip.invalidate_cache("COMPOSITE")
 
 
 def show_pictures(strip: Any, names: Sequence[str]) -> None:
@@ -315,7 +205,7 @@ def settle_orphans() -> int:
     """Unlock strips that were saved while they grew; returns how many have been broken off so, now or earlier."""
     broken_off = 0
     for _, strip in _ours():
-        record = _record(strip)
+        record = record_on(strip)
         if record and record.state == "growing":
             record.state, record.frames = "stopped", len(strip.elements)
             record.draft_frames = sum(standing_for(element.filename) is not None for element in strip.elements)
@@ -331,7 +221,7 @@ def is_broken_off(record: Record) -> bool:
 
 def broken_off(scene: bpy.types.Scene) -> list[str]:
     """Names of the strips where the user is editing that were broken off."""
-    found = ((strip.name, _record(strip)) for strip in strips_in(level(scene)) if JOB in strip)
+    found = ((strip.name, record_on(strip)) for strip in strips_in(level(scene)) if JOB in strip)
     return [name for name, record in found if record and is_broken_off(record)]
 
 

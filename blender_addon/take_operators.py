@@ -7,11 +7,19 @@ from pathlib import Path
 
 import bpy
 
-from . import begin, frames, gaps, keep, runtime, settings, strips, summon, takes
-from .operators import allows, carry_out, scene_of
-from .plan import CannotFill, Gap
-from .record import AUTO, Record
+from . import begin, frames, gaps, keep, runtime, settings, strips, summon, takes, written
+from .operators import Deed, allows, carry_out, scene_of
+from .plan import CannotFill
+from .record import AUTO
 from .refusals import fail, refuse
+
+
+class _WithAStrip(bpy.types.Operator):
+    """What is done with the active strip, one of ours. Not an operator by itself."""
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return allows(cls, context, written.active_job)
 
 
 class INBETWEEN_OT_new_take(bpy.types.Operator):
@@ -29,48 +37,39 @@ class INBETWEEN_OT_new_take(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return allows(cls, context, lambda scene: _check_take(scene, strips.active_job(scene)[0]))
+        return allows(cls, context, lambda scene: _check_take(scene, written.active_job(scene)[0]))
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            name = strips.active_job(scene_of(context))[0]
-        except CannotFill as error:
-            return fail(self, error)
-        new_seed = self.new_seed  # this operator is gone when a server has to come first
-        return carry_out(self, context, lambda scene: _again(scene, name, new_seed))
-
-
-def _again(scene: bpy.types.Scene, name: str, new_seed: bool) -> None:
-    """Raises CannotFill."""
-    gap, record = _take(scene, name)
-    seed = begin.new_seed() if new_seed else record.seed
-    take = begin.again(scene, record, gap, seed, strips.next_prompt(scene, name, record.prompt))
-    take.gap = record.gap or record.job
-    fill = begin.begin(scene, gap, take, instead_of=name)
-    strips.make_active(scene, fill.place.strip)
+        return carry_out(self, context, lambda scene: _to_take_again(scene, self.new_seed))
 
 
 def _check_take(scene: bpy.types.Scene, name: str) -> None:
     """Raises CannotFill where no other take can be made: what costs nothing to find out, as it is asked at each
     drawing."""
-    if strips.is_growing(scene, name):
+    if written.is_growing(scene, name):
         raise CannotFill("This strip is still growing: wait for it, or cancel it")
     if summon.is_there():
         begin.find_engine(AUTO)
 
 
-def _take(scene: bpy.types.Scene, name: str) -> tuple[Gap, Record]:
-    """The gap and the record of a strip, to be made again. Raises CannotFill."""
-    record = strips.record_of(scene, name)
-    if record is None:
-        raise CannotFill("What is written on this strip cannot be read: fill the gap anew")
-    if record.state == "growing":
-        raise CannotFill("This strip is still growing: wait for it, or cancel it")
-    begin.find_engine(record.asked)
-    return gaps.of_take(scene, name), record
+def _to_take_again(scene: bpy.types.Scene, new_seed: bool) -> Deed:
+    """Make the active strip's frames once more."""
+    name = written.active_job(scene)[0]
+
+    def take(scene: bpy.types.Scene) -> None:
+        _check_take(scene, name)
+        record, gap = written.read(scene, name), gaps.of_take(scene, name)
+        begin.find_engine(record.asked)
+        seed = begin.new_seed() if new_seed else record.seed
+        anew = begin.again(scene, record, gap, seed, written.next_prompt(scene, name, record.prompt))
+        anew.gap = record.gap or record.job
+        fill = begin.begin(scene, gap, anew, instead_of=name)
+        strips.make_active(scene, fill.place.strip)
+
+    return take
 
 
-class INBETWEEN_OT_show_take(bpy.types.Operator):
+class INBETWEEN_OT_show_take(_WithAStrip):
     """Show another take of this gap"""
 
     bl_idname = "inbetween.show_take"
@@ -78,10 +77,6 @@ class INBETWEEN_OT_show_take(bpy.types.Operator):
     bl_options = {"UNDO"}
 
     by: bpy.props.IntProperty(name="By", description="1 for the next take, -1 for the previous one", default=1)
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return allows(cls, context, strips.active_job)
 
     @classmethod
     def description(cls, context: bpy.types.Context, properties: bpy.types.OperatorProperties) -> str:
@@ -95,63 +90,51 @@ class INBETWEEN_OT_show_take(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class INBETWEEN_OT_use_settings(bpy.types.Operator):
+class INBETWEEN_OT_use_settings(_WithAStrip):
     """Set prompt, engine, seed and all else for the next fill to what made this strip"""
 
     bl_idname = "inbetween.use_settings"
     bl_label = "Use These Settings"
     bl_options = {"UNDO"}
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return allows(cls, context, strips.active_job)
-
     def execute(self, context: bpy.types.Context) -> set[str]:
-        scene = scene_of(context)
-        record = strips.record_of(scene, strips.active_job(scene)[0])
-        if record is None:
-            return fail(self, "What is written on this strip cannot be read")
-        pump = runtime.running_pump()
+        scene, pump = scene_of(context), runtime.running_pump()
+        try:
+            record = written.read(scene, written.active_job(scene)[0])
+        except CannotFill as error:
+            return fail(self, error)
         settings.adopt(scene, record, pump.engine(record.asked) if pump is not None else None)
         return {"FINISHED"}
 
 
-class INBETWEEN_OT_open_folder(bpy.types.Operator):
+class INBETWEEN_OT_open_folder(_WithAStrip):
     """Show the folder with this strip's frames"""
 
     bl_idname = "inbetween.open_folder"
     bl_label = "Open Folder"
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return allows(cls, context, strips.active_job)
-
     def execute(self, context: bpy.types.Context) -> set[str]:
         scene = scene_of(context)
-        name, job = strips.active_job(scene)
+        name, job = written.active_job(scene)
         folder = strips.folder_of(job, strips.Place(scene.name, name))
         if folder is None or not folder.is_dir():
             return fail(self, f"{folder} is not there")
         return bpy.ops.wm.path_open(filepath=str(folder))
 
 
-class INBETWEEN_OT_discard(bpy.types.Operator):
+class INBETWEEN_OT_discard(_WithAStrip):
     """Take the strip off the timeline and delete its frames from the disk"""
 
     bl_idname = "inbetween.discard"
     bl_label = "Discard"
     bl_options = {"UNDO"}
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return allows(cls, context, strips.active_job)
-
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_confirm(self, event)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         scene = scene_of(context)
-        name, job = strips.active_job(scene)
+        name, job = written.active_job(scene)
         pump, place = runtime.running_pump(), strips.Place(scene.name, name)
         folder = strips.folder_of(job, place)
         if pump is not None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import bpy
 
-from . import sequencer, strips
+from . import sequencer, strips, written
 from .plan import CannotFill, Gap
-from .strips import Mark, Place
+from .strips import Place
+from .written import Mark
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Aside:
 
 def set_aside(scene: bpy.types.Scene, gap: Gap, named: str = "") -> list[Aside]:
     """Mute the takes that are seen in a gap, and the one that is named, and lift them out of its channel."""
-    marks = strips.marks(scene, gap.start, gap.end)
+    marks = written.marks(scene, gap.start, gap.end)
     where = sequencer.span_of(scene, named)
-    marks += [mark for mark in strips.marks(scene, *where[:2]) if mark.name == named] if where is not None else []
+    marks += [mark for mark in written.marks(scene, *where[:2]) if mark.name == named] if where is not None else []
     seen = {mark.name: mark for mark in marks if not mark.muted and not mark.growing}.values()
     mine = [mark for mark in seen if named == mark.name or _fills(mark, gap)]
     places = [(mark, Place(scene.name, mark.name)) for mark in mine]
@@ -46,21 +47,22 @@ def bring_back(taken_off: Sequence[Aside]) -> None:
 def of_gap(scene: bpy.types.Scene, name: str) -> list[Mark]:
     """The strips that lie over one another with this one and were made for its gap, the oldest first."""
     where = sequencer.span_of(scene, name)
-    there = strips.marks(scene, *where[:2]) if where is not None else []
+    there = written.marks(scene, *where[:2]) if where is not None else []
     gap = next((mark.gap for mark in there if mark.name == name), None)
     return sorted((mark for mark in there if mark.gap == gap), key=lambda mark: (mark.started, mark.job))
 
 
 def number_of(scene: bpy.types.Scene, name: str) -> tuple[int, int]:
-    """(which take it is, of how many), from 1."""
+    """(which take it is, of how many), from 1; what is written on it may be nothing that can be read."""
     marks = of_gap(scene, name)
     jobs = list(dict.fromkeys(mark.job for mark in marks))
-    return jobs.index(next(mark.job for mark in marks if mark.name == name)) + 1, len(jobs)
+    job = next((mark.job for mark in marks if mark.name == name), None)
+    return (jobs.index(job) + 1, len(jobs)) if job is not None else (1, 1)
 
 
 def step(scene: bpy.types.Scene, by: int) -> str:
     """Show the next or the previous take of the active one's gap; says which it is. Raises CannotFill."""
-    name = strips.active(scene)
+    name = written.active(scene)
     if name is None:
         raise CannotFill("Make a strip active whose frames were made here")
     marks = of_gap(scene, name)

@@ -16,9 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from attrs import evolve
-from PIL import Image
 from sfwire.errors import WireError
 
 from sfserver.animatic import board as boards
@@ -36,8 +34,10 @@ from sfserver.engine.base import Frame
 from sfserver.engine.choice import Wanted
 from sfserver.engine.provenance import weights_of
 from sfserver.errors import UserError
+from sfserver.media import read_picture
 from sfserver.media.codecs import codec_named
 from sfserver.media.files import make_folder
+from sfserver.media.stills import write_still
 
 
 class Said:
@@ -128,11 +128,13 @@ def tasks(asked: argparse.Namespace) -> Iterator[tuple[Task, Pictures]]:
 
 
 def save(task: Task, pictures: Pictures, folder: Path, asked: argparse.Namespace) -> None:
-    """The pictures go along as PNG: one may be a frame of a movie."""
+    """The pictures go along; a frame of a movie as PNG, which has its alpha and its 16 bits."""
     with tempfile.TemporaryDirectory() as scratch:
-        files = {0: Path(scratch) / "first.png", task.recipe.num_frames - 1: Path(scratch) / "last.png"}
-        for file, moment in zip(files.values(), (task.hole.first, task.hole.last), strict=True):
-            Image.fromarray(pictures.read(moment).image).save(file)
+        files: dict[int, Path] = {}
+        for at, moment in ((0, task.hole.first), (task.recipe.num_frames - 1, task.hole.last)):
+            files[at] = moment.path if moment.time is None else Path(scratch) / f"{at}.png"
+            if moment.time is not None:
+                write_still(files[at], pictures.read(moment).image, ".png")
         order = order_from(evolve(task.recipe, files={}), files, asked.board, folder)
         job_folder.save(order, folder, load_config(), Said())
 
@@ -148,8 +150,7 @@ def take(task: Task, folder: Path, asked: argparse.Namespace) -> bool:
     make_folder(movies)
     reel = Reel(task, movies, wish)
     for index, frame in enumerate(frames, start=1):
-        with Image.open(frame) as image:
-            reel.add(Frame(index, np.asarray(image.convert("RGB"))))
+        reel.add(Frame(index, read_picture(frame).image))
     reel.close()
     return True
 

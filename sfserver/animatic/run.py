@@ -108,7 +108,9 @@ def _filled(
         settings=job.wish.settings,
         connect=job.connect,
     )
-    choice, settings = choose_engine(order, Wanted(width, height, longest, 2), config, client, watcher)
+    prompts = 1 + max(len(hole.words.later) for hole in holes)
+    clip = Wanted(width, height, longest, prompts=prompts, settings=job.wish.settings)
+    choice, settings = choose_engine(order, clip, config, client, watcher)
     wish = job.wish.with_defaults(settings)
     folder = boards.media_folder(job.out)
     made = make_folder(folder)

@@ -3,8 +3,9 @@
     python -m sfserver.bench.files examples
 
 Errors are in steps of 8 bit, over all pictures: of pictures with 8 bits, and with 16; of those with a soft alpha the
-error of that too. Times are of one processor and for writing alone; they are to compare codecs of
-one run with each other. The tags are ffprobe's words, where it is installed.
+error of that too. They are of what is in the file, as it is read here (`media.movie`); what FFmpeg's own conversion to
+RGB makes of it, as many programs show it, is beside them. Times are of one processor and for writing alone; they are
+to compare codecs of one run with each other. The tags are ffprobe's words, where it is installed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rich.table import Table
 from ..media import read_picture
 from ..media.clip import ClipWriter
 from ..media.codecs import CODECS, Codec
+from ..media.movie import read_movie
 from ..samples import RGB8, Form, Picture, conformed
 
 _RATE = Fraction(24000, 1001)
@@ -44,14 +46,16 @@ class Row:
     worst: float
     mean: float
     worst_alpha: float | None
+    worst_by_ffmpeg: float
     ms_a_frame: float
     bytes_a_frame: int
     tags: str
 
 
 def kinds(codec: Codec) -> list[Form]:
-    """Of pictures that are tried: those that it keeps, and 8 bits where it has more."""
-    return sorted({RGB8, *codec.pixels}, key=lambda form: (form.depth, form.channels))
+    """Of pictures that are tried: those that it keeps, and the same with 8 bits where it has more."""
+    tried = {*codec.pixels, *(Form(form.channels) for form in codec.pixels)}
+    return sorted(tried, key=lambda form: (form.depth, form.channels))
 
 
 def drawn(picture: Picture, form: Form) -> Picture:
@@ -76,16 +80,23 @@ def measure(codec: Codec, form: Form, suffix: str, pictures: list[Picture], fold
         clip.write(picture)
     clip.close()
     spent = time.process_time() - began
-    with av.open(str(path)) as container:
-        read = [frame.to_ndarray(format=_READ[form]) for frame in container.decode(video=0)]
-    errors = np.abs(np.stack(read).astype(int) - np.stack(pictures)) * (255 / form.most)
-    colours, alpha = errors[..., :3], errors[..., 3:]
     count = len(pictures)
+    errors = _errors([conformed(read_movie(path, i / _RATE).image, form) for i in range(count)], pictures, form)
+    colours, alpha = errors[..., :3], errors[..., 3:]
+    with av.open(str(path)) as container:
+        shown = [frame.to_ndarray(format=_READ[form]) for frame in container.decode(video=0)]
+    by_ffmpeg = float(_errors(shown, pictures, form)[..., :3].max())
     per_frame = path.stat().st_size // count
     worst, mean = float(colours.max()), float(colours.mean())
     worst_alpha = float(alpha.max()) if form.has_alpha else None
     kind = f"{'RGBA'[: form.channels]}{form.depth}"
-    return Row(codec.name, kind, suffix, worst, mean, worst_alpha, 1000 * spent / count, per_frame, tags(path))
+    ms_a_frame = 1000 * spent / count
+    return Row(codec.name, kind, suffix, worst, mean, worst_alpha, by_ffmpeg, ms_a_frame, per_frame, tags(path))
+
+
+def _errors(read: list[Picture], pictures: list[Picture], form: Form) -> np.ndarray:
+    """[N, H, W, C] in steps of 8 bit."""
+    return np.abs(np.stack(read).astype(int) - np.stack(pictures)) * (255 / form.most)
 
 
 def tags(path: Path) -> str:
@@ -111,6 +122,7 @@ def main(folder: str) -> None:
         "worst",
         "mean",
         "of alpha",
+        "by FFmpeg",
         "ms a frame",
         "kB a frame",
         "as ffprobe reads it",
@@ -125,6 +137,7 @@ def main(folder: str) -> None:
                     f"{r.worst:.2f}",
                     f"{r.mean:.3f}",
                     of_alpha,
+                    f"{r.worst_by_ffmpeg:.2f}",
                     f"{r.ms_a_frame:.0f}",
                     f"{r.bytes_a_frame / 1000:.0f}",
                 )

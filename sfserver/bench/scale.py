@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from . import feeding
+from . import dialled, feeding
 from .crowd import JOB_S, Cost, Crowd, House, no_limits
 
 HOUSES = House(100, 1000), House(1000, 1000), House(100, 10_000), House(1000, 10_000)
@@ -129,6 +129,7 @@ def fed() -> list[str]:
             ["an H100 makes (34.9 frames/s)", f"{gpu_bytes_per_s / 1e6:.0f} MB/s"],
             ["so a core of the front feeds", f"{found.bytes_per_core_s / gpu_bytes_per_s:.0f} such GPUs"],
             ["a question and its answer", f"{found.question_cpu_s * 1e6:.0f} us, {pings:,.0f} clients fill a core"],
+            *dialled.measure().rows(),
         ]
     )
 

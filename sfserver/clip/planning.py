@@ -85,7 +85,8 @@ def prepare(
         for note in one.notes:
             watcher.note(note)
     first = order.size or loaded[0].image.shape[1::-1]
-    clip = Wanted(first[0], first[1], order.num_frames, len(loaded))
+    prompts = 1 + len(order.prompts)
+    clip = Wanted(first[0], first[1], order.num_frames, len(loaded), prompts=prompts, settings=order.settings)
     choice, settings = choose_engine(order, clip, config, client, watcher)
     if not runs_here:
         choice = evolve(choice, info=evolve(choice.info, available=True, missing=()))

@@ -35,6 +35,9 @@ DRAFT_BYTES_PER_PIXEL = 620
 """Working memory of a frame of the draft engine beyond that of planning. Measured on a CPU, a cut-out in front of the
 ground: 419 at 4096x2160 (251 where the keyframes explain all and RIFE is not asked), 493 at 1920x1080 with a camera and
 both ways."""
+ALONG_BYTES_PER_PIXEL = 90
+"""More of it where four channels move along beside the colours. Measured at 1920x1080, both ways: 565 with them and
+499 without under a camera, 482 and 472 for a cut-out."""
 DRAFT_PLANNING_BYTES = 170_000_000
 """Of looking at two keyframes, whatever their size: 168 MB measured."""
 DRAFT_PAD_PX = 64
@@ -69,6 +72,8 @@ class Need:
     """Whether the large matrices are in 8 bits."""
     drafted: bool = False
     """The draft engine makes what the model is shown around keyframes."""
+    matted: bool = False
+    """The draft engine makes the alpha of each block as it leaves."""
 
     @property
     def weight_bytes(self) -> int:
@@ -108,16 +113,18 @@ class Need:
         kept = self.weight_bytes + self.cache_bytes(width, height) + text + state
         kept += self.encoder_states * encoder_state
         at_once = activations + hints + decoding if beside else max(activations + hints, decoding)
+        if self.matted:  # between two passes, while the block before may still be decoded
+            at_once = max(at_once, decoding + draft_bytes(width, height, along=True))
         most = kept + max(at_once, encoding)
         if self.drafted:  # before there is a cache or anything to decode
-            most = DRAFT_WEIGHT_BYTES + max(most, self.weight_bytes + text + draft_bytes(width, height))
-        return most + OVERHEAD_BYTES
+            most = max(most, self.weight_bytes + text + draft_bytes(width, height))
+        return most + OVERHEAD_BYTES + (self.drafted or self.matted) * DRAFT_WEIGHT_BYTES
 
 
-def draft_bytes(width: int, height: int) -> int:
-    """What the draft engine works in, beside its weights."""
+def draft_bytes(width: int, height: int, along: bool = False) -> int:
+    """What the draft engine works in, beside its weights; `along`: alpha or light above 1 moves along with colours."""
     pixels = (width + -width % DRAFT_PAD_PX) * (height + -height % DRAFT_PAD_PX)
-    return pixels * DRAFT_BYTES_PER_PIXEL + DRAFT_PLANNING_BYTES
+    return pixels * (DRAFT_BYTES_PER_PIXEL + along * ALONG_BYTES_PER_PIXEL) + DRAFT_PLANNING_BYTES
 
 
 def tokens_of(width: int, height: int) -> int:

@@ -90,7 +90,7 @@ class FlowEngine:
         a, b = before.image, after.image
         if np.array_equal(a, b):
             return _Way(1.0, lambda t: a)
-        with self._at_work(*a.shape[:2]):
+        with self._at_work(*a.shape[:2], along=looks.may_carry_more(a, b)):
             pair = self._net.pair(looks.shown(np.stack((a, b)), self._device))
             planned = plan(self._net, pair)
             layers = going_on(self._net, planned.layers, runs) if runs else planned.layers
@@ -103,14 +103,15 @@ class FlowEngine:
         return _Way(trust, lambda t: mixed(a, b, t), "a cut, dissolved")
 
     def _moved(self, stage: Stage, t: float, fine: bool, form: Form) -> Picture:
-        with self._at_work(*stage.size):
+        with self._at_work(*stage.size, along=stage.carries_more):
             return looks.picture(between(self._net, stage, t, fine).picture, form)
 
     @contextmanager
-    def _at_work(self, height: int, width: int) -> Generator[None]:
-        """Asks for memory first, because Linux hands out what it has not got and kills the process later."""
-        if draft_bytes(width, height) > self._free_bytes():
-            raise self._too_large(width, height)
+    def _at_work(self, height: int, width: int, along: bool) -> Generator[None]:
+        """Asks for memory first, because Linux hands out what it has not got and kills the process later. `along`:
+        more than colours is moved."""
+        if draft_bytes(width, height, along) > self._free_bytes():
+            raise self._too_large(width, height, along)
         try:
             yield
         except FloatingPointError:
@@ -118,17 +119,17 @@ class FlowEngine:
             raise RequestError(ErrorCode.NOT_FINITE, reason) from None
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise self._too_large(width, height) from None
+                raise self._too_large(width, height, along) from None
             raise
 
-    def _too_large(self, width: int, height: int) -> RequestError:
+    def _too_large(self, width: int, height: int, along: bool) -> RequestError:
         free = self._free_bytes()
         smaller = ((int(width * k) // 16 * 16, int(height * k) // 16 * 16) for k in np.arange(0.95, 0, -0.05))
-        fits = next((f"{w}x{h} would fit" for w, h in smaller if w and h and draft_bytes(w, h) < free), "")
+        fits = next((f"{w}x{h} would fit" for w, h in smaller if w and h and draft_bytes(w, h, along) < free), "")
         return RequestError(
             ErrorCode.OUT_OF_MEMORY,
-            f"frames of {width}x{height} take about {draft_bytes(width, height) / 1e6:.0f} MB of working memory and "
-            f"{free / 1e6:.0f} MB are free on {self._device}; {fits or 'free some memory'}",
+            f"frames of {width}x{height} take about {draft_bytes(width, height, along) / 1e6:.0f} MB of working memory "
+            f"and {free / 1e6:.0f} MB are free on {self._device}; {fits or 'free some memory'}",
             "width",
         )
 

@@ -21,6 +21,11 @@ ALONG = 4
 """Channels that move along, where any do."""
 
 
+def may_carry_more(*images: Picture) -> bool:
+    """More than colours from 0 to 1: something transparent, or floats, of which some may be brighter."""
+    return any(samples.form_of(image).depth == 32 or samples.hides(image) for image in images)
+
+
 def shown(images: Picture, device: torch.device) -> Tensor:
     """[B, H, W, 3 or 4] of any depth -> [B, 3, H, W], or [B, 3 + ALONG, H, W] where that says more."""
     form = samples.form_of(images[0])

@@ -116,6 +116,11 @@ class Stage:
     def size(self) -> Size:
         return self.given.height, self.given.width
 
+    @property
+    def carries_more(self) -> bool:
+        """Channels that move along beside the colours."""
+        return self.given.pictures.shape[1] > COLOURS
+
 
 @frozen(eq=False)
 class Drawn:

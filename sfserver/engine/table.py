@@ -13,9 +13,13 @@ from sfwire.messages import EngineInfo
 
 from ..config import ServerConfig
 from .base import Engine
+from .capacity import USUAL_SIZE
 from .choice import Choice, Wanted
 from .choice import choose as choose_clip
 from .presets import SMALL_WORLD
+
+USUAL = Wanted(*USUAL_SIZE, num_frames=81)
+"""The clip that models are made for, between two keyframes."""
 
 
 def describe_all(config: ServerConfig) -> tuple[EngineInfo, ...]:
@@ -52,23 +56,20 @@ def load(engine_id: str, config: ServerConfig) -> Engine:
 
 
 def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]:
-    """What `auto` means here: (engine id, the reason in one sentence).
+    """What `auto` mostly comes to here, for a clip of the usual size: (engine id, the reason in one sentence).
 
-    The first that is complete and fits the GPU's memory; without a GPU the first that needs none, since a diffusion
-    model takes minutes for a frame there, which somebody may want but nobody expects. Never the small world, which
-    knows nothing of anybody's pictures.
+    Where nothing fits it is what needs the least memory. Raises RequestError where nothing is complete.
     """
+    infos = list(infos)
     usable = [info for info in infos if info.available and info.id != SMALL_WORLD.id]
     if not usable:
         raise RequestError(ErrorCode.ENGINE_UNAVAILABLE, "no engine is complete; run sfserver models", "engine")
-    large = [info for info in usable if info.memory_bytes]
-    memory = gpu_memory_bytes(config) if large else 0
-    fitting = [info for info in usable if info.memory_bytes <= memory]
-    if not fitting:
+    try:
+        choice = choose_for(infos, config, USUAL)
+    except RequestError:
         best = min(usable, key=lambda info: info.memory_bytes)
         return best.id, f"{best.title}: nothing that is complete fits; this needs the least memory"
-    best = fitting[0]
-    return best.id, f"{best.title}: {_reason(best, large, memory)}"
+    return choice.engine, choice.reason
 
 
 def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) -> Choice:
@@ -90,13 +91,3 @@ def gpu_memory_bytes(config: ServerConfig) -> int:
     import torch
 
     return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
-
-
-def _reason(best: EngineInfo, large: list[EngineInfo], memory: int) -> str:
-    if best.memory_bytes:
-        return f"the best that is complete; needs about {best.memory_bytes / 1e9:.1f} of {memory / 1e9:.0f} GB"
-    if not large:
-        return "the only engine for any picture that is complete on this machine; see sfserver models"
-    if not memory:
-        return f"{large[0].title} is complete, but there is no GPU; ask for it by name if you can wait"
-    return f"{large[0].title} needs {large[0].memory_bytes / 1e9:.1f} GB, the GPU has {memory / 1e9:.0f}"

@@ -31,8 +31,9 @@ from .stand_in import MAX_REASON_CHARS, described
 if TYPE_CHECKING:
     from .base import Engine
 
-VERSION = "3"
-"""Of the pixels that these engines make; raised whenever the same request gives others."""
+VERSION = "4"
+"""Of the pixels that these engines make; raised whenever the same request gives others, so with the draft engine's too:
+their alpha is its motion, and what they are shown around keyframes may be."""
 MAX_PIXELS = 1280 * 720
 """Twice the area that the models were trained at; beyond it they repeat themselves."""
 
@@ -190,6 +191,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
         missing=missing,
         size_multiple=SIZE_MULTIPLE,
         max_pixels=MAX_PIXELS,
+        max_channels=4,
         min_frames=preset.frames[0],
         max_frames=preset.frames[1],
         memory_bytes=capacity.usual_bytes(preset, eight_bit=config.precision in ("fp8", "int8")),
@@ -198,7 +200,7 @@ def info_of(preset: Preset, folder: Path, config: ServerConfig, remedy: str) -> 
 
 
 def _summary(preset: Preset) -> str:
-    known = f"{preset.summary}. It makes 8 bits in sRGB, without alpha"
+    known = f"{preset.summary}. It makes 8 bits in sRGB; its alpha is the draft engine's motion"
     if not preset.negative_prompt:
         return known
     return f"{known}. Where you give no negative prompt, it keeps from: {preset.negative_prompt}"

@@ -26,6 +26,7 @@ from .capacity import Need, largest_size
 from .conditioning import ClipContext, GreyClip, Still, Strategy
 from .geometry import Geometry, frames_of, latent_of
 from .guide import Context, Focus, Guide, Pull
+from .matte import matted, needs_motion, over_grey
 from .noise import Schedule, even_schedule, make_schedule, seeded_noise, unipc_schedule
 from .pipeline import Leaving, Pipeline, line_of, to_pictures
 from .presets import TRAINED_LATENTS, Preset
@@ -92,12 +93,13 @@ class WanEngine:
     @torch.no_grad()
     def open(self, job: Job) -> Generator[Event, None, None]:
         """See `base.Engine.open`."""
+        wanted, job = job, over_grey(job)
         strategy = Strategy.parse(str(job.params["strategy"]), self._weights.vace is not None)
         geometry = conditioning.plan_clip(job.width, job.height, job.num_frames, job.keyframes, self._preset, strategy)
         memory = self._memory(job, strategy, geometry)
-        need = self._need(job, strategy, geometry, memory)
+        need = evolve(self._need(job, strategy, geometry, memory), matted=needs_motion(wanted))
         self._line.take_turns(need.beyond_weights(job.width, job.height, beside=True) > free_bytes(self._device))
-        run = self._run(job, strategy, geometry, memory)
+        run = matted(self._run(job, strategy, geometry, memory), wanted, self._weights.draft)
         with closing(out_of_memory_explained(run, geometry, need, self._device)) as events:
             for event in events:
                 yield evolve(event, silence_s=_SILENCE_S.get(self._device.type, _SLOW_SILENCE_S))

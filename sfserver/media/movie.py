@@ -1,4 +1,4 @@
-"""One frame of a movie, the exact one, as a keyframe: 8-bit sRGB, upright, with square pixels.
+"""One frame of a movie, the exact one, as a keyframe: sRGB with the alpha and the depth it has, upright, square pixels.
 
 The frame is found by its time, not by seeking to where it should be: files begin with negative times, skip frames and
 have keyframes where they like.
@@ -14,15 +14,17 @@ import numpy as np
 from attrs import frozen
 from av.container import InputContainer
 from av.video.reformatter import ColorRange, Colorspace
-from PIL import Image
 
+from ..samples import RGB8, Form, hides
+from . import ycbcr
 from .container import open_film
 from .files import MediaError, Picture
+from .fit import fit
 from .read import MAX_SOURCE_PIXELS, Loaded, check_file
 
 _HD_HEIGHT_PX = 720
 """Untagged colours of at least this height are BT.709 to everyone, of less BT.601."""
-_TAGGED = {Colorspace.ITU709, Colorspace.ITU601, Colorspace.FCC, Colorspace.SMPTE240M}
+_READ = {RGB8: "rgb24", Form(4): "rgba", Form(3, 16): "rgb48le", Form(4, 16): "rgba64le"}
 _SAME_RATE = 2e-3
 """Relative: 24 and 24000/1001 are the same rate, told sloppily by one of the two."""
 _MOST_DECODED = 2000
@@ -43,9 +45,9 @@ class _Wanted:
 
 
 def read_movie(path: Path, time: Fraction, rate: Fraction | None = None) -> Loaded:
-    """The picture that is seen `time` seconds after the first one, [H, W, 3] uint8 sRGB.
+    """The picture that is seen `time` seconds after the first one, [H, W, 3 or 4] uint8 or uint16 sRGB.
 
-    `rate`: frames a second by which `time` was counted. Raises MediaError.
+    Alpha that hides nothing is left out. `rate`: frames a second by which `time` was counted. Raises MediaError.
     """
     check_file(path)
     try:
@@ -56,7 +58,7 @@ def read_movie(path: Path, time: Fraction, rate: Fraction | None = None) -> Load
             if stream.width * stream.height > MAX_SOURCE_PIXELS:
                 raise MediaError(f"{path}: {stream.width}x{stream.height} is too large; scale it down first")
             frame = _find(path, container, stream, _Wanted(time, rate))
-            return Loaded(_upright(_rgb8(frame), frame, stream))
+            return Loaded(_upright(_picture(frame), frame, stream))
     except MediaError:
         raise
     except Exception as error:  # a boundary: what decoders raise about bytes of strangers is not a documented set
@@ -84,24 +86,35 @@ def _find(path: Path, container: InputContainer, stream: av.VideoStream, wanted:
     raise MediaError(f"{path}: has no frame {index}; it may be shorter than the timeline believes")
 
 
-def _rgb8(frame: av.VideoFrame) -> Picture:
-    matrix = Colorspace(frame.colorspace) if frame.colorspace in {int(c) for c in _TAGGED} else None
-    matrix = matrix or (Colorspace.ITU709 if frame.height >= _HD_HEIGHT_PX else Colorspace.ITU601)
+def _picture(frame: av.VideoFrame) -> Picture:
+    parts = frame.format.components
+    form = Form(4 if any(part.is_alpha for part in parts) else 3, 16 if max(part.bits for part in parts) > 8 else 8)
+    image = _pixels(frame, form)
+    return np.ascontiguousarray(image if hides(image) else image[..., :3])
+
+
+def _pixels(frame: av.VideoFrame, form: Form) -> Picture:
     if frame.format.is_rgb:
-        return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    full = ColorRange.JPEG if frame.color_range == int(ColorRange.JPEG) else ColorRange.MPEG
+        return frame.to_ndarray(format=_READ[form])
+    matrix = Colorspace(frame.colorspace) if frame.colorspace in {int(c) for c in ycbcr.WEIGHTS} else None
+    matrix = matrix or (Colorspace.ITU709 if frame.height >= _HD_HEIGHT_PX else Colorspace.ITU601)
+    full = frame.color_range == int(ColorRange.JPEG)
+    if ycbcr.is_whole(frame):
+        return ycbcr.picture_of(frame, matrix, full)
     converted = frame.reformat(
-        format="rgb24", src_colorspace=matrix, src_color_range=full, dst_color_range=ColorRange.JPEG
+        format=_READ[form],
+        src_colorspace=matrix,
+        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
     )
-    return np.asarray(converted.to_ndarray(), np.uint8)
+    return converted.to_ndarray()
 
 
 def _upright(image: Picture, frame: av.VideoFrame, stream: av.VideoStream) -> Picture:
     """Pixels made square, turned as the file says."""
     aspect = stream.sample_aspect_ratio
     if aspect and aspect > 0 and aspect != 1 and 1 / 8 <= aspect <= 8:
-        picture = Image.fromarray(image)
-        size = max(1, round(picture.width * aspect)), picture.height
-        image = np.array(picture.resize(size, Image.Resampling.LANCZOS))
+        height, width = image.shape[:2]
+        image = fit(image, max(1, round(width * aspect)), height, "stretch")
     turns = round((frame.rotation or 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import get_args
 
 import attrs
 from attrs import evolve
 from sfwire import limits as L
 from sfwire import messages as m
-from sfwire.errors import RETRYABLE, RequestError
+from sfwire.errors import RETRYABLE, ErrorCode, RequestError
+
+from .actions import ToClient
+from .crew import Crew
+from .jobs import Job, Jobs, State
 
 
 def field_of_ours(path: str) -> str:
@@ -26,6 +31,11 @@ def failed(request_id: str, error: RequestError) -> m.Failed:
     return m.Failed(request_id, error.code, m.fit(error.message), field_name, error.code in RETRYABLE)
 
 
+def refusal(peer: bytes, code: ErrorCode, why: str) -> ToClient:
+    """Of a whole connection, and not of one of its requests."""
+    return ToClient(peer, m.Failed(None, code, m.fit(why)))
+
+
 def welcome_in(protocol: int, welcome: m.Welcome) -> m.Welcome:
     """What a client of that protocol can read."""
     if protocol == L.PROTOCOL:
@@ -36,3 +46,33 @@ def welcome_in(protocol: int, welcome: m.Welcome) -> m.Welcome:
         for info in welcome.engines
     )
     return evolve(welcome, protocol=protocol, engines=tuple(engines))
+
+
+def pong(nonce: int, boot: str, jobs: Jobs, its: Iterable[Job], crew: Crew) -> m.Pong:
+    """`its`: the jobs of the client that asks."""
+    return m.Pong(
+        nonce=nonce,
+        boot=boot,
+        running=jobs.running,
+        queued=jobs.queued,
+        workers=crew.states(),
+        yours=tuple(m.LiveRequest(job.request.id, job.sent) for job in its if job.state is not State.STOPPING),
+    )
+
+
+def report(boot: str, uptime_s: float, clients: int, jobs: Jobs, crew: Crew, *, names_devices: bool) -> m.Report:
+    """`names_devices`: the client that asks can read them."""
+
+    why_it_waits = crew.reasons()
+
+    def state(job: Job) -> str:
+        return why_it_waits(job.request) if job.state is State.QUEUED else job.state.name.lower()
+
+    return m.Report(
+        boot=boot,
+        uptime_s=uptime_s,
+        clients=clients,
+        served=jobs.served,
+        jobs=tuple(m.JobStatus(j.request.id, j.request.engine, state(j), j.sent, j.worker) for j in jobs),
+        workers=crew.report(names_devices),
+    )

@@ -40,9 +40,10 @@ from . import link as pipes
 from .ends import pause_s
 from .join import Join
 from .link import Link
+from .pieces import LAYOUT, MESSAGE, PIECE, Joined, cut
 
-MESSAGE, JOIN, WELCOME, BEAT, GO = b"m", b"j", b"w", b"b", b"g"
-"""First part of everything between a worker that dials in and its server. Only what follows MESSAGE is the wire's."""
+JOIN, WELCOME, BEAT, GO = b"j", b"w", b"b", b"g"
+"""First part of what a worker that dials in and its server say to each other. The wire's own travels by `pieces`."""
 Verdict = Literal["lost", "drop", "end", "refused"]
 """How a link ended: by itself; told to dial in anew; told to end; not let in, ever."""
 
@@ -95,6 +96,7 @@ class Dealer:
         self._is_welcome = threading.Event()
         self._outbox: deque[list[Buffer]] = deque([[JOIN, hello.pack()]])
         self._inbox: SimpleQueue[list[Buffer] | None] = SimpleQueue()
+        self._joined = Joined()
         self._over = False
         self._closing = False
         self._wake_reader, self._wake_writer = sockets.socketpair()
@@ -112,7 +114,7 @@ class Dealer:
     def send(self, parts: Sequence[Buffer]) -> None:
         if self._over:
             raise BrokenPipeError(self.why)
-        self._outbox.append([MESSAGE, *parts])
+        self._outbox.extend(cut(parts))
         self._wake()
 
     def receive(self) -> list[Buffer]:
@@ -153,35 +155,41 @@ class Dealer:
             self._wake_writer.close()
 
     def _move_until_over(self, socket: Socket, monitor: Socket) -> None:
-        poller, silent = zmq.Poller(), 0
+        poller, silent, closing_looks = zmq.Poller(), 0, 0
         for source in (socket, monitor, self._wake_reader):
             poller.register(source, zmq.POLLIN)
         while True:
+            poller.register(socket, zmq.POLLIN | (zmq.POLLOUT if self._outbox else 0))
             ready = dict(poller.poll(round(_LOOK_S * 1000)))
-            if socket in ready:
+            if ready.get(socket, 0) & zmq.POLLIN:
                 silent = 0
                 if not self._hear(socket):
                     return
             elif not ready:
                 silent += 1
-            if monitor in ready and socket not in ready and self._is_lost(monitor):
+            elif monitor in ready and self._is_lost(monitor):
                 return
             if silent > (_SILENT_LOOKS if self._is_welcome.is_set() else _LOOKS_FOR_WELCOME):
                 self.why = f"the server showed no sign of life for {silent * _LOOK_S:.0f} s"
                 return
             if self._wake_reader.fileno() in ready:
                 self._wake_reader.recv(4096)
-            while self._outbox:
-                socket.send_multipart(self._outbox.popleft(), copy=False)
-            if self._closing:
+            with suppress(zmq.Again):  # so much is on its way that the network has to take some of it first
+                while self._outbox:
+                    socket.send_multipart(self._outbox[0], zmq.NOBLOCK, copy=False)
+                    self._outbox.popleft()
+            closing_looks += self._closing
+            if self._closing and (not self._outbox or closing_looks > _CLOSE_S / _LOOK_S):
                 return
 
     def _hear(self, socket: Socket) -> bool:
         """Take one message; whether there may be another."""
         first, *rest = (frame.buffer for frame in socket.recv_multipart(copy=False))
         kind = bytes(first[:2])
-        if kind == MESSAGE:
-            self._inbox.put(list(rest))
+        if kind in (MESSAGE, LAYOUT, PIECE):
+            message = self._joined.take([first, *rest])
+            if message is not None:
+                self._inbox.put(message)
         elif kind == WELCOME:
             self._is_welcome.set()
         elif kind == GO:

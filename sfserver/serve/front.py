@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -31,10 +30,11 @@ from .. import __version__
 from ..config import ServerConfig, load_config
 from .actions import Action, Note, Refuse, Replace, ToClient, ToWorker
 from .broker import Broker
+from .contents import Contents, Held
 from .devices import Device
 from .endpoint import journal_path
 from .journal import Journal
-from .leash import hold_to_parent, take_children_along
+from .leash import hold_to_parent, ignore_interrupts, take_children_along
 from .lines import Lines
 from .logs import log_to_file
 from .order import InOrder
@@ -109,6 +109,10 @@ class Front:
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(pool.wake_reader.fileno(), zmq.POLLIN)
+        self._contents = Contents(pool.wake)
+        self._without_clients = zmq.Poller()
+        """For when they have said more than is held."""
+        self._without_clients.register(pool.wake_reader.fileno(), zmq.POLLIN)
         self._stopping = threading.Event()
         self._in_order = InOrder(self._perform, self._blame)
         self._in_order.do(lambda: [Replace(index) for index in range(workers)])
@@ -122,7 +126,9 @@ class Front:
         """Until `stop`: clients' messages, workers' messages, time."""
         said_ready, beat_at = False, 0.0
         while not self._stopping.is_set():
-            self._poller.poll(int(min(TICK_S, self._lines.pause_s) * 1000))
+            poller = self._without_clients if self._contents.is_full else self._poller
+            poller.poll(int(min(TICK_S, self._lines.pause_s) * 1000))
+            self._read_held()
             self._read_clients()
             self._look_at_lines()
             self._read_workers()
@@ -134,11 +140,17 @@ class Front:
                 beat_at = time.monotonic()
                 tell(beat=True)
         self._in_order.do(lambda: self._broker.shut_down(time.monotonic()))
+        self._contents.close()
+
+    def _read_held(self) -> None:
+        for held in self._contents.whole():
+            now = time.monotonic()
+            self._in_order.do(partial(self._hear_whole, held, now), partial(self._broker.on_mistake, held.peer, now))
 
     def _read_clients(self) -> None:
         enough_at = time.monotonic() + READING_A_TURN_S
         for _ in range(MESSAGES_A_TURN):
-            message = receive(self._socket, self._lines)
+            message = None if self._contents.is_full else receive(self._socket, self._lines)
             if message is None:
                 return
             (peer, parts), now = message, time.monotonic()
@@ -155,7 +167,12 @@ class Front:
             message, buffers = decode_to_server(parts)
         except BadMessage as error:
             return self._broker.on_bad_message(peer, error, now)
+        if self._contents.holds(peer, message, buffers):
+            return self._broker.on_sign_of_life(peer, now)
         return self._broker.on_client(peer, message, buffers, now)
+
+    def _hear_whole(self, held: Held, now: float) -> list[Action]:
+        return self._broker.on_client(held.peer, held.message, held.buffers, now, held.content)
 
     def _read_workers(self) -> None:
         for event in self._pool.events():
@@ -308,7 +325,7 @@ def _wait_for_end(front: Front) -> None:
 
 def main() -> None:
     """The supervisor's child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends us in order
+    ignore_interrupts()
     hold_to_parent("SIGCONT")
     take_children_along()
     os.set_blocking(sys.stdout.fileno(), False)

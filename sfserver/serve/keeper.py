@@ -26,7 +26,7 @@ from . import link
 from .devices import Device, choose
 from .dialling import Told
 from .ends import pause_s, was_ended
-from .leash import hold_to_parent, take_children_along, wait_for_owner
+from .leash import hold_to_parent, interrupts_held, take_children_along, wait_for_owner
 from .private import be_private
 from .supervise import WORKER_COMMAND
 from .worker import pack_config
@@ -105,7 +105,9 @@ class Keeper:
 
     def _start(self, one: _Kept, now: float) -> None:
         environment = one.device.environment(os.environ)
-        one.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        with interrupts_held():
+            one.process = subprocess.Popen(self.command, stdin=pipe, stdout=nothing, env=environment)
         one.started_at = now
         told = Told(self._join, one.device.name)
         with suppress(OSError):  # it is gone already, as we shall see

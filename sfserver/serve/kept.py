@@ -15,6 +15,8 @@ from attrs import define, evolve, field, frozen
 from sfwire import messages as m
 from sfwire.codec import Buffer, encode
 
+from .jobs import Job
+
 KEPT_S = 24 * 3600.0
 MAX_KEPT = 64
 """As many as may wait. The oldest gives way."""
@@ -103,11 +105,23 @@ def content_of(request: m.Generate, buffers: Sequence[Buffer]) -> str:
     return digest.hexdigest()
 
 
+def entry_of(job: Job) -> Entry:
+    """The place that it has now."""
+    request = job.request
+    facts = (request.engine, request.num_frames, job.first_untaken, job.round, request.priority)
+    return Entry(job.key, job.owner, request.id, job.content, job.client, *facts)
+
+
 @define
 class Kept:
     """All places that are kept, the oldest first."""
 
     _entries: list[tuple[float, Entry]] = field(factory=list[tuple[float, Entry]])
+
+    @staticmethod
+    def of(past: Past, now: float) -> Kept:
+        """What earlier servers left; keys are of one server's run."""
+        return Kept([(now, evolve(entry, key=f"past{i + 1}")) for i, entry in enumerate(past.entries)][-MAX_KEPT:])
 
     def __iter__(self) -> Iterator[Entry]:
         return (entry for _, entry in self._entries)

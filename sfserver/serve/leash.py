@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import psutil
@@ -31,6 +32,30 @@ def hold_to_parent(name: Literal["SIGKILL", "SIGCONT"]) -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.Signals[name]), 0, 0, 0)
+
+
+@contextmanager
+def interrupts_held() -> Generator[None]:
+    """Ctrl-C, which a terminal sends to all processes at once, comes when this is over.
+
+    A process that is started meanwhile does not hear it at all, also while it is still importing, until it has called
+    `ignore_interrupts`.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_interrupts() -> None:
+    """Ctrl-C is for whoever started us, and ends us in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def take_children_along() -> None:

@@ -6,15 +6,19 @@ say the same are one kind, and a decision costs as much as there are kinds, howe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from sfwire import limits as L
 from sfwire import messages as m
 from sfwire.errors import ErrorCode, RequestError
 
 from .asked import require_possible
+
+
+def _by_id(skill: Skill) -> Mapping[str, m.EngineInfo]:
+    return {info.id: info for info in skill.engines}
 
 
 @frozen(cache_hash=True)
@@ -23,10 +27,10 @@ class Skill:
 
     engines: tuple[m.EngineInfo, ...] = ()
     default: str = ""
-
-    @property
-    def by_id(self) -> Mapping[str, m.EngineInfo]:
-        return {info.id: info for info in self.engines}
+    by_id: Mapping[str, m.EngineInfo] = field(
+        init=False, eq=False, repr=False, default=Factory(_by_id, takes_self=True)
+    )
+    """The same once more, for those who decide: each of them needs it for each request."""
 
     def refusal(self, request: m.Generate) -> RequestError | None:
         """Why a worker cannot do this; None where it can."""
@@ -37,6 +41,8 @@ class Skill:
         return None
 
 
+ABSENT = ErrorCode.UNKNOWN_ENGINE, ErrorCode.ENGINE_UNAVAILABLE
+"""Of a worker that lacks the engine: another one may have it."""
 NO_SKILL = Skill()
 """Of one that has not said anything yet."""
 
@@ -52,8 +58,7 @@ def refusal_of_all(skills: Iterable[Skill], request: m.Generate) -> RequestError
         if error is None:
             return None
         refused.append(error)
-    far = ErrorCode.UNKNOWN_ENGINE, ErrorCode.ENGINE_UNAVAILABLE
-    refused.sort(key=lambda error: far.index(error.code) + 1 if error.code in far else 0)
+    refused.sort(key=lambda error: ABSENT.index(error.code) + 1 if error.code in ABSENT else 0)
     return refused[0] if refused else RequestError(ErrorCode.ENGINE_UNAVAILABLE, "no worker is here yet", "engine")
 
 
@@ -141,9 +146,9 @@ class Idle:
         return heap[0] if heap else None
 
 
-def why_it_waits(request: m.Generate, busy: Sequence[Skill], starting: int) -> str:
-    """In one line, for people: `busy` is what those can that are at work, `starting` how many will be there."""
-    able = sum(not skill.refusal(request) for skill in busy)
+def why_it_waits(request: m.Generate, busy: Mapping[Skill, int], starting: int) -> str:
+    """In one line, for people: `busy` is how many of each kind are at work, `starting` how many will be there."""
+    able = sum(count for skill, count in busy.items() if not skill.refusal(request))
     what = "" if request.engine == L.AUTO else f" with {request.engine}"
     if able:
         return m.fit(f"queued: {able} worker{'s' * (able != 1)}{what}, all at work", L.MAX_NAME_CHARS)

@@ -25,11 +25,14 @@ from sfwire.codec import Buffer, decode_to_client, encode
 from sfwire.errors import BadMessage
 
 from .. import __version__
-from .dialling import BEAT, GO, JOIN, MESSAGE, WELCOME, Hello, Verdict
+from .dialling import BEAT, GO, JOIN, WELCOME, Hello, Verdict
+from .pieces import MESSAGE, Joined, cut
 from .pool import Came, Died, Said
 
 MOST_HELD_BYTES = 256 * 1024 * 1024
 """Of what workers have sent and the front has not looked at yet: then they are not read. Credit keeps it far below."""
+_TRY_AGAIN_S = 0.02
+"""To send what ZeroMQ did not take, since so much is on its way to that worker already."""
 _LOOK_AGAIN_S = 0.05
 """After a connection went: ZeroMQ says that it is gone a moment before it forgets its name."""
 _LOOKS_AGAIN = 10
@@ -83,7 +86,8 @@ class RemotePool:
         """Queue a message for a worker; never blocks."""
         peer = self._places[index]
         if peer is not None:
-            self._mover.send(peer, [MESSAGE, *encode(message, buffers)])
+            for part in cut(encode(message, buffers)):
+                self._mover.send(peer, part)
 
     def events(self) -> Iterator[Came | Said | Died]:
         """What has happened since this was last asked, one at a time."""
@@ -178,7 +182,9 @@ class _Mover:
         self._wake_reader, self._wake_writer = sockets.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
-        self._peers: set[bytes] = set()
+        self._peers: dict[bytes, Joined] = {}
+        self._leaving: dict[bytes, deque[list[Buffer]]] = {}
+        """What ZeroMQ has not taken yet, by connection."""
         self.endpoint = ""
         self._failed: zmq.ZMQError | None = None
         self._begun = threading.Event()
@@ -247,11 +253,13 @@ class _Mover:
             poller.register(self._wake_reader, zmq.POLLIN)
             if self._held_bytes <= MOST_HELD_BYTES:
                 poller.register(socket, zmq.POLLIN)
-            ready = dict(poller.poll(round(1000 * (_LOOK_AGAIN_S if again else BEAT_S / 4))))
+            pause_s = _TRY_AGAIN_S if self._leaving else _LOOK_AGAIN_S if again else BEAT_S / 4
+            ready = dict(poller.poll(round(1000 * pause_s)))
             if self._wake_reader.fileno() in ready:
                 self._wake_reader.recv(4096)
             while self._outbox:
-                self._send(socket, *self._outbox.popleft())
+                self._put_down(*self._outbox.popleft())
+            self._send(socket)
             if self._stopping:
                 return
             if socket in ready:
@@ -261,8 +269,9 @@ class _Mover:
                 again = _LOOKS_AGAIN
             if again or time.monotonic() - beat_at >= BEAT_S:
                 again, beat_at = max(0, again - 1), time.monotonic()
-                for peer in list(self._peers):
-                    self._send(socket, peer, [BEAT])
+                for peer in self._peers.keys() - self._leaving.keys():  # what waits for its network is a sign too
+                    self._put_down(peer, [BEAT])
+                self._send(socket)
 
     def _read(self, socket: Socket) -> None:
         for _ in range(_MESSAGES_A_TURN):
@@ -270,16 +279,40 @@ class _Mover:
                 peer, *parts = socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            self._peers.add(peer.bytes)
+            joined = self._peers.setdefault(peer.bytes, Joined())
             if parts:
-                self._put(_Heard(peer.bytes, [part.buffer for part in parts[: L.MAX_PARTS + 2]]))
+                self._hear(peer.bytes, joined, [part.buffer for part in parts[: L.MAX_PARTS + 2]])
 
-    def _send(self, socket: Socket, peer: bytes, parts: list[Buffer]) -> None:
-        """One that is gone, or takes nothing any more, is told to the front."""
+    def _hear(self, peer: bytes, joined: Joined, parts: list[Buffer]) -> None:
+        if bytes(parts[0][:2]) == JOIN:
+            self._put(_Heard(peer, parts))
+            return
         try:
-            socket.send_multipart([peer, *parts], zmq.NOBLOCK, copy=False)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-                raise
-            self._peers.discard(peer)
-            self._put(_Gone(peer))
+            message = joined.take(parts)
+        except ValueError:
+            message = list[Buffer]()  # which is none, as whoever reads it finds
+        if message is not None:
+            self._put(_Heard(peer, [MESSAGE, *message]))
+
+    def _put_down(self, peer: bytes, parts: list[Buffer]) -> None:
+        """To be sent in its turn; a last word comes before what nobody wants any more."""
+        leaving = self._leaving.setdefault(peer, deque())
+        if bytes(parts[0]) == GO:
+            leaving.clear()
+        leaving.append(parts)
+
+    def _send(self, socket: Socket) -> None:
+        """As much as ZeroMQ takes. One that is gone is told to the front."""
+        for peer, leaving in list(self._leaving.items()):
+            try:
+                while leaving:
+                    socket.send_multipart([peer, *leaving[0]], zmq.NOBLOCK, copy=False)
+                    leaving.popleft()
+            except zmq.ZMQError as error:
+                if error.errno == zmq.EAGAIN:  # its network is slow; libzmq sees whether it is there at all
+                    continue
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self._peers.pop(peer, None)
+                self._put(_Gone(peer))
+            del self._leaving[peer]

@@ -34,7 +34,7 @@ from .ends import pause_s, was_ended
 from .enough import require_enough
 from .front import BEAT_S, CANNOT_LISTEN, Setup
 from .launcher import Launcher
-from .leash import hold_to_parent, take_children_along, wait_for_owner
+from .leash import hold_to_parent, interrupts_held, take_children_along, wait_for_owner
 from .private import be_private, private_file, private_folder
 
 WORKER_COMMAND = (sys.executable, "-m", "sfserver.serve.worker")
@@ -173,7 +173,7 @@ class Supervisor:
         private_folder(self.config.log_dir)
         log = self.config.log_dir / "front.log"
         private_file(log)
-        with log.open("ab") as stderr:
+        with log.open("ab") as stderr, interrupts_held():
             front = subprocess.Popen(FRONT_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
         self._front = front
         stdin, stdout = cast("IO[bytes]", front.stdin), cast("IO[bytes]", front.stdout)

@@ -31,7 +31,7 @@ from ..config import ServerConfig, load_config
 from ..engine.base import CHOSEN, Engine, Frame, Job, Keyframe, Step, checked
 from ..engine.choice import Choice, Wanted
 from . import link
-from .leash import hold_to_parent
+from .leash import hold_to_parent, ignore_interrupts
 from .link import Link, Pipe
 from .pulse import BEAT_S, LOADING_S, Pulse
 from .road import PNG_DEPTH, Cancelled, Road, encoders
@@ -223,7 +223,8 @@ class Worker:
         message = request.message
         if message.engine != L.AUTO:
             return
-        clip = Wanted(message.width, message.height, message.num_frames, len(message.keyframes), is_exact=True)
+        size, keyframes, prompts = (message.width, message.height), len(message.keyframes), 1 + len(message.prompts)
+        clip = Wanted(*size, message.num_frames, keyframes, True, prompts, message.params)
         choice = self._engines.choose_for(self._infos.values(), self._config, clip)
         request.message = attrs.evolve(message, engine=choice.engine, params={**choice.settings, **message.params})
         self._send(m.Progress(message.id, m.fit(f"{CHOSEN}{choice.reason}", L.MAX_NAME_CHARS), 0, 1))
@@ -313,6 +314,7 @@ def pack_config(config: ServerConfig) -> bytes:
 def run(engines: Engines, worker: type[Worker] = Worker) -> None:
     """Take over standard input and output and work until they end, or for the server that the parent names."""
     hold_to_parent("SIGKILL")
+    ignore_interrupts()
     source = os.fdopen(os.dup(0), "rb")
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the pipe

@@ -95,7 +95,8 @@ def _text(max_chars: int) -> Check:
 
 def fit(text: str, max_chars: int = L.MAX_SENTENCE_CHARS) -> str:
     """`text` as a message may hold it, whatever was in it: for sentences that quote what somebody else said."""
-    return _UNFIT.sub("?", text)[:max_chars]
+    fitting = _UNFIT.sub("?", text)
+    return fitting if len(fitting) <= max_chars else f"{fitting[: max_chars - 1]}…"
 
 
 def _number(value: Value) -> str | None:

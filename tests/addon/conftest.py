@@ -53,6 +53,22 @@ def scene() -> Iterator[object]:
     in_blender.let_go()
 
 
+@pytest.fixture
+def served(scene: object, tmp_path: Path) -> Iterator[object]:
+    """In a file that is saved, connected to a real server that Start Server started."""
+    preferences = in_blender.bpy.context.preferences.addons[in_blender.PACKAGE].preferences
+    preferences.command = f"{in_blender.SERVER_PYTHON.with_name('sfserver')} serve"
+    in_blender.bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "edit.blend"))
+    assert in_blender.bpy.ops.inbetween.start_server() == {"FINISHED"}
+    pump, server = in_blender.module("runtime").pump(), in_blender.module("runtime").server
+    in_blender.turn_until(lambda: pump.state == "ready" or not server.running, in_blender.SERVER_S)
+    assert server.running, server.last_words()
+    in_blender.turn()
+    yield pump
+    in_blender.let_go()
+    preferences.property_unset("command")
+
+
 @pytest.fixture(scope="session")
 def fake_process() -> Iterator[object]:
     server = in_blender.FakeServer()

@@ -54,6 +54,7 @@ class Behaviour:
     draft_fail_at: int | None = None
     found: str = ""
     """What both say that they saw in the keyframes."""
+    found_times: int = 1
     because: str = "Fake: it has room"
     """Which it is under `auto`, and why."""
     engine: dict[str, Any] = field(default_factory=dict)
@@ -147,7 +148,7 @@ class Fake:
                 if message.engine == limits.AUTO:
                     self.send(peer, m.Progress(message.id, f"auto: {self.behaviour.because}", 0, 1))
                 self.send(peer, m.Progress(message.id, "reading", 1, 2))
-                if self.behaviour.found:
+                for _ in range(self.behaviour.found_times if self.behaviour.found else 0):
                     self.send(peer, m.Progress(message.id, f"found: {self.behaviour.found}", 1, 2))
             case m.Credit() if (peer, message.id) in self.jobs:
                 job = self.jobs[peer, message.id]

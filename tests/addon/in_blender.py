@@ -20,6 +20,8 @@ PACKAGE = "bl_ext.user_default.inbetween"
 SERVER_PYTHON = Path(os.environ.get("SFSERVER_PYTHON", PROJECT / ".venv" / "bin" / "python"))
 CONNECTION_FILE = Path(os.environ["SFSERVER_CONNECTION_FILE"])
 TURN_S = 0.005
+SERVER_S = 900.0
+"""What a real server may take to start or to fill a gap, on a machine that is busy."""
 tick_seconds: list[float] = []
 tick_cpu_seconds: list[float] = []
 """How long each turn of this process took, and how much of that this thread had the processor."""
@@ -278,6 +280,7 @@ GOOD: dict[str, Any] = {
     "draft_hold_at": None,
     "draft_fail_at": None,
     "found": "",
+    "found_times": 1,
     "because": "Fake: it has room",
     "engine": {},
 }

@@ -6,8 +6,8 @@ import bpy
 import in_blender as b
 import numpy as np
 import pytest
+from test_panel import draw
 
-START_S = 120.0
 GAP = 4
 INK, UNSEEN = (200, 60, 40), (0, 255, 0)
 
@@ -66,6 +66,20 @@ def test_an_engine_that_keeps_no_alpha_gets_it_over_black_as_the_timeline_shows_
     assert picture[2, 2].tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize(("max_channels", "opaque", "said"), [(3, False, True), (4, False, False), (3, True, False)])
+def test_that_it_becomes_black_is_said_before_the_press(saved, fake, tmp_path, max_channels, opaque, said):
+    fake.behave(engine={"max_channels": max_channels})
+    b.connect()
+    if opaque:
+        b.two_pictures(saved, tmp_path, gap=GAP)
+    else:
+        panels(saved, tmp_path)
+    sentence = "What is transparent becomes black: this engine keeps no alpha"
+    assert (sentence in draw("fill").said()) == said
+    b.put_image(saved, b.picture(tmp_path / "sky.png", (0, 0, 250)), 1, 60, channel=1, name="sky")
+    assert opaque or sentence not in draw("fill").said()
+
+
 def test_a_background_makes_it_opaque_and_nothing_is_sent_of_alpha(saved, fake, tmp_path):
     fake.behave(engine={"max_channels": 4}, hold_at=1)
     b.connect()
@@ -90,30 +104,20 @@ def test_scaling_mixes_nothing_in_that_nobody_sees(scene, tmp_path):
     assert soft[:, 1].max() < 80, "no green"
 
 
-def test_frames_of_the_draft_engine_have_alpha_and_lie_over_what_is_below(saved, tmp_path):
+def test_frames_of_the_draft_engine_have_alpha_and_lie_over_what_is_below(saved, served, tmp_path):
     """The real server."""
-    preferences = bpy.context.preferences.addons[b.PACKAGE].preferences
-    preferences.command = f"{b.SERVER_PYTHON.with_name('sfserver')} serve"
-    try:
-        assert bpy.ops.inbetween.start_server() == {"FINISHED"}
-        pump, server = b.module("runtime").pump(), b.module("runtime").server
-        b.turn_until(lambda: pump.state == "ready" or not server.running, timeout_s=START_S)
-        b.turn()
-        panels(saved, tmp_path)
-        fill = b.fill()
-        b.turn_until(lambda: not pump.fills, timeout_s=START_S)
-        assert pump.message == ""
-        frame = bpy.data.images.load(str(fill.folder / "frame_00002.png"))
-        assert frame.channels == 4
-        made = np.array(frame.pixels).reshape(36, 64, 4)
-        assert made[18, 28, 3] > 0.9
-        assert made[2, 2, 3] < 0.1
-        b.put_image(saved, b.picture(tmp_path / "sky.png", (0, 0, 250)), 1, 60, channel=1, name="sky")
-        width, height = saved.render.resolution_x, saved.render.resolution_y
-        shown = np.frombuffer(b.captured(saved, 7, width, height, tmp_path / "s.tga"), np.uint8)
-        shown = shown.reshape(height, width, 3)
-        assert abs(int(shown[2, 2, 2]) - 250) <= 2
-        assert np.abs(shown[18, 28].astype(int) - INK).max() <= 12
-    finally:
-        b.let_go()
-        preferences.property_unset("command")
+    panels(saved, tmp_path)
+    fill = b.fill()
+    b.turn_until(lambda: not served.fills, timeout_s=b.SERVER_S)
+    assert served.message == ""
+    frame = bpy.data.images.load(str(fill.folder / "frame_00002.png"))
+    assert frame.channels == 4
+    made = np.array(frame.pixels).reshape(36, 64, 4)
+    assert made[18, 28, 3] > 0.9
+    assert made[2, 2, 3] < 0.1
+    b.put_image(saved, b.picture(tmp_path / "sky.png", (0, 0, 250)), 1, 60, channel=1, name="sky")
+    width, height = saved.render.resolution_x, saved.render.resolution_y
+    shown = np.frombuffer(b.captured(saved, 7, width, height, tmp_path / "s.tga"), np.uint8)
+    shown = shown.reshape(height, width, 3)
+    assert abs(int(shown[2, 2, 2]) - 250) <= 2
+    assert np.abs(shown[18, 28].astype(int) - INK).max() <= 12

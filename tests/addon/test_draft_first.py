@@ -358,11 +358,11 @@ def test_a_strip_without_a_draft_has_no_bar(scene, pump, fake):
 
 def test_what_the_engine_saw_stands_on_the_strip(scene, pump, fake, tmp_path):
     scene.inbetween.draft_first = False
-    fake.behave(hold_at=2, found="a camera that pans, a cut-out")
+    fake.behave(hold_at=2, found="camera: pan 20 % left; 0 % unexplained", found_times=2)
     fill = b.fill()
     b.turn_until(lambda: len(fill.names) == 1)
     b.turn()
-    assert the_strip()["inbetween"]["found"] == "a camera that pans, a cut-out"
+    assert the_strip()["inbetween"]["found"] == "camera: pan 20 % left; 0 % unexplained"
     finish(pump, fake)
-    assert the_strip()["inbetween"]["found"] == "a camera that pans, a cut-out"
-    assert fill.record.found == b.module("strips").record_of(scene, the_strip().name).found
+    assert the_strip()["inbetween"]["found"] == "camera: pan 20 % left; 0 % unexplained"
+    assert fill.record.found == b.module("written").record_of(scene, the_strip().name).found

@@ -37,6 +37,16 @@ def test_the_gap_between_two_selected_strips_fills(saved, pump, tmp_path):
     assert b.shown_at(saved, 5, tmp_path) == (200, 60, 40)
 
 
+def test_what_blender_looked_ahead_at_is_composed_anew_whenever_frames_come(saved, pump, tmp_path, monkeypatch):
+    """Blender has no preview without a window: that it is told is looked at instead."""
+    composed = set()
+    monkeypatch.setattr(b.module("strips"), "compose_anew", lambda strip: composed.add(len(strip.elements)))
+    b.two_pictures(saved, tmp_path)
+    fill, seen = b.fill(), set()
+    b.turn_until(lambda: seen.add(len(fill.names)) or not pump.fills)
+    assert composed == seen - {0, 1}  # the first takes the place of a picture that was there
+
+
 def test_the_strip_remembers_everything_that_made_it(saved, pump, tmp_path):
     b.two_pictures(saved, tmp_path, gap=3)
     chosen = saved.inbetween

@@ -13,8 +13,6 @@ import pytest
 import wheels
 from test_panel import Layout
 
-START_S = 120.0
-
 
 @pytest.fixture(autouse=True)
 def own_server(scene, tmp_path, monkeypatch):
@@ -84,9 +82,9 @@ def test_from_the_zip_to_a_filled_gap_with_two_presses(scene, tmp_path, shown, o
     install()
     assert bpy.ops.inbetween.fill_gap() == {"FINISHED"}
     b.select(scene)  # what a user clicks meanwhile changes nothing
-    b.turn_until(lambda: not runtime.wishes, timeout_s=START_S)
+    b.turn_until(lambda: not runtime.wishes, timeout_s=b.SERVER_S)
     pump = runtime.pump()
-    b.turn_until(lambda: not pump.fills, timeout_s=START_S)
+    b.turn_until(lambda: not pump.fills, timeout_s=b.SERVER_S)
     assert pump.message == ""
     assert len(b.ours(scene)[0].elements) == 3
     started = Path(f"/proc/{runtime.server.pid}/cmdline").read_bytes().split(b"\0")

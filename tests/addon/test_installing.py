@@ -336,12 +336,14 @@ def test_a_python_that_is_too_old_says_which_is_needed(tmp_path):
 
 
 class Index(BaseHTTPRequestHandler):
-    """A package index on this computer, of the wheels in the server's `folder`; breaks off where `broken` says."""
+    """Package indices on this computer, of the wheels in the folder of the server; breaks off where `broken` says. One
+    by a name in `only` has that project alone."""
 
     def do_GET(self):
         self.server.asked.append(self.path)
-        project, name = self.path.split("/")[2:4]
-        found = [path for path in self.server.folder.glob("*.whl") if path.name.split("-")[0] == project]
+        index, project, name = self.path.split("/")[1:4]
+        has = self.server.only.get(index, project)
+        found = [path for path in self.server.folder.glob("*.whl") if path.name.split("-")[0] == project == has]
         if not found:
             self.answer(403, b"", "no-store")
         elif not name:
@@ -367,6 +369,7 @@ class Index(BaseHTTPRequestHandler):
 def index(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
     server.folder, server.broken, server.asked, server.caching = tmp_path, "", [], "max-age=86400"
+    server.only = {}
     server.url = f"http://127.0.0.1:{server.server_port}/simple"
     Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -403,6 +406,20 @@ def test_what_came_before_the_network_broke_is_not_asked_for_again(new_with_pip,
     installer.install(order)
     assert through(installer).problem == ""
     assert not came & set(index.asked)
+
+
+def test_from_pytorchs_own_index_comes_pytorch_alone(new_with_pip, install, index, tmp_path, monkeypatch):
+    without_mirrors(monkeypatch)
+    index.folder, index.only = wheels.put_heavy(tmp_path / "wheels", but=("torch",)), {"cpu": "torch"}
+    wheels.put_wheel(index.folder, "torch", "1.0", {"torch/__init__.py": ""}, needs=("numpy",))
+    monkeypatch.setenv("PIP_INDEX_URL", index.url)
+    monkeypatch.setattr(b.module("steps"), "PYTORCH_INDEX", index.url.removesuffix("simple"))
+    installer = new_with_pip()
+    installer.install(install.Order(Path(sys.executable), "cpu"))
+    assert through(installer).problem == ""
+    assert installer.state == "ready"
+    assert "/cpu/torch/torch-1.0-py3-none-any.whl" in index.asked
+    assert not [path for path in index.asked if path.startswith("/cpu/numpy")]
 
 
 def test_whole_files_that_a_killed_pip_left_are_kept_and_torn_ones_are_not(tmp_path, source):

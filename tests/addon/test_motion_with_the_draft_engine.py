@@ -10,7 +10,6 @@ import in_blender as b
 import numpy as np
 import pytest
 
-START_S = 900.0
 WIDTH, HEIGHT = 320, 180
 BESIDE, GAP = 8, 8
 """Frames of the shot on either side, and between them."""
@@ -81,22 +80,12 @@ def jumps(where):
 
 
 @pytest.fixture
-def pump(scene, tmp_path):
-    """Connected to a server that Start Server started, between two pieces of one shot."""
-    preferences = bpy.context.preferences.addons[b.PACKAGE].preferences
-    preferences.command = f"{b.SERVER_PYTHON.with_name('sfserver')} serve"
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "edit.blend"))
+def pump(scene, served, tmp_path):
+    """Of the real server, between two pieces of one shot."""
     scene.render.resolution_x, scene.render.resolution_y = WIDTH, HEIGHT
     put(scene, shot(tmp_path, 0, BESIDE), 1, "A")
     put(scene, shot(tmp_path, BESIDE + GAP, BESIDE), 1 + BESIDE + GAP, "B")
-    assert bpy.ops.inbetween.start_server() == {"FINISHED"}
-    pump, server = b.module("runtime").pump(), b.module("runtime").server
-    b.turn_until(lambda: pump.state == "ready" or not server.running, timeout_s=START_S)
-    assert server.running, server.last_words()
-    b.turn()
-    yield pump
-    b.let_go()
-    preferences.property_unset("command")
+    return served
 
 
 @pytest.mark.timeout(1800)
@@ -106,7 +95,7 @@ def test_a_pan_that_speeds_up_goes_through_the_gap_without_a_jump(scene, pump, t
         scene.inbetween.motion = motion
         b.select(scene, "A", "B")
         b.fill()
-        b.turn_until(lambda: not pump.fills, timeout_s=START_S)
+        b.turn_until(lambda: not pump.fills, timeout_s=b.SERVER_S)
         assert pump.message == ""
         found[motion] = jumps(places(scene, tmp_path))
 

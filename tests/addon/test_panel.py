@@ -114,6 +114,28 @@ def test_an_engine_that_reads_no_prompt_greys_it_and_hides_the_seed(scene, pump,
     assert pump.engine("auto").uses_prompt is False
 
 
+def test_that_prompts_are_not_read_is_said_of_texts_on_the_timeline_too(scene, pump, fake):
+    text = b.put_effect(scene, "TEXT", 3, 6, 10, "words")
+    text.text = "it rains"
+    assert "does not read prompts" not in draw("fill").said()
+    fake.behave(engine={"uses_prompt": False})
+    b.connect()
+    assert "Fake does not read prompts" in draw("fill").said()
+    text.mute = True
+    assert "does not read prompts" not in draw("fill").said()
+    scene.inbetween.prompt = "it snows"
+    assert "Fake does not read prompts" in draw("fill").said()
+
+
+def test_a_frame_that_waits_for_this_side_is_on_its_way(scene, pump, fake):
+    fill = b.fill()
+    fill.to_look_at.clear()
+    progress = SimpleNamespace(stage="waiting", step=1, of=2)
+    fill.final.stream = SimpleNamespace(interrupted=None, progress=progress, position=0)
+    assert fill.stage == "Receiving"
+    fill.final.stream = None
+
+
 def test_the_queue_says_each_number_once(scene, pump, fake):
     fake.behave(hold_at=5)
     fill = b.fill()
@@ -161,6 +183,29 @@ def test_the_strips_panel_says_what_the_engine_saw_and_how_far_the_final_has_com
     said = draw("strip").said()
     assert "4 of 12 frames, then 8 of a draft, 64 x 36 px" in said
     assert "Seen in the keyframes: a camera that pans" in said
+
+
+def test_what_a_stranger_wrote_on_a_strip_is_drawn_without_a_word_of_python(scene, pump):
+    b.fill()
+    b.turn_until(lambda: not pump.fills)
+    strip = b.ours(scene)[0]
+    b.select(scene, strip.name)
+    for name in ("frames", "frames_wanted", "draft_frames", "kilobytes"):
+        strip["inbetween"][name] = "many"
+    assert "0 frames, 64 x 36 px" in draw("strip").said()
+    assert list(b.module("overlay").bars(scene)) == []
+
+
+def test_a_selection_that_is_too_much_for_one_clip_leads_to_fill_all_gaps(scene, pump, fake, tmp_path):
+    fake.behave(engine={"max_frames": 20})
+    b.connect()
+    b.put_image(scene, tmp_path / "A.png", 35, 5, name="C")
+    b.select(scene, "A", "B", "C")
+    assert "which fills each gap by itself" in draw("fill").said()
+    assert "Fill All Gaps: 2 gaps, 24 frames" in draw("fill").said()
+    b.select(scene, "A", "B")
+    assert "Fill All Gaps" not in draw("fill").said()
+    assert bpy.ops.inbetween.fill_gap.poll()
 
 
 def test_what_goes_along_of_the_motion_is_said_before_the_press(scene, pump, tmp_path):
@@ -241,7 +286,7 @@ def test_drawing_makes_no_record_and_no_id(scene, pump, monkeypatch):
     monkeypatch.setattr(b.module("begin"), "uuid4", None)
     for names in (("A", "B"), ()):
         b.select(scene, *names)
-        monkeypatch.setattr(b.module("strips"), "from_properties", None)
+        monkeypatch.setattr(b.module("written"), "from_properties", None)
         calls_to_draw(scene)
     b.select(scene, b.ours(scene)[0].name)
     calls_to_draw(scene)

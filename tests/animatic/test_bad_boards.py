@@ -208,6 +208,10 @@ NOT_FILLED: dict[str, tuple[Callable[[], list], str]] = {
     "an absurd rate": (lambda: spaced(gap(3, 1e9)), "has a rate of 1e+09"),
     "half a frame": (lambda: spaced(gap(3.5, 24)), "is 3.50 frames long"),
     "less than nothing": (lambda: spaced(gap(-3, 24)), "is -3 frames long"),
+    "a clip of less than nothing": (
+        lambda: before(clip("panel0.png", 5, -5, 24)),
+        "'panel0' has a length of -5 frames",
+    ),
     "for ever": (lambda: spaced(gap(1e15, 24)), "1 to 998 can be made"),
     "too long for the engine": (
         lambda: spaced(gap(400, 24)),

@@ -82,6 +82,74 @@ def test_a_file_of_another_kind_is_one_line(suffix: str, engine: CountingEngine,
     assert not (tmp_path / "filled.otio").exists()
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES[2:])
+@pytest.mark.parametrize(("mark", "count"), [(";", 9), (":", 11)], ids=["drop-frame", "the control, which drops none"])
+def test_drop_frame_timecode_has_no_first_two_frames_in_a_minute(
+    suffix: str, mark: str, count: int, engine: CountingEngine, tmp_path: Path
+) -> None:
+    for name, number in (("one", 0), ("two", 20)):
+        barcodes.still(tmp_path / f"{name}.png", number)
+    text = f"""TITLE: over a minute
+001  one      V     C        00:00:00|00 00:00:00|05 01:00:59|20 01:00:59|25
+* FROM CLIP NAME: one
+* FROM CLIP: {tmp_path}/one.png
+002  two      V     C        00:00:00|00 00:00:00|05 01:01:00|06 01:01:00|11
+* FROM CLIP NAME: two
+* FROM CLIP: {tmp_path}/two.png
+"""
+    (tmp_path / "board.edl").write_text(text.replace("|", mark))
+    out = tmp_path / "filled.otio"
+    assert main(["animatic", str(tmp_path / "board.edl"), "--rate", "29.97", "--out", str(out)]) == 0
+    assert [len(job.wanted()) for job in engine.jobs] == [count]
+    assert len(t.played(out)) == 5 + count + 5
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES[:2])
+def test_guides_are_prompts_and_stay(suffix: str, engine: CountingEngine, tmp_path: Path) -> None:
+    """What Kdenlive calls a guide and Premiere a marker of the sequence, with what was written into it."""
+    made = board(tmp_path, "25")
+    made.tracks.markers.append(t.marker(22, "it rains", 25.0))
+    path, out = written(made, tmp_path / f"board{suffix}", 25.0), tmp_path / f"filled{suffix}"
+    assert "it rains" in path.read_text()
+    assert main(["animatic", str(path), "--out", str(out)]) == 0
+    assert [job.prompt for job in engine.jobs] == ["it rains", ""]
+    (guide,) = adapters.read(out, 25.0).tracks.markers
+    assert (guide.comment or guide.name, guide.marked_range.start_time.value) == ("it rains", 22)
+    if suffix == ".xml":
+        path.write_text(path.read_text().replace("<name>note</name>", "<name></name>"))  # as Premiere leaves it
+        assert [marker.comment for marker in adapters.read(path, 25.0).tracks.markers] == ["it rains"]
+
+
+EDL = """TITLE: two at one place
+FCM: NON-DROP FRAME
+
+001  AX       V     C        00:00:00:00 00:00:00:10 01:00:00:00 01:00:00:10
+* FROM CLIP NAME: one
+002  AX       V     C        00:00:00:00 00:00:00:10 01:00:00:05 01:00:00:15
+* FROM CLIP NAME: two
+"""
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES[1:])
+def test_two_clips_at_one_place_are_named_and_nothing_is_written(
+    suffix: str, engine: CountingEngine, tmp_path: Path, capsys
+) -> None:
+    """In Kdenlive's and in OpenTimelineIO's own format this cannot be said."""
+    path = tmp_path / f"board{suffix}"
+    if suffix == ".edl":
+        path.write_text(EDL)
+    else:
+        text = written(board(tmp_path, "24"), path, 24.0).read_text()
+        assert text.count("<start>35</start>") == 1
+        path.write_text(text.replace("<start>35</start>", "<start>19</start>"))
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["animatic", str(path), "--out", str(tmp_path / "filled.otio")]) == USER_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"sfserver: {path}: cannot be read as ")
+    assert "two" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES[:1])
 def test_what_would_come_out_wrong_is_not_written(suffix: str, engine: CountingEngine, tmp_path: Path, capsys) -> None:
     """An adapter that loses a frame is found out before the file appears."""
@@ -116,15 +184,24 @@ def test_an_adapter_that_is_missing_is_one_line_with_the_remedy(
 def test_melt_shows_the_right_picture_on_every_frame(
     suffix: str, rate_name: str, engine: CountingEngine, tmp_path: Path
 ) -> None:
-    rate, exact = RATES[rate_name]
+    rate, _ = RATES[rate_name]
     path = written(board(tmp_path, rate_name), tmp_path / f"board{suffix}", rate)
     out = tmp_path / f"filled{suffix}"
     assert main(["animatic", str(path), "--out", str(out)]) == 0
-    movie = tmp_path / "rendered.mkv"
+    assert rendered(out, rate_name, tmp_path) == [*range(52), *[52] * 4]
+
+
+def rendered(project: Path, rate_name: str, folder: Path) -> list[int]:
+    """The number on each of its 56 frames, as melt shows them."""
+    exact, movie = RATES[rate_name][1], folder / f"{project.stem}.mkv"
     size = ["width=480", "height=270", "sample_aspect_num=1", "sample_aspect_den=1"]
     rate_words = [f"frame_rate_num={exact.numerator}", f"frame_rate_den={exact.denominator}"]
-    command = ["melt", str(out), "out=55", "-consumer", f"avformat:{movie}", "vcodec=ffv1", "an=1", *size, *rate_words]
+    options = ["vcodec=ffv1", "an=1", *size, *rate_words]
     subprocess.run(
-        command, capture_output=True, timeout=240, check=True, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+        ["melt", str(project), "out=55", "-consumer", f"avformat:{movie}", *options],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        timeout=240,
+        check=True,
     )
-    assert barcodes.read_letterboxed(movie) == [*range(52), *[52] * 4]
+    return barcodes.read_letterboxed(movie)

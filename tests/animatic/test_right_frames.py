@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -11,6 +12,7 @@ import timelines as t
 from counting_engine import CountingEngine
 from timelines import RATES, clip, gap, played, save, span, timeline
 
+from sfserver.animatic import rates
 from sfserver.cli import main
 
 
@@ -114,3 +116,9 @@ def test_the_control_a_frame_too_early_is_noticed(engine: CountingEngine, tmp_pa
     )
     assert main(["animatic", str(tmp_path / "b.otio"), "--out", str(tmp_path / "filled.otio")]) == 0
     assert played(tmp_path / "filled.otio") != list(range(26))
+
+
+def test_a_place_is_named_as_editors_show_it_drop_frame_with_a_semicolon() -> None:
+    assert rates.place(Fraction(3600), 30000 / 1001) == "01:00:00;00"
+    assert rates.place(Fraction(3600), 24.0) == "01:00:00:00"
+    assert rates.place(Fraction(-1), 24.0) == "frame -24"

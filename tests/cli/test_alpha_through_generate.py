@@ -64,3 +64,24 @@ def test_another_alpha_is_another_keyframe_to_a_recipe(
         assert "a.png" in capsys.readouterr().err
     finally:
         Path(pair[0]).write_bytes(original)
+
+
+def test_a_wan_engine_gets_its_alpha_from_the_draft_engine_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The small one, which runs all that a large one does."""
+    for name, left in (("a", 8), ("b", 24)):
+        square = np.zeros((64, 64, 4), np.uint8)
+        square[20:44, left : left + 24] = (200, 60, 40, 255)
+        write_still(tmp_path / f"{name}.png", square, ".png")
+    ends = [str(tmp_path / f"{name}.png") for name in "ab"]
+    made: dict[str, list[Picture]] = {}
+    for engine in ("small-world", "draft"):
+        out = tmp_path / engine / "shot.%04d.png"
+        assert main(["generate", *ends, "--engine", engine, "--frames", "6", "--out", str(out)]) == 0
+        assert ("alpha is the draft engine's motion" in capsys.readouterr().err) == (engine == "small-world")
+        made[engine] = [read_picture(tmp_path / engine / f"shot.{i:04}.png").image for i in range(6)]
+    for mine, drafted in zip(made["small-world"], made["draft"], strict=True):
+        assert form_of(mine) == Form(4, 8)
+        assert np.array_equal(mine[..., 3], drafted[..., 3])
+    assert any((a != b).any() for a, b in zip(made["small-world"], made["draft"], strict=True)), "its own colours"

@@ -12,7 +12,7 @@ from sfwire.errors import RequestError
 from sfwire.messages import EngineInfo, Parameter
 
 from sfserver.config import ServerConfig
-from sfserver.engine import capacity, draft, wan
+from sfserver.engine import capacity, draft, table, wan
 from sfserver.engine.choice import Wanted, choose
 from sfserver.engine.geometry import latent_of
 from sfserver.engine.presets import find
@@ -39,6 +39,15 @@ def test_on_12_gb_a_model_with_vace_is_not_given_up_for_the_draft_engine() -> No
     assert chosen.settings
     assert "with" in chosen.reason
     assert choose(complete(), 12 * 10**9, CLIP).engine == "draft"
+
+
+def test_what_a_server_says_auto_mostly_is_counts_smaller_windows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "gpu_memory_bytes", lambda config: 12 * 10**9)
+    infos = complete("self-forcing-vace")
+    assert table.choose(infos, ServerConfig())[0] == "self-forcing-vace"
+    assert infos[0].memory_bytes > 12 * 10**9, "the control: as it is it would not fit"
+    monkeypatch.setattr(table, "gpu_memory_bytes", lambda config: 10**9)
+    assert "needs the least memory" in table.choose(infos[:1], ServerConfig())[1]
 
 
 def test_before_a_model_is_given_up_the_small_decoder_is_taken_and_a_size_that_fits_is_named() -> None:
@@ -83,6 +92,44 @@ def test_a_size_that_is_settled_must_be_one_that_the_engine_makes() -> None:
     chosen = choose(complete("self-forcing"), 80 * 10**9, huge)
     assert chosen.engine == "draft"
     assert "at most 921600 pixels" in chosen.reason
+
+
+def test_what_was_set_by_hand_is_for_an_engine_that_has_it() -> None:
+    eased = attrs.evolve(CLIP, settings={"easing": "in"})
+    chosen = choose(complete("self-forcing"), 80 * 10**9, eased)
+    assert (chosen.engine, chosen.reason.split("; ")[1]) == ("draft", "Self Forcing 1.3B has no setting easing")
+    assert choose(complete("self-forcing"), 80 * 10**9, CLIP).engine == "self-forcing", "the control: nothing was set"
+    unknown = attrs.evolve(CLIP, settings={"strategy": "look-behind"})
+    assert choose(complete("self-forcing"), 80 * 10**9, unknown).engine == "draft"
+
+
+def test_what_was_set_by_hand_counts_and_is_not_set_otherwise() -> None:
+    by_itself = choose(complete("self-forcing"), 12 * 10**9, CLIP)
+    assert (by_itself.engine, by_itself.settings) == ("self-forcing", {"window": 12})
+    for window in (21, "21"):  # as a client sends it, and as it is typed
+        with pytest.raises(RequestError, match=r"the GPU has 12 GB; Draft \(RIFE 4\.25\) has no setting window"):
+            choose(complete("self-forcing"), 12 * 10**9, attrs.evolve(CLIP, settings={"window": window}))
+    narrow = choose(complete("self-forcing"), 12 * 10**9, attrs.evolve(CLIP, settings={"window": 9}))
+    assert (narrow.engine, narrow.settings) == ("self-forcing", {})
+
+
+def test_under_several_prompts_no_clip_is_made_at_once() -> None:
+    several = attrs.evolve(CLIP, prompts=2)
+    yardstick = next(i.id for i in wan.describe(ServerConfig()) if (p := find(i.id)) and p.strategies == ("joint",))
+    assert choose(complete(yardstick), 80 * 10**9, CLIP).engine == yardstick, "the control: one prompt"
+    at_once = choose(complete(yardstick, "self-forcing"), 80 * 10**9, several)
+    assert at_once.engine == "self-forcing"
+    assert "makes this clip at once, under one prompt" in at_once.reason
+    joint = attrs.evolve(several, settings={"strategy": "joint+anchor"})
+    with pytest.raises(RequestError, match="makes this clip at once, under one prompt"):
+        choose(complete("self-forcing"), 80 * 10**9, joint)
+
+
+def test_a_clip_of_one_block_has_one_prompt() -> None:
+    longer, shorter = (attrs.evolve(CLIP, num_frames=frames, prompts=2) for frames in (17, 13))
+    assert choose(complete("self-forcing"), 80 * 10**9, longer).engine == "self-forcing"
+    assert choose(complete("self-forcing"), 80 * 10**9, shorter).engine == "draft"
+    assert choose(complete("self-forcing"), 80 * 10**9, attrs.evolve(shorter, prompts=1)).engine == "self-forcing"
 
 
 @settings(max_examples=60, deadline=None)

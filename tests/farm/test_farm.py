@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ import numpy as np
 import opentimelineio as otio
 import pytest
 from opentimelineio.opentime import RationalTime, TimeRange
-from PIL import Image
+
+from sfserver.media.clip import ClipWriter
+from sfserver.media.codecs import CODECS
+from sfserver.media.stills import write_still
+from sfserver.samples import Form
 
 ROOT = Path(__file__).parents[2]
 FARM = ROOT / "examples" / "farm"
@@ -28,15 +33,23 @@ needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not in
 
 @pytest.fixture
 def board(machine: Path, tmp_path: Path) -> Path:
-    """Three panels with two gaps; the last two panels are the same picture twice, moved."""
+    """Three panels with two gaps, of 16 bits, with alpha; the last two panels are the same picture twice, moved. The
+    middle one is a movie."""
     track = otio.schema.Track("Panels", kind=otio.schema.TrackKind.Video)
     for number in range(3):
-        picture = np.full((64, 96, 3), 90, np.uint8)
-        picture[20:44, 10 + 20 * number : 34 + 20 * number] = 230, 120, 40
-        Image.fromarray(picture).save(tmp_path / f"panel{number}.png")
+        picture = np.full((64, 96, 4), (9001, 23457, 23456, 51234), np.uint16)
+        picture[20:44, 10 + 20 * number : 34 + 20 * number] = 59001, 30001, 10001, 65535
+        name = f"panel{number}.mov" if number == 1 else f"panel{number}.png"
+        if number == 1:
+            movie = ClipWriter(tmp_path / name, 96, 64, Fraction(RATE), codec=CODECS["png"], form=Form(4, 16))
+            for _ in range(HELD):
+                movie.write(picture)
+            movie.close()
+        else:
+            write_still(tmp_path / name, picture, ".png")
         if number:
             track.append(otio.schema.Gap(source_range=span(GAP)))
-        track.append(otio.schema.Clip(f"p{number}", otio.schema.ExternalReference(f"panel{number}.png"), span(HELD)))
+        track.append(otio.schema.Clip(f"p{number}", otio.schema.ExternalReference(name), span(HELD)))
     timeline = otio.schema.Timeline("Board")
     timeline.tracks.append(track)
     otio.adapters.write_to_file(timeline, str(tmp_path / "board.otio"))

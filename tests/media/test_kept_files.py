@@ -7,25 +7,28 @@ import shutil
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from xml.etree import ElementTree
 
 import av
 import numpy as np
 import OpenEXR
 import pytest
+from attrs import evolve
 from PIL import Image
 
-from sfserver.media import MediaError, SequenceWriter
+from sfserver.media import MediaError, SequenceWriter, ycbcr
 from sfserver.media.clip import ClipWriter
-from sfserver.media.codecs import CODECS, FORMAT_OF
+from sfserver.media.codecs import CODECS, FORMAT_OF, Codec
+from sfserver.media.movie import read_movie
 from sfserver.media.outputs import ClipShape, Keeping, Outputs, check_name
 from sfserver.media.read import read_picture
 from sfserver.media.sequence import numbering_of
 from sfserver.media.stills import linear_from_srgb, write_still
-from sfserver.samples import RGB8, Form, conformed
+from sfserver.samples import RGB8, Form, conformed, form_of
 
 PAIRS = [(codec, suffix) for codec in CODECS.values() for suffix in codec.suffixes]
-WORST = {"h264": 60, "prores": 3, "ffv1": 0, "png": 0}
-"""Of 8 bit, on a picture with detail; 4:2:0 has colours for every second pixel alone."""
+WORST = {"h264": 60, "prores": 2, "ffv1": 0, "png": 0}
+"""Of 8 bit, on a picture with detail, as FFmpeg converts it; 4:2:0 has colours for every second pixel alone."""
 
 
 def detail() -> np.ndarray:
@@ -55,7 +58,9 @@ def test_a_movie_errs_by_no_more_than_its_codec(codec, suffix: str, tmp_path: Pa
 
 KEPT = [(codec, form) for codec in CODECS.values() for form in codec.pixels if form != RGB8]
 MOST_OFF = {"prores": (0.0135, 0.001), "ffv1": (0, 0), "png": (0, 0)}
-"""Of all that a sample can be: colours, alpha."""
+"""Of all that a sample can be: colours, alpha, as FFmpeg converts it."""
+MOST_OFF_READ = {"prores": (0.008, 0.001), "ffv1": (0, 0), "png": (0, 0)}
+"""The same as we read it ourselves, without FFmpeg's rounding."""
 
 
 def deep(form: Form) -> np.ndarray:
@@ -83,6 +88,57 @@ def test_a_movie_keeps_alpha_and_depth_as_far_as_its_codec_can(codec, form: Form
     colours, alpha = MOST_OFF[codec.name]
     assert off[..., :3].max() <= colours
     assert off[..., 3:].max(initial=0) <= alpha
+
+
+@pytest.mark.parametrize(("codec", "form"), KEPT, ids=lambda value: getattr(value, "name", str(value)))
+def test_a_frame_of_a_movie_is_a_keyframe_with_the_alpha_and_the_depth_that_it_has(
+    codec, form: Form, tmp_path: Path
+) -> None:
+    image, path = deep(form), tmp_path / f"clip{codec.suffixes[0]}"
+    clip = ClipWriter(path, image.shape[1], image.shape[0], Fraction(24), codec=codec, form=form)
+    clip.write(image)
+    clip.close()
+    read = read_movie(path, Fraction(0)).image
+    assert form_of(read) == form
+    off = np.abs(read.astype(int) - image) / form.most
+    colours, alpha = MOST_OFF_READ[codec.name]
+    assert off[..., :3].max() <= colours
+    assert off[..., 3:].max(initial=0) <= alpha
+
+
+def test_prores_errs_by_one_in_eight_bits_and_with_the_usual_matrix_by_more(tmp_path: Path) -> None:
+    """What FFmpeg's own conversion adds to that is its reader's."""
+
+    def worst(codec: Codec) -> int:
+        image = write(tmp_path / "clip.mov", codec)
+        read = conformed(read_movie(tmp_path / "clip.mov", Fraction(0)).image, RGB8)
+        return int(np.abs(read.astype(int) - image).max())
+
+    assert worst(CODECS["prores"]) <= 1
+    usual = {name: value for name, value in CODECS["prores"].options.items() if name != "quant_mat"}
+    assert worst(evolve(CODECS["prores"], options=usual)) > 1
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("matrix", ycbcr.WEIGHTS)
+def test_what_a_film_says_of_its_matrix_and_range_is_heeded(matrix: int, full: bool) -> None:
+    """White and grey are the same under all, red is not: by ITU-T H.273, equations 38 to 43."""
+    red_weight, blue_weight = ycbcr.WEIGHTS[matrix]
+    luma = np.array([1, 0.5, red_weight])
+    of_blue = np.array([0, 0, -red_weight / (2 * (1 - blue_weight))])
+    of_red = np.array([0, 0, 0.5])
+    steps, low, colour = (1023, 0, 1023) if full else (876, 64, 896)
+    frame = av.VideoFrame(16, 16, "yuv444p10le")
+    for plane, values in zip(
+        frame.planes, (low + steps * luma, 512 + colour * of_blue, 512 + colour * of_red), strict=True
+    ):
+        rows = np.zeros((16, plane.line_size // 2), "<u2")
+        rows[:, :3] = np.minimum(np.rint(values), 1023)
+        plane.update(rows.tobytes())
+    white, grey, red = ycbcr.picture_of(frame, matrix, full)[0, :3] / 65535
+    assert white == pytest.approx([1, 1, 1], abs=2e-3)
+    assert grey == pytest.approx([0.5, 0.5, 0.5], abs=2e-3)
+    assert red == pytest.approx([1, 0, 0], abs=3e-3)
 
 
 def test_what_has_no_alpha_shows_transparency_over_grey(tmp_path: Path) -> None:
@@ -124,6 +180,24 @@ def test_an_independent_reader_sees_rate_tags_timecode_and_text(
     tags = {name.lower(): value for name, value in video["tags"].items()}
     assert tags["timecode"] == code
     assert {k.lower(): v for k, v in seen["format"]["tags"].items()}["comment"] == "how it was made"
+
+
+@pytest.mark.skipif(shutil.which("melt") is None, reason="there is no melt on this machine")
+@pytest.mark.parametrize(("codec", "suffix"), PAIRS, ids=lambda value: getattr(value, "name", value))
+def test_an_editors_engine_sees_rate_and_colours(codec, suffix: str, tmp_path: Path) -> None:
+    """MLT, which is Kdenlive's and Shotcut's. Matrix 709, or none at all for RGB; transfers as ITU-T H.273 has them."""
+    write(tmp_path / f"clip{suffix}", codec, timecode="01:00:00:02")
+    command = ["melt", str(tmp_path / f"clip{suffix}"), "-consumer", f"xml:{tmp_path / 'seen.xml'}"]
+    quiet = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "QT_QPA_PLATFORM": "offscreen"}
+    subprocess.run(command, capture_output=True, timeout=60, check=True, env=quiet)
+    seen = ElementTree.parse(tmp_path / "seen.xml").getroot()
+    profile, said = seen.find("profile"), {one.get("name"): one.text for one in seen.iter("property")}
+    assert profile is not None
+    assert (profile.get("frame_rate_num"), profile.get("frame_rate_den")) == ("24000", "1001")
+    colours = said["meta.media.0.codec.colorspace"], said["meta.media.0.codec.color_trc"]
+    assert colours == (("0", "13") if codec.is_rgb else ("709", "1"))
+    if suffix != ".mkv":  # of Matroska it reads none
+        assert said["meta.attr.0.stream.timecode.markup"] == "01:00:00:02"
 
 
 def test_the_same_frames_give_the_same_movie(tmp_path: Path) -> None:

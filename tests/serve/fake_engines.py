@@ -95,7 +95,9 @@ def choose(infos: Iterable[EngineInfo], config: ServerConfig) -> tuple[str, str]
 
 def choose_for(infos: Iterable[EngineInfo], config: ServerConfig, clip: Wanted) -> Choice:
     """Slower for a long clip, as a small window would be."""
-    return Choice("fake", f"Fake: for {clip.num_frames} frames", {"delay_ms": 1.0} if clip.num_frames > 20 else {})
+    asked = [f"{name} set" for name in clip.settings] + [f"{clip.prompts} prompts"] * (clip.prompts > 1)
+    reason = ", ".join([f"Fake: for {clip.num_frames} frames", *asked])
+    return Choice("fake", reason, {"delay_ms": 1.0} if clip.num_frames > 20 else {})
 
 
 if __name__ == "__main__":

@@ -85,7 +85,10 @@ def test_a_client_that_we_fail_over_is_told_and_its_requests_are_stopped() -> No
     assert isinstance(said.message, m.Failed)
     assert isinstance(stop, ToWorker)
     assert isinstance(stop.message, m.Cancel)
-    assert [job.state.split(":")[0] for job in broker._report(1.0, names_devices=True).jobs] == ["stopping", "queued"]
+    (report,) = broker.on_client(b"b", m.Status(), [], 1.0)
+    assert isinstance(report, ToClient)
+    assert isinstance(report.message, m.Report)
+    assert [job.state.split(":")[0] for job in report.message.jobs] == ["stopping", "queued"]
 
 
 def pool_of(command: Sequence[str], folder: Path) -> Pool:

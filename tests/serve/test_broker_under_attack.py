@@ -277,7 +277,7 @@ class Attack(RuleBasedStateMachine):
 
     @invariant()
     def a_worker_is_busy_exactly_while_it_has_one_request_in_hand(self) -> None:
-        for index, worker in enumerate(self.broker._workers):
+        for index, worker in enumerate(self.broker._crew.workers):
             in_hand = [job for job in self.jobs if job.worker == index]
             assert len(in_hand) == (worker.state == "busy"), (worker, in_hand)
             process = self.processes[index]
@@ -287,7 +287,7 @@ class Attack(RuleBasedStateMachine):
 
     @invariant()
     def every_request_has_an_owner_or_was_told_to_stop(self) -> None:
-        sessions = Counter(client.session for client in self.broker._clients.values())
+        sessions = Counter(client.session for client in self.broker._clients)
         assert all(count == 1 for count in sessions.values())
         for job in self.jobs:
             if job.state is not State.STOPPING:
@@ -336,7 +336,7 @@ class Attack(RuleBasedStateMachine):
                 self.worker_turn(index)
         assert not list(self.jobs)
         assert set(self.jobs.ends) == self.jobs.admitted
-        assert all(worker.state != "busy" for worker in self.broker._workers)
+        assert all(worker.state != "busy" for worker in self.broker._crew.workers)
 
 
 SETTINGS = settings(
@@ -358,7 +358,7 @@ class Forgetful(Broker):
     """Lets a connection take another session's name and forgets what the first had asked for."""
 
     def _on_hello(self, peer: bytes, hello: m.Hello, now: float) -> list[Action]:
-        self._clients.pop(peer, None)
+        self._clients._by_peer.pop(peer, None)
         return super()._on_hello(peer, hello, now)
 
 
@@ -382,7 +382,7 @@ class Anew(Broker):
     """Takes whoever says Hello again for somebody to whom nothing was sent."""
 
     def _on_hello(self, peer: bytes, hello: m.Hello, now: float) -> list[Action]:
-        self._waiting_bytes.pop(peer, None)
+        self._clients.waiting_bytes.pop(peer, None)
         return super()._on_hello(peer, hello, now)
 
 

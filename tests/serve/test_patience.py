@@ -5,7 +5,8 @@ from __future__ import annotations
 from sfwire import limits as L
 from sfwire import messages as m
 
-from sfserver.serve.broker import CANCEL_TIMEOUT_S, MAX_FAILED_STARTS, Action, Broker, Replace, ToClient, ToWorker
+from sfserver.serve.broker import CANCEL_TIMEOUT_S, Action, Broker, Replace, ToClient, ToWorker
+from sfserver.serve.crew import MAX_FAILED_STARTS
 from sfserver.serve.ends import LONGEST_PAUSE_S
 
 INFO = m.EngineInfo("fake", "Fake", "Counts", "1", "none", False, False, True)

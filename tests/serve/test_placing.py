@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import evolve
 from sfwire import limits as L
 from sfwire import messages as m
+from sfwire.errors import ErrorCode
 
 from sfserver.serve.actions import Action, Refuse, Replace, ToClient, ToWorker
 from sfserver.serve.broker import Broker
+from sfserver.serve.crew import GATHER_S
 from sfserver.serve.placing import Skill, all_engines, loaded_after, other_version, refusal_of_all
 
 SMALL = m.EngineInfo(
@@ -54,6 +57,10 @@ class Room:
 
 def handed(actions: list[Action]) -> list[tuple[int, str]]:
     return [(a.worker, a.message.id) for a in actions if isinstance(a, ToWorker) and isinstance(a.message, m.Generate)]
+
+
+def told(actions: list[Action]) -> list[m.ToClient]:
+    return [action.message for action in actions if isinstance(action, ToClient)]
 
 
 def test_a_request_goes_to_a_worker_that_has_its_engine_whoever_spoke_last() -> None:
@@ -118,6 +125,55 @@ def test_what_only_a_worker_can_do_that_is_away_is_waited_for() -> None:
     assert room.states() == ["queued: no worker with large is here; start one that has it"]
     room.broker.on_worker_came(1, 8, "GPU 0 of elsewhere", 0.0)
     assert handed(room.broker.on_worker(1, welcome(ABLE), [], 0.0)) == [(1, "job1")]
+
+
+def test_an_engine_that_is_not_back_yet_after_a_restart_is_waited_for_and_its_client_told() -> None:
+    room = Room(PLAIN, places=1)
+    said = room.broker.on_client(b"peer", asked("large"), [bytearray(64 * 64 * 3)], 1.0)
+    accepted, waits = told(said)
+    assert isinstance(accepted, m.Accepted)
+    assert isinstance(waits, m.Progress)
+    assert "no worker with large" in waits.stage
+    room.broker.on_worker_came(1, 7, "GPU 0 of elsewhere", 2.0)
+    assert handed(room.broker.on_worker(1, welcome(ABLE), [], 3.0)) == [(1, "job1")]
+
+
+def test_who_does_not_come_back_is_waited_for_so_long_and_no_longer() -> None:
+    room = Room(PLAIN, places=1)
+    room.broker.on_client(b"peer", asked("large"), [bytearray(64 * 64 * 3)], 1.0)
+    ended: list[m.Failed] = []
+    for tenth in range(20, 10 * round(GATHER_S) + 20):
+        room.broker.on_client(b"peer", m.Ping(1), [], tenth / 10)
+        ended += [message for message in told(room.broker.tick(tenth / 10)) if isinstance(message, m.Failed)]
+        assert bool(ended) == (tenth / 10 >= GATHER_S)
+    assert [failed.code for failed in ended] == [ErrorCode.UNKNOWN_ENGINE]
+    late = room.broker.on_client(b"peer", asked("large", "late"), [bytearray(64 * 64 * 3)], 2 * GATHER_S)
+    assert [type(message) for message in told(late)] == [m.Failed]
+
+
+def test_the_control_with_everybody_there_nobody_is_waited_for() -> None:
+    (refused,) = told(Room(PLAIN).broker.on_client(b"peer", asked("large"), [bytearray(64 * 64 * 3)], 1.0))
+    assert isinstance(refused, m.Failed)
+    wrong = asked("small", params={"no": 1})
+    (refused,) = told(Room(PLAIN, places=1).broker.on_client(b"peer", wrong, [bytearray(64 * 64 * 3)], 1.0))
+    assert isinstance(refused, m.Failed), "what is wrong with it is wrong everywhere"
+
+
+def test_what_a_worker_can_is_looked_up_and_not_made_anew_for_each_decision() -> None:
+    assert ABLE.by_id is ABLE.by_id
+    assert Skill(ABLE.engines, ABLE.default) == ABLE
+    assert hash(Skill(ABLE.engines, ABLE.default)) == hash(ABLE)
+
+
+def test_a_status_asks_each_kind_of_worker_once_for_each_waiting_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(*[ABLE] * 8)
+    for _ in range(10):
+        room.ask("large")
+    asked_of: list[Skill] = []
+    refusal = Skill.refusal
+    monkeypatch.setattr(Skill, "refusal", lambda self, request: (asked_of.append(self), refusal(self, request))[1])
+    assert room.states()[-1] == "queued: 8 workers with large, all at work"
+    assert asked_of == [ABLE] * 2
 
 
 def test_a_place_that_somebody_left_is_not_started_again_by_us() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,7 @@ from sfwire.channel import ServerKeys, connect
 from sfwire.codec import decode_to_server, encode
 
 from sfserver import __version__
+from sfserver.serve import pieces
 from sfserver.serve.dialling import JOIN, Dealer, Hello
 from sfserver.serve.join import Join, made
 from sfserver.serve.pool import Came, Died, Said
@@ -142,6 +144,33 @@ def test_what_is_no_message_costs_its_sender_its_place_alone(port: Port) -> None
     assert [event.worker for event in port.seen if isinstance(event, Died)] == [1]
     good.send(encode(m.Progress("job1", "counting", 1, 2)))
     port.until(lambda: isinstance(port.seen[-1], Said))
+
+
+def test_large_messages_go_both_ways_in_pieces(port: Port) -> None:
+    link, picture = port.admitted(), random.Random(1).randbytes(1200 * 1200 * 3)
+    keyframes = m.Keyframe(0, 0, 1200, 1200), m.Keyframe(8, 1, 1200, 1200)
+    request = m.Generate("job1", "fake", 1200, 1200, 9, keyframes, 1)
+    port.pool.send(1, request, (picture, picture))
+    port.pool.send(1, m.Credit("job1", 9), ())
+    message, buffers = decode_to_server(link.receive())
+    assert (message, [bytes(buffer) for buffer in buffers]) == (request, [picture, picture])
+    assert decode_to_server(link.receive())[0] == m.Credit("job1", 9)
+    link.send(encode(m.Frame("job1", 1, 1200, 1200, "raw", None), [picture]))
+    port.until(lambda: len(port.seen) > 1)
+    said = port.seen[1]
+    assert isinstance(said, Said)
+    assert bytes(said.buffers[0]) == picture
+
+
+def test_more_than_zeromq_takes_at_once_waits_and_comes(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 1000)
+    link, picture = port.admitted(), random.Random(1).randbytes(1200 * 1200 * 3)
+    assert len(picture) // 1000 > 4 * L.SOCKET_HIGH_WATER_MARK
+    port.pool.send(1, m.Generate("job1", "fake", 1200, 1200, 9, (m.Keyframe(0, 0, 1200, 1200),), 1), (picture,))
+    assert bytes(decode_to_server(link.receive())[1][0]) == picture
+    link.send(encode(m.Frame("job1", 1, 1200, 1200, "raw", None), [picture]))
+    port.until(lambda: len(port.seen) > 1)
+    assert isinstance(port.seen[1], Said)
 
 
 @pytest.mark.parametrize("hello", [b"", b"[]", b"{}", b"x" * 5000, b'{"name": 1}'])

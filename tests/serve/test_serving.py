@@ -207,6 +207,13 @@ def test_auto_is_chosen_by_the_server_for_the_clip_and_it_says_why(client: Clien
     assert (stream.done.engine, stream.done.version) == ("fake", "1")
 
 
+def test_who_chooses_is_told_of_the_prompts_and_of_what_was_set(client: Client) -> None:
+    later = ((4, "a storm rises"),)
+    wanted = Request(((0, BLACK),), SIDE, SIDE, 9, prompt="calm", prompts=later, params={"delay_ms": 0.0})
+    told = [event.stage for event in client.submit(wanted).events() if isinstance(event, m.Progress)]
+    assert "auto: Fake: for 9 frames, delay_ms set, 2 prompts" in told
+
+
 def test_what_was_asked_for_counts_for_more_than_what_auto_would_set(client: Client) -> None:
     with pytest.raises(RequestError, match="try precision fp32"):
         list(client.submit(auto(24, fault="refuse", delay_ms=0.0)))

@@ -102,6 +102,26 @@ def test_prompt_and_seed_change_every_frame(machine: Machine, served: dict[str, 
 
 
 @pytest.mark.usefixtures("server")
+def test_keyframes_with_alpha_come_back_with_alpha(machine: Machine) -> None:
+    """On the wire, in the worker, and in the files."""
+    for name in ("start", "end"):
+        with Image.open(machine.home / f"{name}.png") as picture:
+            half = Image.fromarray(np.tile(np.linspace(0, 255, 48).astype(np.uint8), (32, 1)))
+            picture.putalpha(half)
+            picture.save(machine.home / f"{name}-alpha.png")
+    ends = [machine.home / f"{name}-alpha.png" for name in ("start", "end")]
+    out = machine.home / "alpha"
+    done = machine.sfserver("generate", *ends, "--out", out, "--frames", "5", "--connect", "--engine", "toy-wan")
+    assert done.returncode == 0, done.stderr
+    assert "alpha is the draft engine's motion" in done.stderr
+    for i in range(5):
+        with Image.open(out / "frames" / f"{i:04}.png") as frame:
+            assert frame.mode == "RGBA"
+            alpha = np.asarray(frame)[..., 3].astype(int)
+            assert np.abs(alpha - np.linspace(0, 255, 48)).max() <= 6, "both ends have this one, and so has the way"
+
+
+@pytest.mark.usefixtures("server")
 def test_a_folder_that_the_server_does_not_know_is_refused_with_what_to_do(machine: Machine) -> None:
     renamed = machine.home / "new-model"
     renamed.mkdir()

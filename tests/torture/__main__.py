@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from . import (
     phase_clients,
+    phase_dialled,
     phase_everything,
     phase_kills,
     phase_limits,
@@ -45,6 +46,7 @@ PARTS = {
     "kills": Part(phase_kills.run, 300, 12),
     "everything": Part(phase_everything.run, 100, 2),
     "stops": Part(phase_stops.run, 60, 3),
+    "dialled": Part(phase_dialled.run, 160, 4),
     "network": Part(phase_network.run, 300, 20),
     "clients": Part(phase_clients.run, 20, 1),  # rounds of every kind of guest
     "limits": Part(phase_limits.run, len(phase_limits.CASES), 4),

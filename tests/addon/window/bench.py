@@ -116,6 +116,13 @@ def until(condition: Callable[[], object]) -> Iterator[float]:
         yield LOOP_S
 
 
+def stepped(scene: bpy.types.Scene, frames: int) -> Iterator[float]:
+    """Have Blender show one frame after the other, of which nothing is ours."""
+    for frame in range(1, 1 + frames):
+        scene.frame_current = frame
+        yield LOOP_S
+
+
 def pressed(scene: bpy.types.Scene, press: Callable[[], object]) -> Iterator[float]:
     """Press, and wait for the end; returns how long it took to the strip, and to its first frame."""
     pump = b.module("runtime").pump()
@@ -154,6 +161,10 @@ def scenario() -> Iterator[float]:
     say(longest("window stands still, 540p", still))
     put(scene, 2, (3840, 2160))
     yield 3.0
+    still.clear()
+    yield from stepped(scene, PANEL)
+    say(longest("Blender alone, a frame of 4K further", still))
+    yield 1.0
     still.clear()
     looking.clear()
     took = stopwatch()
