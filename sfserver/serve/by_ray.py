@@ -27,7 +27,7 @@ from sfwire.errors import ServerUnavailable
 
 from ..errors import UserError
 from .ends import pause_s
-from .leash import hold_to_parent
+from .leash import hold_to_parent, ignore_interrupts
 
 JOIN_COMMAND = ("-m", "sfserver", "worker", "--join")
 """What Python on the machine that Ray has chosen is to run; the file's name follows."""
@@ -254,6 +254,7 @@ def main() -> int:
     if sys.argv[1:2] == ["--held"]:
         hold_to_parent("SIGKILL")
         os.execv(sys.argv[2], sys.argv[2:])
+    ignore_interrupts()
     hold_to_parent("SIGKILL")  # and Ray ends what a dead driver has asked for
     os.dup2(2, 1)  # Ray prints
     line = sys.stdin.buffer.readline()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from .ends import pause_s
+from .leash import interrupts_held
 
 MENDED_AFTER_S = 30.0
 """After a launcher has said that something has to be mended first, until it is tried again."""
@@ -74,7 +75,7 @@ class Launcher:
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """From the thread that stays: the system takes its end for its parent's."""
-        with self._starting:
+        with self._starting, interrupts_held():
             if self._stopping.is_set():
                 return None
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=sys.stderr)

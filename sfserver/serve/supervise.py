@@ -54,8 +54,7 @@ def serve(
     """Serve until a signal, or until the owner ends (unless `config.keep`). Returns the exit code.
 
     The owner is the process that started this one. `launcher` is told how workers join, and ended with the server.
-    Raises ConfigError, NoConnectionFile or OSError for what the user
-    can mend before anything has started.
+    Raises ConfigError, NoConnectionFile or OSError for what the user can mend before anything has started.
     """
     be_private()
     require_enough()
