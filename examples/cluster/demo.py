@@ -32,16 +32,17 @@ def main() -> int:
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    os.environ |= {"SFSERVER_CONNECTION_FILE": str(OUT / "run" / "connection.json"), "SFSERVER_LOG_DIR": str(OUT)}
+    connection = OUT / "run" / "connection.json"
+    os.environ |= {"SFSERVER_CONNECTION_FILE": str(connection), "SFSERVER_LOG_DIR": str(OUT)}
     board()
     say("a Ray cluster of two nodes")
     with started([sys.executable, str(HERE / "on_loopback.py"), "1", "1"]) as cluster:
         address = told(cluster)["address"]
         say(f"a server, and two workers that the cluster at {address} places")
         serve = ["serve", "--ray", address, "--ray-gpus", "0", "--workers", "2"]
-        with started([sys.executable, "-m", "sfserver", *serve]), Client(name="demo") as client:
-            client.wait_ready(PATIENCE_S)
-            until(lambda: sum(worker.state == "idle" for worker in client.status().workers) == 2)
+        with started([sys.executable, "-m", "sfserver", *serve]) as server, Client(name="demo") as client:
+            until(lambda: connection.exists() or server.poll() is not None)
+            until(lambda: sum(worker.state == "idle" for worker in client.status(PATIENCE_S).workers) == 2)
             code = fill(cluster)
     if code == 0:
         animatic.render(OUT / "filled.otio", OUT / "filled.mp4", OUT / "contact_sheet.png")
