@@ -40,10 +40,11 @@ def main() -> int:
         address = told(cluster)["address"]
         say(f"a server, and two workers that the cluster at {address} places")
         serve = ["serve", "--ray", address, "--ray-gpus", "0", "--workers", "2"]
-        with started([sys.executable, "-m", "sfserver", *serve]) as server, Client(name="demo") as client:
+        with started([sys.executable, "-m", "sfserver", *serve]) as server:
             until(lambda: connection.exists() or server.poll() is not None)
-            until(lambda: sum(worker.state == "idle" for worker in client.status(PATIENCE_S).workers) == 2)
-            code = fill(cluster)
+            with Client(name="demo") as client:
+                until(lambda: sum(worker.state == "idle" for worker in client.status(PATIENCE_S).workers) == 2)
+                code = fill(cluster)
     if code == 0:
         animatic.render(OUT / "filled.otio", OUT / "filled.mp4", OUT / "contact_sheet.png")
     return code

@@ -144,8 +144,9 @@ def join(command: Sequence[str], content: bytes) -> str:
     """On the machine that Ray has chosen: one worker until it ends; how it did.
 
     The secret stays in memory, under a name that ends with the last process that has it. The worker ends with this
-    process, which Ray kills.
+    process, which Ray kills, and which does not notice by itself, while a task runs, that its raylet was killed.
     """
+    hold_to_parent("SIGKILL")
     descriptor = os.memfd_create("join")
     os.fchmod(descriptor, 0o600)
     os.write(descriptor, content)
