@@ -7,6 +7,8 @@
 # make walk-kdenlive  what Kdenlive's own window makes of a filled project, each frame counted
 # make walk-blender   what a stranger does with the zip alone, in windows of both, with pictures
 # make torture   what should never happen to a server, done to one; QUICK=1: in less than three minutes
+# make test-ray       workers that Ray places, on a cluster on this machine
+# make cluster-demo   Ray on this machine, a node killed in the middle, six gaps filled, under demo/cluster
 # make scale          the figures of docs/scale.md
 # make lint, make bench, make bench-world
 # make node-client    the libraries of the client in JavaScript, so that its test runs
@@ -27,7 +29,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: scale demo animatic-demo node-client test test-server test-blender libraries lint bench bench-blender walk-blender walk-kdenlive speed bench-draft bench-files bench-world torture extension clean
+.PHONY: scale cluster-demo test-ray demo animatic-demo node-client test test-server test-blender libraries lint bench bench-blender walk-blender walk-kdenlive speed bench-draft bench-files bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -38,6 +40,9 @@ examples/clients/node/node_modules/.ready: examples/clients/node/package-lock.js
 	npm ci --prefix examples/clients/node --ignore-scripts --no-audit --no-fund
 	touch $@
 
+cluster-demo: $(VENV)/.ray
+	$(BIN)/python examples/cluster/demo.py
+
 animatic-demo: $(VENV)/.run
 	$(BIN)/python examples/animatic.py
 
@@ -45,6 +50,9 @@ test: libraries test-server test-blender-50
 
 test-server: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/addon
+
+test-ray: $(VENV)/.dev $(VENV)/.ray
+	timeout 900 $(BIN)/python -m pytest -m ray tests/cluster
 
 test-blender: test-blender-42 test-blender-45 test-blender-50 test-blender-52
 
@@ -109,6 +117,10 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install $(PIP_FLAGS) -e '.[test,lint,editors]'
 	touch $(VENV)/.run $@
+
+$(VENV)/.ray: pyproject.toml constraints.txt | $(VENV)/.run
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[ray]'
+	touch $@
 
 $(VENV)/.torture: pyproject.toml constraints.txt | $(VENV)/.dev
 	$(BIN)/pip install $(PIP_FLAGS) -e '.[torture]' || echo "no atheris for this Python: messages are mutated by chance alone"

@@ -23,6 +23,7 @@ from .animatic.command import animatic
 from .commands.bars import Bar, bytes_bar
 from .commands.benching import bench
 from .commands.joining import worker
+from .commands.launching import by_ray_at
 from .commands.queueing import queue
 from .commands.running import run as run_folder
 from .commands.running import saved
@@ -260,12 +261,17 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; encrypted wherever it is")] = None,
     port: Annotated[int | None, typer.Option(help="0 takes a free one; clients find it by themselves")] = None,
     workers: Annotated[
-        str | None, typer.Option(help="Requests that are worked on at the same time, or auto: one a device")
+        str | None,
+        typer.Option(help="Requests that are worked on at the same time; auto, or MIN:MAX with --ray"),
     ] = None,
     devices: Annotated[str | None, typer.Option(help="GPUs by number, as in 0,1; or all, or cpu")] = None,
     workers_from: Annotated[
         str | None, typer.Option(help="Let workers of other machines dial in here", metavar="tcp://ADDRESS:PORT")
     ] = None,
+    ray: Annotated[str | None, typer.Option(help="Let Ray's cluster at HOST:PORT bring the workers")] = None,
+    ray_gpus: Annotated[
+        float, typer.Option(help="GPUs of each such worker; 0.5 lets two share one", min=0, max=1)
+    ] = 1.0,
     keep: Annotated[bool, typer.Option("--keep", help="Go on when the program that started it has ended")] = False,
     no_journal: Annotated[bool, typer.Option("--no-journal", help="A restart forgets the queue")] = False,
     connection_file: Annotated[Path | None, typer.Option(help="Where clients look for this server")] = None,
@@ -290,7 +296,8 @@ def serve(
         "precision": precision,
         "log_level": log_level,
     }
-    return supervise.serve(load_config(flags, file=config))
+    flags, launcher = by_ray_at(ray, ray_gpus, flags) if ray else (flags, None)
+    return supervise.serve(load_config(flags, file=config), launcher=launcher)
 
 
 @app.command()

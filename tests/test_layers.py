@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,6 +97,11 @@ def test_a_forbidden_import_is_noticed(tmp_path: Path, monkeypatch: pytest.Monke
     bad.parent.mkdir(parents=True)
     bad.write_text("def f():\n    from ..engine import table\n")
     assert violations("sfserver.model", bad) == ["sfserver.engine.table"]
+
+
+def test_one_file_of_the_server_knows_ray() -> None:
+    knowing = [path.name for path in modules("sfserver.serve") if re.search(r"\bray\b", path.read_text("utf-8"), re.I)]
+    assert knowing == ["by_ray.py"]
 
 
 def circles(room: str) -> list[str]:

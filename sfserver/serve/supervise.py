@@ -33,6 +33,7 @@ from .devices import Device, choose
 from .ends import pause_s, was_ended
 from .enough import require_enough
 from .front import BEAT_S, CANNOT_LISTEN, Setup
+from .launcher import Launcher
 from .leash import hold_to_parent, interrupts_held, take_children_along, wait_for_owner
 from .private import be_private, private_file, private_folder
 
@@ -47,11 +48,13 @@ MAX_STARTING_BEATS = 120
 STOP_TIMEOUT_S = 10.0
 
 
-def serve(config: ServerConfig, worker_command: Sequence[str] = WORKER_COMMAND) -> int:
+def serve(
+    config: ServerConfig, worker_command: Sequence[str] = WORKER_COMMAND, launcher: Launcher | None = None
+) -> int:
     """Serve until a signal, or until the owner ends (unless `config.keep`). Returns the exit code.
 
-    The owner is the process that started this one. Raises ConfigError, NoConnectionFile or OSError for what the user
-    can mend before anything has started.
+    The owner is the process that started this one. `launcher` is told how workers join, and ended with the server.
+    Raises ConfigError, NoConnectionFile or OSError for what the user can mend before anything has started.
     """
     be_private()
     require_enough()
@@ -61,7 +64,7 @@ def serve(config: ServerConfig, worker_command: Sequence[str] = WORKER_COMMAND) 
     if not is_loopback(config.host):
         _say(f"listening on {config.host}: whoever holds a copy of {path} can use this server from the network")
     _require_somebody(config)
-    supervisor = Supervisor(config, path, tuple(worker_command), choose(config))
+    supervisor = Supervisor(config, path, tuple(worker_command), choose(config), launcher)
     for name in {"SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"} & set(signal.Signals.__members__):
         signal.signal(signal.Signals[name], supervisor.on_signal)
     if not config.keep:
@@ -70,6 +73,8 @@ def serve(config: ServerConfig, worker_command: Sequence[str] = WORKER_COMMAND) 
     try:
         return supervisor.run()
     finally:
+        if launcher is not None:
+            launcher.stop()
         endpoint.withdraw(path)
         if config.workers_from:
             joins.beside(path).unlink(missing_ok=True)
@@ -110,6 +115,7 @@ class Supervisor:
     path: Path
     worker_command: tuple[str, ...]
     devices: tuple[Device, ...]
+    launcher: Launcher | None = None
     _stopping: threading.Event = field(factory=threading.Event)
     _operator: str = ""
     _front: subprocess.Popen[bytes] | None = None
@@ -210,7 +216,10 @@ class Supervisor:
         everywhere = host in ("*", "0.0.0.0", "[::]")
         known_as = f"tcp://{platform.node() if everywhere else host}:{self._workers_port}"
         path = joins.beside(self.path)
-        joins.write(joins.made(known_as, self._worker_keys, self._worker_secret), path)
+        join = joins.made(known_as, self._worker_keys, self._worker_secret)
+        joins.write(join, path)
+        if self.launcher is not None:
+            self.launcher.invite(self.path, join.pack())
         if not self._invited:
             self._invited = True
             _say(f"workers join at {known_as} with: sfserver worker --join {path}")
