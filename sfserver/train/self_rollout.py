@@ -127,10 +127,13 @@ class Rolling:
         clean = drawn.latents.clean
         return batch_noise(clean, clip_geometry(clean, self.per_block), random)
 
-    def made(self, dit: Dit, drawn: Drawn, noise: Noise, random: Generator, graph: Graph) -> Tensor:
-        """What the model makes between start and end, broken off after a pass that is drawn, [B, F - 2, C, H, W]."""
+    def passes_drawn(self, random: Generator) -> int:
+        """After how many passes each block of a batch is broken off."""
+        return 1 + int(torch.randint(len(self.schedule), (1,), generator=random))
+
+    def made(self, dit: Dit, drawn: Drawn, noise: Noise, passes: int, graph: Graph) -> Tensor:
+        """What the model makes between start and end with so many passes a block, [B, F - 2, C, H, W]."""
         clean = drawn.latents.clean
-        passes = 1 + int(torch.randint(len(self.schedule), (1,), generator=random))
         with precision(clean.device, self.dtype):
             made = roll_out(
                 dit,
@@ -157,18 +160,19 @@ class SelfRolloutStage:
 
     def loss(self, random: Generator) -> Tensor:
         drawn = self.rolling.draw(random, device_of(self.network))
-        noise = self.rolling.noise(drawn, random)
-        made = self.rolling.made(self.network, drawn, noise, random, self.rolling.graph)
-        return error_of(made, meant(drawn.latents, noise(0, 0)), drawn, self.near_weight)
+        passes, noise = self.rolling.passes_drawn(random), self.rolling.noise(drawn, random)
+        made = self.rolling.made(self.network, drawn, noise, passes, self.rolling.graph)
+        return error_of(made, meant(drawn.latents, noise(0, passes - 1)), drawn, self.near_weight)
 
 
 def meant(latents: Latents, noise: Tensor) -> Tensor:
-    """The clip that each of a batch shall be, [B, F, C, H, W], by the noise that its first block begins with.
+    """The clip that each of a batch shall be, [B, F, C, H, W], by the noise of its first block's last pass.
 
     Two clips satisfy an open sentence. A rollout held to one of them at random learns their mean, which is neither;
     held to the nearer one, it learns to make always the same. So each half of all noise is coupled to one clip: the
     sign of the first channel's mean says which. Then a seed is a choice, and either clip as likely as the other. What
-    pairs noise with data beforehand is a coupling (arXiv 2304.14772); this is the coarsest one.
+    pairs noise with data beforehand is a coupling (arXiv 2304.14772); this is the coarsest one. The last pass's noise
+    it is because each pass mixes its block with fresh noise, in which little is left of what the one before decided.
     """
     if latents.other is None or latents.first is None:
         return latents.clean

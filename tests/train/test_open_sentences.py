@@ -8,7 +8,7 @@ from attrs import evolve
 from tiny import LATENTS, sentences, tiny_clips, tiny_dit
 from torch import Tensor
 
-from sfserver.engine.noise import Noise, make_schedule
+from sfserver.engine.noise import Noise, Schedule, make_schedule
 from sfserver.train import self_rollout
 from sfserver.train.latents import Latents
 from sfserver.train.self_rollout import Drawn, Rolling, SelfRolloutStage, meant
@@ -76,9 +76,9 @@ def test_a_stage_holds_a_rollout_to_what_its_own_noise_means(turned: bool, monke
     rolling = Rolling((latents,), sentences(), SCHEDULE, batch=6)
     monkeypatch.setattr(Rolling, "draw", lambda *_: Drawn(latents, (0, LATENTS - 1)))
 
-    def follows(_dit, _text, _known, _geometry, _schedule, noise: Noise, *_: object) -> Tensor:
-        first = noise(0, 0)
-        return meant(latents, -first if turned else first)[:, 1:-1]
+    def follows(_dit, _text, _known, _geometry, schedule: Schedule, noise: Noise, *_: object) -> Tensor:
+        last = noise(0, len(schedule) - 1)
+        return meant(latents, -last if turned else last)[:, 1:-1]
 
     monkeypatch.setattr(self_rollout, "roll_out", follows)
     loss = float(SelfRolloutStage(tiny_dit(stirred=0.05), rolling).loss(torch.Generator().manual_seed(1)))
