@@ -65,15 +65,20 @@ class Score:
 
 
 def score(net: IFNet, subject: Subject, ways: Iterable[str] = WAYS) -> Score:
+    planned, stage, took = looked_at(net, subject)
+    true = {t: as_tensors(subject.at(t))[0] for t in TIMES}
+    made = {way: statistics.mean(ssim(draw(net, stage, way, t), true[t]).item() for t in TIMES) for way in ways}
+    return Score(subject.name, made, planned, took)
+
+
+def looked_at(net: IFNet, subject: Subject) -> tuple[Plan, Stage, float]:
+    """All that is done for a pair before its first in-between, and the seconds that it takes."""
     keyframes = as_tensors(subject.at(0), subject.at(1))
     began = time.process_time()
     pair = net.pair(keyframes)
     planned = plan(net, pair)
     stage = staged(net, pair, planned.layers)
-    took = time.process_time() - began
-    true = {t: as_tensors(subject.at(t))[0] for t in TIMES}
-    made = {way: statistics.mean(ssim(draw(net, stage, way, t), true[t]).item() for t in TIMES) for way in ways}
-    return Score(subject.name, made, planned, took)
+    return planned, stage, time.process_time() - began
 
 
 def draw(net: IFNet, stage: Stage, way: str, t: float) -> Tensor:
@@ -167,6 +172,8 @@ def measures(net: IFNet, scored: dict[str, list[Score]], subjects: dict[str, lis
     ]
     worst = min(every, key=lambda one: one.gain)
     slowest = max(every, key=lambda one: one.pair_seconds)
+    named = {subject.name: subject for members in subjects.values() for subject in members}
+    slowest_seconds = statistics.median(looked_at(net, named[slowest.name])[2] for _ in range(TIMED))
     rank = rank_correlation([one.plan.distance for one in every], loss)
     return [
         Measure("cameras", means["cameras"], 0.97, "high", "SSIM", "mean of nine"),
@@ -184,7 +191,14 @@ def measures(net: IFNet, scored: dict[str, list[Score]], subjects: dict[str, lis
             "ms",
             "one thread",
         ),
-        Measure("a pair, slowest", slowest.pair_seconds * 1e3, 800, "low", "ms", f"one thread: {slowest.name}"),
+        Measure(
+            "a pair, slowest",
+            slowest_seconds * 1e3,
+            800,
+            "low",
+            "ms",
+            f"one thread, middle of {TIMED} times: {slowest.name}",
+        ),
     ]
 
 

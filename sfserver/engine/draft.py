@@ -17,7 +17,7 @@ from ..config import ServerConfig
 from .base import Engine
 
 ID = "draft"
-VERSION = "rife-4.25+3"
+VERSION = "rife-4.25+4"
 """The part behind the + is ours: it goes up whenever pixels change."""
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "rife" / "flownet-4.25.safetensors"

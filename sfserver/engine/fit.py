@@ -55,10 +55,8 @@ def fitted(pictures: Tensor, matrix: Tensor, shape: Tensor) -> Tensor:
         u, v = from_middle[:, :1], from_middle[:, 1:]
         slopes = torch.stack((across * u + down * v, down * u - across * v, across, down), -1)  # [N, 3, 4]
         slopes, off = (slopes * own[..., None]).flatten(0, 1), (off * own).flatten()
-        normal = (slopes[:, :, None] * slopes[:, None]).sum(0) + DAMPING * len(places) * torch.eye(
-            4, dtype=torch.float64
-        )
-        size, turn, right, lower = torch.linalg.solve(normal, (slopes * off[:, None]).sum(0)).tolist()
+        normal = slopes.T @ slopes + DAMPING * len(places) * torch.eye(4, dtype=torch.float64)
+        size, turn, right, lower = torch.linalg.solve(normal, slopes.T @ off).tolist()
         size, turn = size / float(reach_px), turn / float(reach_px)
         step = torch.tensor(((1 + size, -turn, right), (turn, 1 + size, lower), (0, 0, 1)), dtype=torch.float64)
         to_middle = torch.eye(3, dtype=torch.float64)

@@ -15,7 +15,7 @@ from ..model.tae import MemBlock, Tae, TaeConfig, run_layers
 from ..model.vae import StreamState
 from .world import CLIP_FRAMES, Clips, clips, covering, grounds, track
 
-SMALL_TAE = TaeConfig(decoder_widths=(64, 64, 32, 16), encoder_width=40)
+SMALL_TAE = TaeConfig(decoder_widths=(96, 64, 40, 20), encoder_width=40)
 """Keyframes alone are encoded in use, so the encoder may be the wider one."""
 WINDOW_FRAMES = 9
 """Frames of a clip that one training step sees: three latents."""

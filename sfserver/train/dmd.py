@@ -72,7 +72,9 @@ class GeneratorStage:
     def loss(self, random: Generator) -> Tensor:
         rolling = self.rolling
         drawn = rolling.draw(random, device_of(self.network))
-        made = rolling.made(self.network, drawn, random, rolling.graph)
+        made = rolling.made(
+            self.network, drawn, rolling.noise(drawn, random), rolling.passes_drawn(random), rolling.graph
+        )
         with torch.no_grad(), precision(made.device, rolling.dtype):
             clips = clip_of(drawn.latents, drawn.known, made.detach())
             noisy = noised(clips, drawn.known, self.teacher.told, self.teacher.shift, random)
@@ -97,5 +99,7 @@ class CriticStage:
         rolling = self.rolling
         drawn = rolling.draw(random, device_of(self.network))
         with torch.no_grad():
-            made = rolling.made(self.generator, drawn, random, "none")
+            made = rolling.made(
+                self.generator, drawn, rolling.noise(drawn, random), rolling.passes_drawn(random), "none"
+            )
         return flow_loss(self.network, rolling.text(drawn), drawn, made, self.told, self.shift, rolling, random)

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from ..model.tae import Tae
 from .codec import encode, held
 from .loop import step_random
+from .verbs import OTHERS
 from .world import Clips, caption_rows, captions, clips, covering, is_open, with_others
 
 SHARD_CLIPS = 512
@@ -37,18 +38,20 @@ class Latents:
     other: Tensor | None = None
     """[B, F, C, H, W]: the clip that the sentence allows as well, the same one where it leaves nothing open; None where
     no sentence does."""
+    first: Tensor | None = None
+    """[B] bool: whether `clean` has the one of the two verbs that `verbs.VERBS` names first."""
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def pick(self, rows: Tensor) -> Latents:
-        stills, other = (None if of is None else of[rows] for of in (self.stills, self.other))
-        return Latents(self.clean[rows], self.near[rows], self.sentence[rows], stills, other)
+        stills, other, first = (None if of is None else of[rows] for of in (self.stills, self.other, self.first))
+        return Latents(self.clean[rows], self.near[rows], self.sentence[rows], stills, other, first)
 
     def to(self, device: torch.device) -> Latents:
         """On a device, latents in float32. The table of captions is large and stays where it is; so do its rows."""
         stills, other = (None if of is None else of.to(device).float() for of in (self.stills, self.other))
-        return Latents(self.clean.to(device).float(), self.near.to(device), self.sentence, stills, other)
+        return Latents(self.clean.to(device).float(), self.near.to(device), self.sentence, stills, other, self.first)
 
     def keyframe(self, position: int) -> Tensor:
         """What a keyframe there is told as, [B, 1, C, H, W]."""
@@ -95,7 +98,8 @@ def encode_clips(tae: Tae, batch: Clips, sentences: Sequence[str]) -> Latents:
         other[opened], near_other = _encode_with_near(tae, with_others(batch.pick(opened)))
         either[opened] |= near_other
     rows = caption_rows()
-    return Latents(clean, either, torch.tensor([rows[sentence] for sentence in sentences]), other=other)
+    sentence = torch.tensor([rows[sentence] for sentence in sentences])
+    return Latents(clean, either, sentence, other=other, first=batch.verbs <= OTHERS[batch.verbs])
 
 
 def _encode_with_near(tae: Tae, batch: Clips) -> tuple[Tensor, Tensor]:
@@ -136,8 +140,9 @@ def _encode_some(tae: Tae, num_frames: int, random: Generator) -> Mapping[str, T
     batch = clips(_AT_ONCE, num_frames, random)
     encoded = encode_clips(tae, batch, captions(batch, random))
     assert encoded.other is not None
+    assert encoded.first is not None
     halves = {"clean": encoded.clean.to(torch.bfloat16), "other": encoded.other.to(torch.bfloat16)}
-    return {**halves, "near": encoded.near, "sentence": encoded.sentence}
+    return {**halves, "near": encoded.near, "sentence": encoded.sentence, "first": encoded.first}
 
 
 def read_shards(folder: Path, num_frames: int) -> Latents:

@@ -9,6 +9,7 @@ size). The loss here compares with the true clip; `dmd` has the other one. Sourc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from attrs import evolve, frozen
@@ -71,8 +72,9 @@ def clip_geometry(latents: Tensor, per_block: int = 1) -> Geometry:
 
 
 def batch_noise(latents: Tensor, geometry: Geometry, random: Generator) -> Noise:
-    """Normal noise for a block of each clip, whichever pass asks."""
+    """Normal noise for a block of each clip. Who asks for the same again gets the same."""
 
+    @cache
     def draw(block: int, step: int) -> Tensor:
         shape = (len(latents), geometry.made[block].count, *latents.shape[2:])
         return torch.randn(shape, generator=random).to(latents.device)
@@ -120,19 +122,26 @@ class Rolling:
         """Embeddings of the captions [B, T, text_dim], where the clips are."""
         return self.sentences[drawn.latents.sentence].to(drawn.latents.clean.device)
 
-    def made(self, dit: Dit, drawn: Drawn, random: Generator, graph: Graph) -> Tensor:
-        """What the model makes between start and end, broken off after a pass that is drawn, [B, F - 2, C, H, W]."""
+    def noise(self, drawn: Drawn, random: Generator) -> Noise:
+        """What the batch is made from."""
         clean = drawn.latents.clean
-        passes = 1 + int(torch.randint(len(self.schedule), (1,), generator=random))
-        geometry = clip_geometry(clean, self.per_block)
+        return batch_noise(clean, clip_geometry(clean, self.per_block), random)
+
+    def passes_drawn(self, random: Generator) -> int:
+        """After how many passes each block of a batch is broken off."""
+        return 1 + int(torch.randint(len(self.schedule), (1,), generator=random))
+
+    def made(self, dit: Dit, drawn: Drawn, noise: Noise, passes: int, graph: Graph) -> Tensor:
+        """What the model makes between start and end with so many passes a block, [B, F - 2, C, H, W]."""
+        clean = drawn.latents.clean
         with precision(clean.device, self.dtype):
             made = roll_out(
                 dit,
                 self.text(drawn),
                 {position: drawn.latents.keyframe(position) for position in drawn.known},
-                geometry,
+                clip_geometry(clean, self.per_block),
                 ends_after(self.schedule, passes),
-                batch_noise(clean, geometry, random),
+                noise,
                 graph,
                 self.dtype,
                 self.passes.plain() if graph == "none" else self.passes.learning(),
@@ -142,50 +151,40 @@ class Rolling:
 
 @frozen(eq=False)
 class SelfRolloutStage:
-    """Rollouts against the truth. What leaves something open is rolled out twice, see `error_of`."""
+    """Rollouts against the truth: where a sentence leaves something open, against the clip that its noise stands for,
+    see `meant`."""
 
     network: Dit
     rolling: Rolling
     near_weight: float = 4.0
 
     def loss(self, random: Generator) -> Tensor:
-        drawn, twins = with_twins(self.rolling.draw(random, device_of(self.network)))
-        made = self.rolling.made(self.network, drawn, random, self.rolling.graph)
-        return error_of(made, drawn, twins, self.near_weight)
+        drawn = self.rolling.draw(random, device_of(self.network))
+        passes, noise = self.rolling.passes_drawn(random), self.rolling.noise(drawn, random)
+        made = self.rolling.made(self.network, drawn, noise, passes, self.rolling.graph)
+        return error_of(made, meant(drawn.latents, noise(0, passes - 1)), drawn, self.near_weight)
 
 
-def with_twins(drawn: Drawn) -> tuple[Drawn, Tensor]:
-    """The batch, at its end once more every clip whose sentence leaves something open, and those clips' rows [P]."""
-    latents = drawn.latents
-    if latents.other is None:
-        return drawn, torch.empty(0, dtype=torch.long)
-    opened = (latents.other != latents.clean).flatten(1).any(1).nonzero()[:, 0].cpu()  # sentences are on the CPU
-    return evolve(drawn, latents=latents.pick(torch.cat((torch.arange(len(latents)), opened)))), opened
+def meant(latents: Latents, noise: Tensor) -> Tensor:
+    """The clip that each of a batch shall be, [B, F, C, H, W], by the noise of its first block's last pass.
 
-
-def error_of(made: Tensor, drawn: Drawn, twins: Tensor, near_weight: float) -> Tensor:
-    """Squared error of what lies between the keyframes, [B + P, F - 2, C, H, W] made for a batch `with_twins`.
-
-    Two clips satisfy an open sentence. Their mean does not, and the nearer of them is always the same one once the
-    model leans to it. So twins, told the same and with noise of their own, are compared with both: one with each,
-    whichever way round is less. The noise must then decide, and evenly. It is the squared 2-Wasserstein distance
-    between two samples and the two clips that the sentence means.
+    Two clips satisfy an open sentence. A rollout held to one of them at random learns their mean, which is neither;
+    held to the nearer one, it learns to make always the same. So each half of all noise is coupled to one clip: the
+    sign of the first channel's mean says which. Then a seed is a choice, and either clip as likely as the other. What
+    pairs noise with data beforehand is a coupling (arXiv 2304.14772); this is the coarsest one. The last pass's noise
+    it is because each pass mixes its block with fresh noise, in which little is left of what the one before decided.
     """
-    latents, there = drawn.latents, [position - 1 for position in drawn.made]
-    weights = near_weights(latents, near_weight)
+    if latents.other is None or latents.first is None:
+        return latents.clean
+    heads = noise[:, :, 0].mean((1, 2, 3)) > 0
+    as_drawn = heads == latents.first.to(heads.device)
+    return torch.where(as_drawn[:, None, None, None, None], latents.clean, latents.other)
 
-    def apart(clip: Tensor) -> Tensor:
-        return ((made - clip[:, 1:-1]) ** 2 * weights)[:, there].flatten(1).mean(1)
 
-    error = apart(latents.clean)
-    if not len(twins):
-        return error.mean()
-    assert latents.other is not None
-    other = apart(latents.other)
-    clips, again = len(error) - len(twins), slice(len(error) - len(twins), None)
-    both = torch.minimum(error[twins] + other[again], other[twins] + error[again])
-    closed = torch.ones(clips, dtype=torch.bool, device=error.device).index_fill(0, twins.to(error.device), False)
-    return (error[:clips][closed].sum() + both.sum()) / len(error)
+def error_of(made: Tensor, clips: Tensor, drawn: Drawn, near_weight: float) -> Tensor:
+    """Squared error of what lies between the keyframes, [B, F - 2, C, H, W] made of `clips` [B, F, C, H, W]."""
+    error = (made - clips[:, 1:-1]) ** 2 * near_weights(drawn.latents, near_weight)
+    return error[:, [position - 1 for position in drawn.made]].mean()
 
 
 def ends_after(schedule: Schedule, passes: int) -> Schedule:

@@ -44,7 +44,9 @@ def seeded(seed: int = 5) -> Generator:
 def loss_written_out(stage: GeneratorStage, random: Generator, told: Told, with_end: bool) -> float:
     """From the draws of `random` to the number, with nothing of `dmd` in it."""
     drawn = stage.rolling.draw(random, torch.device("cpu"))
-    made = stage.rolling.made(stage.network, drawn, random, "none")
+    made = stage.rolling.made(
+        stage.network, drawn, stage.rolling.noise(drawn, random), stage.rolling.passes_drawn(random), "none"
+    )
     clean = drawn.latents.clean
     clips = torch.cat([clean[:, :1], made, *([clean[:, -1:]] if with_end else [])], 1)
     u, noise = torch.rand(len(clips), generator=random), torch.randn(clips.shape, generator=random)

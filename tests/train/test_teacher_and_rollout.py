@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attrs import evolve
 from tiny import LATENTS, sentences, tiny_clips, tiny_dit
 from torch import Tensor
 
@@ -14,15 +13,12 @@ from sfserver.model.cache import CacheShape, GraphCache, KvCache
 from sfserver.model.dit import Dit
 from sfserver.model.rope import RopeTable
 from sfserver.train.self_rollout import (
-    Drawn,
     Rolling,
     SelfRolloutStage,
     batch_noise,
     clip_geometry,
     ends_after,
-    error_of,
     roll_out,
-    with_twins,
 )
 from sfserver.train.teacher import TeacherStage, masked, teacher_pass
 
@@ -176,43 +172,3 @@ def test_a_stage_draws_everything_from_its_generator(kind: str) -> None:
     )
     losses = [float(stage.loss(torch.Generator().manual_seed(seed)).detach()) for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
-
-
-def test_twins_of_an_open_sentence_must_be_one_of_each() -> None:
-    latents = tiny_clips(6)
-    other = latents.clean.clone()
-    other[:2] = latents.clean[:2].flip(-1)  # two of six leave something open
-    known = (0, LATENTS - 1)
-    drawn, twins = with_twins(Drawn(evolve(latents, other=other), known))
-    assert twins.tolist() == [0, 1]
-    assert torch.equal(drawn.latents.clean[6:], latents.clean[:2])
-    assert torch.equal(drawn.latents.sentence[6:], latents.sentence[:2])
-
-    def error(first: Tensor, again: Tensor) -> float:
-        made = torch.cat((first[:2], latents.clean[2:], again[:2]))
-        return float(error_of(made[:, 1:-1], drawn, twins, 4.0))
-
-    assert error(latents.clean, other) == error(other, latents.clean) == 0.0
-    same, mean = error(other, other), error((latents.clean + other) / 2, (latents.clean + other) / 2)
-    assert same > 2 * mean * 0.99 > 0.1  # both alike: one of them is wholly wrong, and their mean half as wrong each
-
-
-def test_where_nothing_is_open_there_are_no_twins_and_the_other_clip_is_wrong() -> None:
-    latents = tiny_clips(6)
-    drawn, twins = with_twins(Drawn(evolve(latents, other=latents.clean.clone()), (0, LATENTS - 1)))
-    assert (len(twins), len(drawn.latents)) == (0, 6)
-    assert float(error_of(latents.clean.flip(-1)[:, 1:-1], drawn, twins, 4.0)) > 0.1
-
-
-def test_gradient_pulls_twins_apart_that_begin_alike() -> None:
-    """The control: against the nearer of the two, both would stay with the one that they lean to."""
-    latents = tiny_clips(2)
-    drawn, twins = with_twins(Drawn(evolve(latents, other=latents.clean.flip(-1)), (0, LATENTS - 1)))
-    random = torch.Generator().manual_seed(1)
-    made = drawn.latents.clean[:, 1:-1] + 0.01 * torch.randn(drawn.latents.clean[:, 1:-1].shape, generator=random)
-    made.requires_grad_(True)
-    error_of(made, drawn, twins, 4.0).backward()
-    assert made.grad is not None
-    pulled = made.grad.flatten(1).norm(dim=1)
-    for one, again in zip(pulled[:2], pulled[2:], strict=True):
-        assert max(one, again) > 5 * min(one, again)  # one of them is sent to the other clip
