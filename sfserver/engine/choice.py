@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from sfwire.errors import ErrorCode, RequestError
 from sfwire.messages import EngineInfo, Value
 
@@ -18,7 +18,7 @@ from . import capacity
 from .capacity import Decoder
 from .cards import way_on, ways
 from .geometry import latent_of
-from .presets import Preset, find
+from .presets import TRAINED_LATENTS, Preset, find
 
 
 @frozen
@@ -113,6 +113,8 @@ def _fitting(info: EngineInfo, memory_bytes: int, clip: Wanted, eight_bit: bool)
         return f"{info.title} makes this clip at once, under one prompt"
     for strategy, window, decoder in open_ways:
         need = capacity.need_of(preset, strategy, window, latents, clip.keyframes, decoder, eight_bit)
+        if preset.policy == "absolute" and "anchor" in strategy.split("+"):
+            need = evolve(need, raw=_kept_twice(clip))
         taken = need.at(*size)
         least = min(least, taken)
         if taken <= memory_bytes:
@@ -138,6 +140,12 @@ def _open_ways(preset: Preset, has_tae: bool, clip: Wanted) -> Iterator[tuple[st
         if way not in seen and not (clip.prompts > 1 and _is_at_once(preset, way[0], latents)):
             seen.add(way)
             yield way
+
+
+def _kept_twice(clip: Wanted) -> int:
+    """Latents whose keys are kept as they came as well: keyframes to come that shall seem nearer than they are."""
+    is_near = _whole(clip.settings.get("anchor_reach", TRAINED_LATENTS), TRAINED_LATENTS) < TRAINED_LATENTS
+    return clip.keyframes - 1 if is_near else 0
 
 
 def _whole(value: Value, otherwise: int) -> int:

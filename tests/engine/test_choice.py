@@ -50,6 +50,18 @@ def test_what_a_server_says_auto_mostly_is_counts_smaller_windows_too(monkeypatc
     assert "needs the least memory" in table.choose(infos[:1], ServerConfig())[1]
 
 
+def test_keys_that_are_kept_twice_for_a_near_keyframe_are_in_the_plan() -> None:
+    def taken(**settings: int) -> float:
+        sixteen = attrs.evolve(CLIP, keyframes=16, settings=settings)
+        found = re.search(r"about ([\d.]+) of", choose(complete("self-forcing"), 80 * 10**9, sixteen).reason)
+        assert found
+        return float(found[1])
+
+    keys = 15 * 30 * 1560 * 1536 * 2 / 1e9
+    assert taken(anchor_reach=3) - taken() == pytest.approx(keys, abs=0.11)
+    assert taken(anchor_reach=21) == taken(), "the control: where it is, it is kept once"
+
+
 def test_before_a_model_is_given_up_the_small_decoder_is_taken_and_a_size_that_fits_is_named() -> None:
     model, draft_engine = complete("self-forcing")
     decoder = Parameter("decoder", "choice", "wan", "", choices=("wan", "tae"))
