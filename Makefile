@@ -14,6 +14,7 @@
 # make node-client    the libraries of the client in JavaScript, so that its test runs
 # make bench-files    codecs: errors, tags as ffprobe reads them
 # make speed    docs/speed.md from the figures in docs/figures
+# make strategies     table and picture of the README's strategy section, under demo/strategies
 # make bench-draft    the draft engine against true in-betweens, sheets under demo/draft
 
 PYTHON ?= python3
@@ -29,7 +30,7 @@ BPY_52 := 5.2.3
 BLENDER_TESTS := $(shell grep -E "^pytest(-timeout)?==" constraints.txt)
 INSIDE_BLENDER := -m pytest tests/addon --timeout 300
 
-.PHONY: scale cluster-demo test-ray demo animatic-demo node-client test test-server test-blender libraries lint bench bench-blender walk-blender walk-kdenlive speed bench-draft bench-files bench-world torture extension clean
+.PHONY: strategies scale cluster-demo test-ray demo animatic-demo node-client test test-server test-blender libraries lint bench bench-blender walk-blender walk-kdenlive speed bench-draft bench-files bench-world torture extension clean
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py
@@ -90,6 +91,11 @@ bench: $(VENV)/.run
 
 bench-files: $(VENV)/.run
 	$(BIN)/python -m sfserver.bench.files examples
+
+strategies: $(VENV)/.run
+	$(BIN)/sfserver compare examples/world_start.png examples/world_end.png --engines draft,small-world --frames 18 \
+	  --prompt "a red ball jumps over" --vary anchor_strength=-30,0,2 --out demo/strategies
+	cat demo/strategies/table.md
 
 scale: $(VENV)/.run
 	$(BIN)/python -m sfserver.bench.scale

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 from sfwire.messages import Value
 
 from .capacity import Decoder, Need, largest_size, need_of
 from .geometry import Geometry, latent_of, plan
-from .presets import Preset
+from .presets import TRAINED_LATENTS, Preset
 
 LEAST_BLOCKS = 3
 """A window holds this many blocks besides its sink: with fewer, motion is forgotten before it is over."""
@@ -66,12 +66,23 @@ def way_on(
         (strategy, window, need_of(preset, strategy, window, latents, keyframes, decoder, eight_bit, tiled))
         for strategy, window, decoder, tiled in ways(preset, has_tae, settled, num_frames, prompts)
     ]
+    needs = [
+        (strategy, window, evolve(need, raw=_kept_twice(preset, strategy, keyframes, settled)))
+        for strategy, window, need in needs
+    ]
     for strategy, window, need in needs:
         for beside in (False,) if need.tiled else (True, False):
             taken = need.at(width, height, beside)
             if taken <= usable_bytes:
                 return Way(strategy, window, need.decoder, need.tiled, beside, width, height, taken)
     return _smaller(needs, usable_bytes, plan(width, height, num_frames, preset.per_block))
+
+
+def _kept_twice(preset: Preset, strategy: str, keyframes: int, settled: Mapping[str, Value]) -> int:
+    """Latents whose keys are kept as they came as well: keyframes to come that shall seem nearer than they are."""
+    is_near = _whole(settled.get("anchor_reach", TRAINED_LATENTS), TRAINED_LATENTS) < TRAINED_LATENTS
+    is_told = preset.policy == "absolute" and "anchor" in strategy.split("+")
+    return keyframes - 1 if is_near and is_told else 0
 
 
 def _smaller(needs: Sequence[tuple[str, int, Need]], usable_bytes: int, geometry: Geometry) -> Way | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 import pytest
 from hypothesis import given, settings
@@ -48,6 +50,18 @@ def test_what_a_server_says_auto_mostly_is_counts_smaller_windows_too(monkeypatc
     assert infos[0].memory_bytes > 12 * GIB, "the control: as it is it would not fit"
     monkeypatch.setattr(table, "gpu_memory_bytes", lambda config: GIB)
     assert "needs the least memory" in table.choose(infos[:1], ServerConfig())[1]
+
+
+def test_keys_that_are_kept_twice_for_a_near_keyframe_are_in_the_plan() -> None:
+    def taken(**settings: int) -> float:
+        sixteen = attrs.evolve(CLIP, keyframes=16, settings=settings)
+        found = re.search(r"about ([\d.]+) of", choose(complete("self-forcing"), 80 * GIB, sixteen).reason)
+        assert found
+        return float(found[1])
+
+    keys = 15 * 30 * 1560 * 1536 * 2 / GIB
+    assert taken(anchor_reach=3) - taken() == pytest.approx(keys, abs=0.11)
+    assert taken(anchor_reach=21) == taken(), "the control: where it is, it is kept once"
 
 
 def with_tae(name: str) -> EngineInfo:
