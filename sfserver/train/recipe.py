@@ -50,6 +50,9 @@ class StageRecipe:
     """Clips in a step, of the shortest; longer ones come in smaller batches."""
     graph: Graph = "exit+memory"
     """Of a rollout: which passes gradient goes through."""
+    loud: float = 0.0
+    """Of a rollout: how clearly noise says, at the most, which of two clips an open sentence means; see
+    `self_rollout.louder`."""
     control: bool = False
     """Not on the way to the model: its transformer is left beside the model, to compare with."""
     dmd: DmdRecipe | None = None
@@ -118,6 +121,10 @@ def _check_stage(stage: StageRecipe, known: Mapping[str, StageRecipe], pool: Poo
     if stage.sheet_steps and stage.kind != "rollout":
         raise ValueError(
             f"stage {stage.name} is a {stage.kind} and has no sheet_steps; a rollout makes what can be seen"
+        )
+    if stage.loud and (stage.kind != "rollout" or stage.dmd or not pool):
+        raise ValueError(
+            f"stage {stage.name} has loud = {stage.loud}; only a rollout against clips of a pool learns by it"
         )
     if stage.dmd and stage.kind != "rollout":
         raise ValueError(f"stage {stage.name} is a {stage.kind} and learns by no dmd; a rollout does")

@@ -82,6 +82,29 @@ def batch_noise(latents: Tensor, geometry: Geometry, random: Generator) -> Noise
     return draw
 
 
+QUIETEST = 0.01
+"""Of the loudest, what a choice may be made louder by at the least: less than it is of itself."""
+
+
+def louder(noise: Noise, loudness: float) -> Noise:
+    """The same choice, see `meant`, told so much more clearly in the first block.
+
+    Of itself it is one number in a thousand. Gradient finds it there only once the model makes much of it, and the
+    model makes nothing of it before. So a rollout begins where it cannot be overlooked.
+    """
+
+    @cache
+    def draw(block: int, step: int) -> Tensor:
+        its = noise(block, step)
+        if block > 0:
+            return its
+        offset = torch.zeros_like(its)
+        offset[:, :, 0] = loudness * its[:, :, 0].mean((1, 2, 3)).sign()[:, None, None, None]
+        return its + offset
+
+    return draw
+
+
 @frozen(eq=False)
 class Drawn:
     """Clips of a batch, and which of their latents are told: keyframes' positions, in order of time."""
@@ -111,6 +134,8 @@ class Rolling:
     """Of batches that are told their end keyframe."""
     middle_share: float = 0.3
     """Of those that are told keyframes in between, where the pool has them."""
+    loud: float = 0.0
+    """The most by which the choice that noise makes is made louder, see `meant`; 0 leaves noise as it is."""
     dtype: torch.dtype = torch.bfloat16
     passes: Passes = ON_CPU
 
@@ -125,7 +150,11 @@ class Rolling:
     def noise(self, drawn: Drawn, random: Generator) -> Noise:
         """What the batch is made from."""
         clean = drawn.latents.clean
-        return batch_noise(clean, clip_geometry(clean, self.per_block), random)
+        noise = batch_noise(clean, clip_geometry(clean, self.per_block), random)
+        if not self.loud:
+            return noise
+        loudness = self.loud * QUIETEST ** float(torch.rand((), generator=random))
+        return louder(noise, loudness)
 
     def passes_drawn(self, random: Generator) -> int:
         """After how many passes each block of a batch is broken off."""

@@ -86,6 +86,7 @@ def build(
         recipe.batch,
         material.per_block,
         recipe.graph,
+        loud=recipe.loud,
         dtype=material.dtype,
         passes=passes,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from sfserver.engine.noise import Noise, Schedule, make_schedule
 from sfserver.train import self_rollout
 from sfserver.train.latents import Latents
-from sfserver.train.self_rollout import Drawn, Rolling, SelfRolloutStage, meant
+from sfserver.train.self_rollout import QUIETEST, Drawn, Rolling, SelfRolloutStage, louder, meant
 
 SCHEDULE = make_schedule((1000, 750, 500, 250), 5.0)
 
@@ -83,3 +83,27 @@ def test_a_stage_holds_a_rollout_to_what_its_own_noise_means(turned: bool, monke
     monkeypatch.setattr(self_rollout, "roll_out", follows)
     loss = float(SelfRolloutStage(tiny_dit(stirred=0.05), rolling).loss(torch.Generator().manual_seed(1)))
     assert (loss > 0.1) is turned
+
+
+def noise_for(latents: Latents, loud: float = 0.0) -> Noise:
+    rolling = Rolling((latents,), sentences(), SCHEDULE, batch=len(latents), loud=loud)
+    return rolling.noise(Drawn(latents, (0, LATENTS - 1)), torch.Generator().manual_seed(5))
+
+
+def test_a_choice_made_louder_is_the_same_choice_and_all_else_is_the_noise_itself() -> None:
+    latents = open_clips(8)
+    plain = noise_for(latents)
+    loud = louder(plain, 8.0)
+    for step in (0, 1):
+        assert torch.equal(meant(latents, loud(0, step)), meant(latents, plain(0, step)))
+        assert (loud(0, step)[:, :, 0].mean((1, 2, 3)).abs() > 8.0).all()
+        assert torch.equal(loud(0, step)[:, :, 1:], plain(0, step)[:, :, 1:])
+    assert torch.equal(loud(1, 0), plain(1, 0)), "later blocks follow the first"
+
+
+def test_a_stage_draws_how_loud_from_its_most_to_less_than_nothing() -> None:
+    latents = open_clips(8)
+    quiet = noise_for(latents)(0, 0)
+    assert torch.equal(quiet, noise_for(latents)(0, 0))
+    assert (noise_for(latents, 1e4)(0, 0)[:, :, 0].mean((1, 2, 3)).abs() > QUIETEST * 1e4 - 1).all()
+    assert (quiet[:, :, 0].mean((1, 2, 3)).abs() < 1).all(), "the control: of itself it is one number in a thousand"
