@@ -88,6 +88,7 @@ def copy_folder(folder: Path, parent: Path) -> Path:
             os.link(path, there)
         except OSError:
             part = there.with_name(there.name + ".part")
+            part.unlink(missing_ok=True)
             shutil.copyfile(path, part)
             os.replace(part, there)
     return home
@@ -214,7 +215,8 @@ class Writer:
         """Whether the file is whole now, under its name. Raises OSError."""
         part = order.path.with_name(order.path.name + ".part")
         if self._file is None:
-            self._file = part.open("wb", buffering=0)
+            part.unlink(missing_ok=True)  # a link in a folder that came from somebody else leads anywhere
+            self._file = part.open("xb", buffering=0)
         piece = order.data[order.written_bytes : order.written_bytes + PIECE_BYTES]
         order.written_bytes += self._file.write(piece)
         if order.written_bytes < len(order.data):

@@ -18,7 +18,7 @@ from attrs import frozen
 from opentimelineio import schema
 
 from ..errors import UserError
-from ..media.files import appearing
+from ..media.files import appearing, begin
 from . import adapters, bundle
 
 MAX_BYTES = 256 * 1024**2
@@ -171,6 +171,7 @@ def write(board: Board, out: Path, rate: float = 24.0) -> list[str]:
     elif adapters.is_known(out):
         part = out.with_name(f".part-{out.name}")  # adapters go by the suffix
         try:
+            begin(part)
             adapters.write(board.timeline, out, part, rate)
             os.replace(part, out)
         except adapters.AdapterError as error:

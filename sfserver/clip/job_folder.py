@@ -157,6 +157,9 @@ class _There:
 def _job_in(folder: Path) -> Recipe:
     if not (folder / JOB).is_file():
         raise OrderError(f"{folder}: holds no {JOB}; make a job with: sfserver generate … --save-job {folder}")
+    for inner in (folder / KEYFRAMES, folder / FRAMES):
+        if inner.is_symlink():
+            raise RecipeError(f"{inner}: is a link, and may lead anywhere; put the folder itself in its place")
     job = recipes.read(folder / JOB)
     for one in job.keyframes:
         path = PurePosixPath(one.file)

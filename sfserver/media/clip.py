@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from ..samples import RGB8, Form, Picture, conformed
 from . import codecs, ycbcr
 from .codecs import Codec, codec_for
-from .files import PART_SUFFIX, MediaError, write_error
+from .files import PART_SUFFIX, MediaError, begin, write_error
 
 _BITS_PER_PIXEL = 0.25
 """For encoders without a constant quality mode."""
@@ -74,7 +74,7 @@ class ClipWriter:
         container = codecs.FORMAT_OF[path.suffix.lower()]
         options = {} if container == "matroska" else {"movflags": "faststart"}
         with self._writing():
-            self._part.touch()  # so that a folder that cannot be written is told now and not after the first frame
+            begin(self._part)  # so that a folder that cannot be written is told now and not after the first frame
             self._container = av.open(str(self._part), "w", format=container, options=options)
         if comment:
             self._container.metadata["comment"] = comment

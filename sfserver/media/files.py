@@ -13,7 +13,17 @@ from filelock import FileLock, Timeout
 from ..errors import UserError
 from ..samples import Picture
 
-__all__ = ["MediaError", "Picture", "appearing", "claim", "let_go", "make_folder", "remove_folders", "write_error"]
+__all__ = [
+    "MediaError",
+    "Picture",
+    "appearing",
+    "begin",
+    "claim",
+    "let_go",
+    "make_folder",
+    "remove_folders",
+    "write_error",
+]
 
 PART_SUFFIX = ".part"
 """Of a file that is still being written. It is renamed when it is whole and removed when that fails."""
@@ -35,6 +45,16 @@ def write_error(path: Path, error: OSError) -> MediaError:
     return MediaError(f"{path}: cannot be written ({reason}); choose another place with --out")
 
 
+def begin(part: Path) -> None:
+    """An empty file of ours by this name, whatever stood there. Raises OSError.
+
+    A folder that came from somebody else may hold a link by that name, and whoever wrote through it would write over
+    what it leads to.
+    """
+    part.unlink(missing_ok=True)
+    part.touch(exist_ok=False)
+
+
 @contextlib.contextmanager
 def appearing(path: Path) -> Iterator[Path]:
     """Gives the name to write to; `path` itself appears, or is replaced, when the block ends without an error.
@@ -43,6 +63,7 @@ def appearing(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(path.name + PART_SUFFIX)
     try:
+        begin(part)
         yield part
         os.replace(part, path)
     except BaseException as error:  # also KeyboardInterrupt: whatever ends the block, the half-written file must go
@@ -86,7 +107,7 @@ def make_folder(folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe{PART_SUFFIX}"
-        probe.touch()
+        begin(probe)
         probe.unlink(missing_ok=True)
     except OSError as error:
         remove_folders(missing)

@@ -264,6 +264,8 @@ class Broker:
         match message:
             case m.Progress() if job.state is State.RUNNING:
                 return self._to_owner(job, evolve(message, id=job.request.id))
+            case m.Frame() if job.state is State.RUNNING and job.sent >= job.request.num_frames:
+                return self.on_worker_gone(index, "it sent more frames than the clip has", now)
             case m.Frame() if job.state is State.RUNNING:
                 job.sent, job.moved_at = job.sent + 1, now
                 frame = self._to_owner(job, evolve(message, id=job.request.id), tuple(buffers))

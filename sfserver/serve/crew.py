@@ -16,7 +16,8 @@ import structlog
 from attrs import define, evolve
 from sfwire import limits as L
 from sfwire import messages as m
-from sfwire.errors import RequestError
+from sfwire.codec import encode
+from sfwire.errors import BadMessage, RequestError
 
 from . import placing
 from .ends import pause_s
@@ -93,15 +94,28 @@ class Crew:
         """It can work, and is idle. If it may not work here, the sentence that it is told, and its place is free."""
         worker, skill = self.workers[index], Skill(welcome.engines, welcome.default_engine)
         others = [w.skill for i, w in enumerate(self.workers) if i != index and w.state != "absent"]
-        if worker.dials_in and (why := placing.other_version(skill, others)):
+        if worker.dials_in and (why := placing.other_version(skill, others) or self._too_much_to_tell(skill)):
             log.warning("worker refused", worker=index, device=worker.device, why=why)
             worker.state = "absent"
             return why
         if worker.skill != skill and not worker.dials_in and worker.skill not in others:
             self._skills.pop(worker.skill, None)  # its weights are others than when it was started before
         worker.skill, worker.starts, worker.failed_starts = self._skills.setdefault(skill, skill), 0, 0
+        if len(self._skills) > L.MAX_WORKERS:  # more kinds than places: one of them nobody has any more
+            here = {w.skill for w in self.workers if w.state != "absent"}
+            del self._skills[next(known for known in self._skills if known not in here)]
         self.rest(index, now)
         self._tell_of_engines(welcome)
+        return None
+
+    def _too_much_to_tell(self, skill: Skill) -> str | None:
+        """The sentence for a worker with whose engines a Welcome would be longer than a client reads; None if not."""
+        if self.said is None:
+            return None
+        try:
+            encode(evolve(self.said, engines=placing.all_engines([*self._skills, skill])))
+        except BadMessage:
+            return "with its engines there are more than a client can be told of; take some out of its models folder"
         return None
 
     def _tell_of_engines(self, welcome: m.Welcome) -> None:

@@ -30,7 +30,7 @@ from sfwire import limits as L
 from sfwire.channel import LOST_AFTER_S, Context, Socket, connect
 from sfwire.codec import Buffer
 from sfwire.errors import RequestError
-from sfwire.messages import fit
+from sfwire.messages import WorkerStatus, fit
 from zmq.utils.monitor import parse_monitor_message
 
 from .. import __version__
@@ -79,10 +79,14 @@ class Hello:
         """Raises ValueError where it is not one."""
         if len(content) > 4096:
             raise ValueError(f"{len(content)} bytes")
-        body: dict[str, Any] = json.loads(bytes(content))
+        try:
+            body: dict[str, Any] = json.loads(bytes(content))
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         kinds = {"name": str, "version": str, "protocol": int, "machine": str, "pid": int, "device": str}
         if type(body) is not dict or {name: type(value) for name, value in body.items()} != kinds:
             raise ValueError("not the fields of a worker's hello")
+        WorkerStatus(0, body["pid"], "starting", 0)  # whoever asks what the server does is told of it: it can be said
         said: dict[str, Any] = {n: fit(v, L.MAX_NAME_CHARS) if type(v) is str else v for n, v in body.items()}
         return Hello(**said)
 

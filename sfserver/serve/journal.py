@@ -21,6 +21,7 @@ from sfwire import messages as m
 from sfwire.codec import decode_to_client, encode
 from sfwire.errors import BadMessage
 
+from . import steering
 from .jobs import REMEMBERED_ENDS
 from .kept import KEPT_S, MAX_KEPT, Claimed, Entered, Entry, Fact, Left, Past, Paused, Taken
 from .private import private_file
@@ -28,6 +29,8 @@ from .private import private_file
 APPLICATION = 0x53465131
 """In the file's header: it is ours."""
 FORMAT = 1
+FORGET_EVERY = 1000
+"""Facts, until what is old is forgotten: a client that asks and cancels all day fills no disk."""
 _TABLES = """
 create table entries (owner text, id text, key text, content text, client text, engine text, num_frames integer,
     first integer, round integer, priority text, at real, primary key (owner, id)) without rowid;
@@ -51,6 +54,7 @@ class Journal:
         """None: nothing is written."""
         self.past = Past()
         self._db: sqlite3.Connection | None = None
+        self._written = 0
         if path is None:
             return
         try:
@@ -71,6 +75,9 @@ class Journal:
         try:
             with self._db:
                 _put(self._db, fact, time.time())
+                self._written += 1
+                if self._written % FORGET_EVERY == 0:
+                    _forget(self._db, time.time())
         except sqlite3.Error as error:
             self._give_up(error)
 
@@ -160,7 +167,7 @@ def _forget(db: sqlite3.Connection, now: float) -> None:
 
 def _read(db: sqlite3.Connection) -> Past:
     rows = db.execute(f"select {_COLUMNS} from entries order by round, at").fetchall()
-    entries = tuple(Entry(*row) for row in rows[:MAX_KEPT])
+    entries = tuple(entry for entry in (Entry(*row) for row in rows) if _can_be_shown(entry))[:MAX_KEPT]
     ends: list[tuple[str, m.Done | m.Failed]] = []
     for owner, how in db.execute("select owner, how from ends order by at"):
         with suppress(BadMessage):
@@ -169,6 +176,15 @@ def _read(db: sqlite3.Connection) -> Past:
                 ends.append((owner, message))
     paused = db.execute("select value from state where name = 'paused'").fetchone()
     return Past(entries, tuple(ends), bool(paused and paused[0]))
+
+
+def _can_be_shown(entry: Entry) -> bool:
+    """Whoever looks at the queue is told of it, and its place is counted with."""
+    try:
+        steering.away(entry)
+    except (TypeError, m.Refused):
+        return False
+    return all(type(number) is int for number in (entry.num_frames, entry.first, entry.round))
 
 
 def unfinished(path: Path) -> list[str]:

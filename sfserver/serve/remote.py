@@ -33,6 +33,8 @@ MOST_HELD_BYTES = 256 * 1024 * 1024
 """Of what workers have sent and the front has not looked at yet: then they are not read. Credit keeps it far below."""
 _TRY_AGAIN_S = 0.02
 """To send what ZeroMQ did not take, since so much is on its way to that worker already."""
+EVENTS_A_TURN = 256
+"""As many as are looked at before clients get their turn."""
 _LOOK_AGAIN_S = 0.05
 """After a connection went: ZeroMQ says that it is gone a moment before it forgets its name."""
 _LOOKS_AGAIN = 10
@@ -92,16 +94,26 @@ class RemotePool:
     def events(self) -> Iterator[Came | Said | Died]:
         """What has happened since this was last asked, one at a time."""
         for event in self._mover.events():
-            if isinstance(event, _Gone):
+            try:
+                yield from self._looked_at(event)
+            except Exception:  # the boundary: a mistake of ours over one worker costs the others nothing
+                log.exception("mistake")
                 index = self._forget(event.peer)
+                self._tell(event.peer, "drop", "the server failed over what you said")
                 if index is not None:
-                    yield Died(index, "the connection to its machine was lost", was_ended=True)
-            elif bytes(event.parts[0][:2]) == JOIN:
-                yield from self._admit(event.peer, event.parts[-1])
-            elif event.peer in self._members:
-                yield self._said(event)
-            else:
-                self._tell(event.peer, "drop", "what you had in hand is somebody else's by now")
+                    yield Died(index, "the server failed over what it said")
+
+    def _looked_at(self, event: _Heard | _Gone) -> Iterator[Came | Said | Died]:
+        if isinstance(event, _Gone):
+            index = self._forget(event.peer)
+            if index is not None:
+                yield Died(index, "the connection to its machine was lost", was_ended=True)
+        elif bytes(event.parts[0][:2]) == JOIN:
+            yield from self._admit(event.peer, event.parts[-1])
+        elif event.peer in self._members:
+            yield self._said(event)
+        else:
+            self._tell(event.peer, "drop", "what you had in hand is somebody else's by now")
 
     def dismiss(self, index: int, verdict: Verdict, why: str) -> None:
         """Whoever is in this place is there no more, and is told why."""
@@ -134,10 +146,11 @@ class RemotePool:
             log.warning("worker refused", machine=hello.machine, why=why)
             self._tell(peer, "refused", why)
             return
-        before = next((p for p, name in self._names.items() if name == hello.name), None)
-        old = None if before is None else self._forget(before)
-        if old is not None:
-            yield Died(old, "it has dialled in again", was_ended=True)
+        # Who comes back leaves its old place, and so does a connection that says another name: it would hold them all.
+        for before in [p for p, name in self._names.items() if name == hello.name or p == peer]:
+            old = self._forget(before)
+            if old is not None:
+                yield Died(old, "it has dialled in again", was_ended=True)
         index = next((i for i, there in self._places.items() if there is None), None)
         if index is None:
             why = f"{len(self._places)} workers have dialled in, the most there may be; end one first"
@@ -199,7 +212,10 @@ class _Mover:
         self._wake()
 
     def events(self) -> Iterator[_Heard | _Gone]:
-        while self._events:
+        """Some of them: clients get their turn however much workers say."""
+        for _ in range(EVENTS_A_TURN):
+            if not self._events:
+                return
             event = self._events.popleft()
             if isinstance(event, _Heard):
                 with self._counting:
@@ -208,6 +224,7 @@ class _Mover:
                 if was_full:
                     self._wake()
             yield event
+        self._wake_front()
 
     def close(self) -> None:
         self._stopping = True

@@ -57,5 +57,10 @@ def queue(jobs: Jobs, kept: Iterable[Entry], is_paused: bool, refused: str) -> m
         )
         for job in sorted(jobs, key=lambda job: (job.position, job.since))
     ]
-    away = [m.QueuedJob(e.key, e.client, e.engine, "away", e.priority, 0, e.first, e.num_frames) for e in kept]
-    return m.Queue(is_paused, tuple([*live, *away][: L.MAX_ARRAY_LENGTH]), refused)
+    return m.Queue(is_paused, tuple([*live, *map(away, kept)][: L.MAX_ARRAY_LENGTH]), refused)
+
+
+def away(entry: Entry) -> m.QueuedJob:
+    """A place that is kept, as it is shown. Raises TypeError and messages.Refused where it cannot be."""
+    e = entry
+    return m.QueuedJob(e.key, e.client, e.engine, "away", e.priority, 0, e.first, e.num_frames)

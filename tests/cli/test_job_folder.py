@@ -103,6 +103,26 @@ def test_another_picture_is_named_and_no_name_leads_out_of_the_folder(job: Path,
     assert not (job / "frames").exists()
 
 
+@pytest.mark.parametrize("inner", ["keyframes", "frames"])
+def test_a_job_whose_folders_are_links_is_refused(job: Path, inner: str, capsys, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.rmtree(job / inner, ignore_errors=True)
+    (job / inner).symlink_to(outside)
+    assert "is a link" in refused(job, capsys)
+    assert not list(outside.iterdir())
+
+
+def test_the_recipe_of_a_job_is_not_written_through_a_link(job: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    for name in ("recipe.json", "recipe.json.part"):
+        (job / name).symlink_to(mine)
+    (job / "recipe.json").unlink()
+    assert main(["run", str(job)]) == 0
+    assert mine.read_text() == "mine"
+
+
 def test_what_is_no_job_is_one_line(job: Path, engine, pair, capsys, tmp_path: Path) -> None:
     assert "--save-job" in refused(tmp_path, capsys)
     assert main(["generate", *pair, "--save-job", str(job)]) == USER_ERROR

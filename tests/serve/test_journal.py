@@ -15,7 +15,8 @@ import pytest
 from sfwire import messages as m
 from sfwire.errors import ErrorCode
 
-from sfserver.serve.journal import FORMAT, Journal, unfinished
+from sfserver.serve.jobs import REMEMBERED_ENDS
+from sfserver.serve.journal import FORGET_EVERY, FORMAT, Journal, unfinished
 from sfserver.serve.kept import KEPT_S, MAX_KEPT, Claimed, Entered, Entry, Left, Past, Paused, Taken
 
 ENTRY = Entry("job1", "s", "r1", "c0ffee", "blender", "draft", 33, 1, 5, "batch")
@@ -161,3 +162,22 @@ def test_a_full_one_is_given_up_and_what_it_held_is_found(path: Path) -> None:
         journal.write(Entered(attrs.evolve(ENTRY, id=f"more{number}")))
     assert not journal.is_kept
     assert ENTRY in found(path).entries
+
+
+def test_a_client_that_asks_and_cancels_all_day_fills_no_disk(path: Path) -> None:
+    journal = Journal(path)
+    many = REMEMBERED_ENDS + 3 * FORGET_EVERY
+    for number in range(many):
+        journal.write(Left("s", f"r{number}", DONE, False))
+    journal.close()
+    with closing(sqlite3.connect(path)) as db:
+        (kept,) = db.execute("select count(*) from ends").fetchone()
+    assert REMEMBERED_ENDS <= kept <= REMEMBERED_ENDS + FORGET_EVERY < many
+
+
+def test_an_entry_that_could_not_be_shown_is_not_one(path: Path) -> None:
+    """One bit of a client's name, say, that no check of the file's pages sees."""
+    written(path, Entered(ENTRY), Entered(attrs.evolve(ENTRY, id="r2")))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("update entries set client = ? where id = 'r2'", ("b\x1blender",))
+    assert found(path).entries == (ENTRY,)
