@@ -22,7 +22,7 @@ TAUGHT_FOLDER = FOLDER.parent / "small_world_taught"
 """The transformer that saw teacher forcing alone, for as long: what `bench.exposure` measures self rollout against."""
 SIDE_PX = 64
 """Of every clip that it was trained on; other shapes of the same area run, and look like nothing."""
-VERSION = "3"
+VERSION = "4"
 """Goes up with the weights."""
 
 
