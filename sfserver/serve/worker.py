@@ -137,6 +137,7 @@ class Worker:
         infos = self._engines.describe_all(self._config)
         self._infos = {info.id: info for info in infos}
         engine, reason = self._engines.choose(infos, self._config)
+        self._is_warming = self._warm_up is not None  # before anybody can ask, for who asks is told
         self._send(m.Welcome(L.PROTOCOL, "worker", f"sfserver {__version__}", infos, engine, reason))
         threading.Thread(target=self._listen, args=(link,), name="listen", daemon=True).start()
         self._warm()
@@ -156,7 +157,6 @@ class Worker:
         if self._warm_up is None:
             return
         warm_up, self._warm_up = self._warm_up, None
-        self._is_warming = True
         self._pulse.work(LOADING_S)
         try:
             warm_up(self._config)
