@@ -24,6 +24,7 @@ import attrs
 from attrs import define, field, frozen
 from sfwire.client import Client
 from sfwire.errors import ServerUnavailable
+from sfwire.messages import fit
 
 from ..errors import UserError
 from .ends import pause_s
@@ -240,7 +241,7 @@ def _requests(client: Client) -> int:
 
 
 def _say(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.write(f"{fit(sentence)}\n")
     sys.stderr.flush()
 
 

@@ -17,11 +17,12 @@ ROOT = Path(__file__).parents[2] / "sfserver"
 NASTY = "clip\x1b]0;title\x07\x9b2J"
 PRINTS = {"echo", "print", "print_json", "log"}
 APART = {
-    "terminal.py": "this is the place",
+    "commands/terminal.py": "this is the place",
     "serve/supervise.py": "loads neither typer nor rich, and fits what it says itself",
-    "benching.py": "a table of our own figures",
-    "queueing.py": "a table: its cells are made safe",
+    "commands/benching.py": "a table of our own figures",
+    "commands/queueing.py": "a table: its cells are made safe",
     "serve/dialling.py": "loads neither typer nor rich, and fits what it says itself",
+    "serve/by_ray.py": "the same",
     "serve/keeper.py": "the same; names of devices alone are not its own words",
     "cli.py": "two tables: their cells are made safe, their figures are ours",
 }
@@ -50,6 +51,10 @@ def test_a_page_prints_by_the_one_way(page: Path) -> None:
     found = prints(page.read_text("utf-8"))
     if page.relative_to(ROOT).as_posix() not in {*APART, "serve/pulse.py"}:
         assert not found
+
+
+def test_the_pages_that_stand_apart_exist() -> None:
+    assert [name for name in APART if not (ROOT / name).is_file()] == []
 
 
 def test_the_control_other_ways_are_found() -> None:

@@ -60,11 +60,12 @@ def test_thirty_layers_stray_by_less_than_two_percent_and_their_matrices_are_in_
 
 @torch.no_grad()
 def test_a_scale_for_each_row_is_what_keeps_it_there() -> None:
-    """The control: rows of unlike size under one scale for all."""
+    """The control: rows of unlike size under one scale for all. Not so unlike that rounding decides everything."""
+    torch.manual_seed(1)  # of the biases, which are left as they are made
     exact = randomised(Dit(DEEP), 1)
     for name, weight in exact.named_parameters():
         if eightbit.is_large(name):
-            weight[0] *= 300
+            weight[0] *= 10
     by_row, by_matrix = deepcopy(exact), deepcopy(exact)
     eightbit.quantise(by_row, "int8")
     for name, weight in list(by_matrix.named_parameters()):
