@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,25 @@ def machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     for name in ("MODELS", "CACHE", "LOG"):
         monkeypatch.setenv(f"SFSERVER_{name}_DIR", str(home / name.lower()))
     return home
+
+
+@pytest.fixture
+def full_disk_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """The disk is full as soon as something is written to the file of this name."""
+    from sfserver.media import clip, files
+
+    if not os.path.exists("/dev/full"):
+        pytest.skip("/dev/full is a device of Linux")
+    begin = files.begin
+
+    def fill(name: str) -> None:
+        def begun(part: Path) -> None:
+            part.symlink_to("/dev/full") if part.name == f"{name}{files.PART_SUFFIX}" else begin(part)
+
+        for module in (clip, files):
+            monkeypatch.setattr(module, "begin", begun)
+
+    return fill
 
 
 BUDGET = Path(__file__).parents[2] / "shared" / "tools" / "budget.py"

@@ -31,7 +31,7 @@ from .stand_in import MAX_REASON_CHARS, described
 if TYPE_CHECKING:
     from .base import Engine
 
-VERSION = "4"
+VERSION = "5"
 """Of the pixels that these engines make; raised whenever the same request gives others, so with the draft engine's too:
 their alpha is its motion, and what they are shown around keyframes may be."""
 MAX_PIXELS = 1280 * 720

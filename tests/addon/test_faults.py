@@ -87,12 +87,21 @@ def test_a_frame_that_is_no_picture_of_the_size_asked_for_ends_the_fill_before_i
     stopped_at(scene, 3)
 
 
-def test_a_full_disk_keeps_the_frames_before_it_and_names_the_remedy(scene, pump, fake):
+def test_a_full_disk_keeps_the_frames_before_it_and_names_the_remedy(scene, pump, fake, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
+    opened = Path.open
+
+    def on_a_full_disk(path, *given, **named):
+        return (
+            open("/dev/full", "wb", buffering=0)
+            if path.name == "frame_00006.png.part"
+            else opened(path, *given, **named)
+        )
+
+    monkeypatch.setattr(Path, "open", on_a_full_disk)
     fake.behave(hold_at=2)
-    fill = b.fill()
-    (fill.folder / "frame_00006.png.part").symlink_to("/dev/full")
+    b.fill()
     fake.behave(hold_at=None)
     b.turn_until(lambda: not pump.fills)
     assert "frame_00006.png could not be written" in pump.message

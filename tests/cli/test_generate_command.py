@@ -17,8 +17,6 @@ from sfserver.cli import CANCELLED, USER_ERROR, main
 from sfserver.clip import interrupts, planning
 from sfserver.media import MediaError, SequenceWriter
 
-needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is a device of Linux")
-
 
 def names(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
@@ -311,22 +309,22 @@ def test_failure_before_any_frame_leaves_nothing(engine: DissolvingEngine, pair,
     assert not (tmp_path / "out").exists()
 
 
-@needs_dev_full
-def test_full_disk_leaves_whole_frames_and_no_clip(engine: DissolvingEngine, pair, tmp_path: Path, capsys) -> None:
+def test_full_disk_leaves_whole_frames_and_no_clip(
+    full_disk_for, engine: DissolvingEngine, pair, tmp_path: Path, capsys
+) -> None:
     out = tmp_path / "out"
-    (out / "frames").mkdir(parents=True)
-    (out / "frames" / "0003.png.part").symlink_to("/dev/full")
+    full_disk_for("0003.png")
     assert main(["generate", *pair, "--frames", "9", "--out", str(out)]) == USER_ERROR
     assert names(out) == ["frames/0000.png", "frames/0001.png", "frames/0002.png"]
     assert "the disk is full; free some space" in capsys.readouterr().err.splitlines()[-1]
     assert engine.closed
 
 
-@needs_dev_full
-def test_disk_that_is_full_at_the_last_file_leaves_what_is_whole(engine, pair, tmp_path: Path, capsys) -> None:
+def test_disk_that_is_full_at_the_last_file_leaves_what_is_whole(
+    full_disk_for, engine, pair, tmp_path: Path, capsys
+) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "contact_sheet.png.part").symlink_to("/dev/full")
+    full_disk_for("contact_sheet.png")
     assert main(["generate", *pair, "--frames", "3", "--out", str(out)]) == USER_ERROR
     assert names(out) == ["clip.mp4", "frames/0000.png", "frames/0001.png", "frames/0002.png"]
     assert clip_frames(out / "clip.mp4") == 3

@@ -18,7 +18,6 @@ from sfserver.media.files import appearing, write_error
 from sfserver.media.sheet import MAX_PICTURES
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 120, 40), (32, 96, 160)]
-needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is a device of Linux")
 
 
 def flat(colour: tuple[int, int, int], width: int = 64, height: int = 48) -> np.ndarray:
@@ -111,9 +110,8 @@ def test_clip_without_frames_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@needs_dev_full
-def test_full_disk_ends_the_clip_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "clip.mp4.part").symlink_to("/dev/full")
+def test_full_disk_ends_the_clip_in_one_line_and_leaves_nothing(full_disk_for, tmp_path: Path) -> None:
+    full_disk_for("clip.mp4")
     clip = ClipWriter(tmp_path / "clip.mp4", 256, 256, Fraction(24))
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
 
@@ -171,11 +169,10 @@ def test_file_in_the_way_of_the_folder_is_one_line(tmp_path: Path) -> None:
         SequenceWriter(tmp_path / "frames" / "deeper")
 
 
-@needs_dev_full
-def test_full_disk_ends_the_sequence_in_one_line_and_leaves_whole_frames_alone(tmp_path: Path) -> None:
+def test_full_disk_ends_the_sequence_in_one_line_and_leaves_whole_frames_alone(full_disk_for, tmp_path: Path) -> None:
     sequence = SequenceWriter(tmp_path)
     sequence.write(0, flat((1, 2, 3)))
-    (tmp_path / "0001.png.part").symlink_to("/dev/full")
+    full_disk_for("0001.png")
     with pytest.raises(MediaError, match="the disk is full"):
         sequence.write(1, np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8))
     assert [p.name for p in tmp_path.iterdir()] == ["0000.png"]

@@ -35,6 +35,7 @@ def read_in_a_turn(monkeypatch: pytest.MonkeyPatch, decoding_s: float) -> int:
     one = SimpleNamespace(
         _socket=None,
         _lines=None,
+        _contents=SimpleNamespace(is_full=False),
         _hear=decode,
         _broker=SimpleNamespace(on_mistake=decode),
         _in_order=SimpleNamespace(do=decode),
