@@ -72,11 +72,14 @@ class Clip:
         self.made += 1
         self.unsure += frame.confidence is not None and frame.confidence <= DISSOLVE_CONFIDENCE
 
-    def found(self, line: str) -> str:
-        """Of the gap that the next frame is in: the line, with its place where there are several gaps."""
+    def found(self, line: str) -> str | None:
+        """Of the gap that the next frame is in: the line, with its place where there are several gaps; None where it
+        was said before, as after an interruption."""
         if len(self._gaps) > 1 and self.made < self.wanted:
             at = self._wanted_at[self.made]
             line = next((f"frames {a} to {b}: {line}" for a, b in self._gaps if a < at < b), line)
+        if line in self.findings:
+            return None
         self.findings.append(line)
         return line
 
@@ -104,7 +107,8 @@ def follow(source: Generator[Event, None, None], clip: Clip, watcher: Watcher) -
                     watcher.note(event.stage.removeprefix(base.CHOSEN))
                     continue
                 elif event.stage.startswith(base.FOUND):
-                    watcher.note(clip.found(event.stage.removeprefix(base.FOUND)))
+                    if line := clip.found(event.stage.removeprefix(base.FOUND)):
+                        watcher.note(line)
                     continue
                 watcher.at("in-betweens" if isinstance(event, base.Frame) else event.stage, clip.made)
         except KeyboardInterrupt:

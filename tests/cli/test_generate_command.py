@@ -117,6 +117,16 @@ def test_what_the_engine_found_is_told_with_its_place(engine: DissolvingEngine, 
     assert "frames 3 to 6: camera: push 1.6x" in err
 
 
+def test_what_is_found_again_after_an_interruption_is_told_once(
+    engine: DissolvingEngine, pair, tmp_path, capsys
+) -> None:
+    engine.finding = "camera: push 1.6x"
+    assert (
+        main(["generate", *pair, "--frames", "6", "--out", str(tmp_path / "one")]) == 0
+    )  # found with each of two chunks
+    assert capsys.readouterr().err.count("camera: push 1.6x") == 1
+
+
 def test_later_prompts_reach_the_engine_in_order_of_time(engine: DissolvingEngine, pair, tmp_path: Path) -> None:
     typed = ["--prompt", "sun", "--prompt-at", "6:it rains: a lot", "--prompt-at", "2:clouds"]
     assert main(["generate", *pair, "--frames", "9", *typed, "--out", str(tmp_path / "out")]) == 0
