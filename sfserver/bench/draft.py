@@ -142,12 +142,16 @@ def rank_correlation(a: list[float], b: list[float]) -> float:
     return float(np.corrcoef(one, other)[0, 1])
 
 
+def named(subjects: dict[str, list[Subject]], score: Score) -> Subject:
+    """What was scored."""
+    return next(one for members in subjects.values() for one in members if one.name == score.name)
+
+
 def _timed(subjects: dict[str, list[Subject]], scored: dict[str, list[Score]]) -> list[tuple[Subject, Score]]:
     """Of the cameras and the cut-outs the first, and the first cut-out in front of a moving camera."""
     both = next(one for one in scored["cut-outs"] if one.plan.layers.moves)
     wanted = (scored["cameras"][0], scored["cut-outs"][0], both)
-    named = {subject.name: subject for members in subjects.values() for subject in members}
-    return [(named[one.name], one) for one in wanted]
+    return [(named(subjects, one), one) for one in wanted]
 
 
 def going_on() -> list[Measure]:
@@ -172,8 +176,7 @@ def measures(net: IFNet, scored: dict[str, list[Score]], subjects: dict[str, lis
     ]
     worst = min(every, key=lambda one: one.gain)
     slowest = max(every, key=lambda one: one.pair_seconds)
-    named = {subject.name: subject for members in subjects.values() for subject in members}
-    slowest_seconds = statistics.median(looked_at(net, named[slowest.name])[2] for _ in range(TIMED))
+    slowest_seconds = statistics.median(looked_at(net, named(subjects, slowest))[2] for _ in range(TIMED))
     rank = rank_correlation([one.plan.distance for one in every], loss)
     return [
         Measure("cameras", means["cameras"], 0.97, "high", "SSIM", "mean of nine"),

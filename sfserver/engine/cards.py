@@ -62,19 +62,17 @@ def way_on(
     that are `settled` stay as they are. Sizes are multiples of the model's.
     """
     latents = latent_of(num_frames - 1) + 1
-    needs = [
-        (strategy, window, need_of(preset, strategy, window, latents, keyframes, decoder, eight_bit, tiled))
-        for strategy, window, decoder, tiled in ways(preset, has_tae, settled, num_frames, prompts)
-    ]
-    needs = [
-        (strategy, window, evolve(need, raw=_kept_twice(preset, strategy, keyframes, settled)))
-        for strategy, window, need in needs
-    ]
-    for strategy, window, need in needs:
-        for beside in (False,) if need.tiled else (True, False):
-            taken = need.at(width, height, beside)
+
+    def need(strategy: str, window: int, decoder: Decoder, tiled: bool) -> Need:
+        plain = need_of(preset, strategy, window, latents, keyframes, decoder, eight_bit, tiled)
+        return evolve(plain, raw=_kept_twice(preset, strategy, keyframes, settled))
+
+    needs = [(way[0], way[1], need(*way)) for way in ways(preset, has_tae, settled, num_frames, prompts)]
+    for strategy, window, its in needs:
+        for beside in (False,) if its.tiled else (True, False):
+            taken = its.at(width, height, beside)
             if taken <= usable_bytes:
-                return Way(strategy, window, need.decoder, need.tiled, beside, width, height, taken)
+                return Way(strategy, window, its.decoder, its.tiled, beside, width, height, taken)
     return _smaller(needs, usable_bytes, plan(width, height, num_frames, preset.per_block))
 
 

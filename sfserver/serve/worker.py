@@ -111,7 +111,6 @@ class Worker:
         self._encoders = encoders()
         self._device_lost = False
         self._warm_up = warm_up
-        self._is_warming = False
         self._sending = threading.Lock()
         self._now: m.Progress | None = None
         """What was last told of the request in hand."""
@@ -137,7 +136,6 @@ class Worker:
         infos = self._engines.describe_all(self._config)
         self._infos = {info.id: info for info in infos}
         engine, reason = self._engines.choose(infos, self._config)
-        self._is_warming = self._warm_up is not None  # before anybody can ask, for who asks is told
         self._send(m.Welcome(L.PROTOCOL, "worker", f"sfserver {__version__}", infos, engine, reason))
         threading.Thread(target=self._listen, args=(link,), name="listen", daemon=True).start()
         self._warm()
@@ -156,13 +154,12 @@ class Worker:
         waits for no more than it would have to do itself."""
         if self._warm_up is None:
             return
-        warm_up, self._warm_up = self._warm_up, None
         self._pulse.work(LOADING_S)
         try:
-            warm_up(self._config)
+            self._warm_up(self._config)
         except Exception:  # whoever asks for something hears of it
             traceback.print_exc()
-        self._is_warming = False
+        self._warm_up = None
         self._pulse.rest()
 
     def _listen(self, link: Link) -> None:
@@ -187,7 +184,7 @@ class Worker:
         match message:
             case m.Generate():
                 request = self._known[message.id] = Request(message, buffers)
-                if self._is_warming:
+                if self._warm_up is not None:  # who asks meanwhile is told of it
                     self._say(m.Progress(message.id, "loading", 0, 1))
                 self._waiting.put(request)
             case m.Credit():
